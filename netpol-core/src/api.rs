@@ -1,0 +1,1 @@
+//! Wire types of the policy APIs, and their conversion to the model.

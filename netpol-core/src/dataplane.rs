@@ -1,0 +1,169 @@
+//! The interface between the engine and whatever enforces its programs.
+
+mod error;
+mod memory;
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+pub use self::error::{DataplaneError, DataplaneErrorKind};
+pub use self::memory::MemoryDataplane;
+use crate::model::EndpointId;
+use crate::program::{Endpoint, Program, RuleId};
+
+/// Something that enforces programs.
+///
+/// The contract, which every implementation keeps and the conformance suite tests:
+///
+/// 1. **Make before break.** A packet meets the old policy of an endpoint and direction or the new one, never neither.
+/// 2. **Fail closed.** After an `Err` the old state is in force. An endpoint that could not be programmed is closed and
+///    named in [`Applied::isolated`]; all others proceed.
+/// 3. **Ours is recognisable.** Another process, without memory, tells our objects from everyone else's. Enforcement
+///    goes on while no process runs, and a new one adopts it without a gap. Nothing foreign is touched.
+/// 4. **Errors carry a kind**, and callers look only at that.
+/// 5. **Idempotent.** Applying what is in force changes nothing.
+///
+/// Calls may block for as long as the kernel takes, and may be retried. A dataplane belongs to the network namespace of
+/// the thread that opened it; afterwards it can be used from any thread.
+pub trait Dataplane: Send {
+    /// Returns what this dataplane can express, which the compiler must know.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Puts an update in force.
+    ///
+    /// # Errors
+    ///
+    /// [`DataplaneError`] if nothing was switched. The caller keeps the work; the next update should be a full one.
+    fn apply(&mut self, update: Update) -> Result<Applied, DataplaneError>;
+
+    /// Compares what is in force with a program. [`Change::Full`] repairs what differs.
+    ///
+    /// # Errors
+    ///
+    /// [`DataplaneError`] if the state could not be read.
+    fn audit(&mut self, program: &Program) -> Result<Drift, DataplaneError>;
+
+    /// Returns how many packets were judged, by rule and by end of stage. They only grow while their rule stays.
+    ///
+    /// # Errors
+    ///
+    /// [`DataplaneError`] if the state could not be read.
+    fn counters(&mut self) -> Result<Counters, DataplaneError>;
+
+    /// Removes all that is ours and nothing else. Removing nothing is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`DataplaneError`] if something of ours may be left.
+    fn remove(&mut self) -> Result<(), DataplaneError>;
+}
+
+/// What a dataplane can express.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// It can record the flows that Log rules match.
+    pub log: bool,
+    /// It can stop established flows that a new program denies.
+    pub reevaluate: bool,
+    /// Which source address ingress is judged on.
+    pub source_view: SourceView,
+}
+
+impl Capabilities {
+    /// Returns the capabilities of a dataplane that can do everything.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self { log: true, reevaluate: true, source_view: SourceView::BeforeSourceNat }
+    }
+}
+
+/// Which source address of a packet ingress is judged on.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a hook is before the node's own source NAT or after it"
+)]
+pub enum SourceView {
+    /// The one before this node's source NAT.
+    BeforeSourceNat,
+    /// The one after it.
+    AfterSourceNat,
+}
+
+/// A change for a dataplane to put in force. Cheap to clone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Update {
+    /// Counts the updates of an engine, from 1.
+    pub generation: u64,
+    /// What to do.
+    pub change: Change,
+}
+
+impl Update {
+    /// Returns an update.
+    #[must_use]
+    pub const fn new(generation: u64, change: Change) -> Self {
+        Self { generation, change }
+    }
+}
+
+/// What an update asks for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Change {
+    /// Close these endpoints, unless they are already known from before: then leave them as they are. Change nothing
+    /// else. This is what an engine asks for before it knows all inputs.
+    Isolate(Arc<[Endpoint]>),
+    /// Enforce this program, whatever was enforced before.
+    Full(Arc<Program>),
+}
+
+/// What applying an update did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Applied {
+    /// The generation of the update.
+    pub generation: u64,
+    /// Endpoints that were closed because theirs could not be programmed.
+    pub isolated: Vec<(EndpointId, DataplaneError)>,
+    /// How many established flows were stopped.
+    pub revoked: u64,
+}
+
+impl Applied {
+    /// Returns the outcome of an update that was applied completely.
+    #[must_use]
+    pub const fn completely(generation: u64) -> Self {
+        Self { generation, isolated: Vec::new(), revoked: 0 }
+    }
+}
+
+/// How what is in force differs from a program.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Drift {
+    /// One line for each object of ours that is missing, changed or too many.
+    pub differences: Vec<String>,
+}
+
+impl Drift {
+    /// Returns whether nothing differs.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.differences.is_empty()
+    }
+}
+
+/// How many packets were judged.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// By rule.
+    pub rules: BTreeMap<RuleId, u64>,
+    /// Denied at the end of a stage or by a default verdict, because no rule matched.
+    pub unmatched: u64,
+}

@@ -1,0 +1,256 @@
+//! The engine: a state machine between the inputs and a dataplane.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::compile::{compile, isolated_endpoints};
+use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
+use crate::model::{Attachment, EndpointId, Inputs, Object, ObjectKey, Tier};
+use crate::program::{Endpoint, Established, Program};
+
+/// What an engine must know of its node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct NodeConfig {
+    /// The node's name. Endpoints with this [`node`](crate::model::Endpoint::node) are enforced here.
+    pub node: String,
+    /// What happens to established flows that a new program denies.
+    pub established: Established,
+}
+
+impl NodeConfig {
+    /// Returns the configuration of a node that keeps established flows.
+    pub fn new(node: impl Into<String>) -> Self {
+        Self { node: node.into(), established: Established::Keep }
+    }
+}
+
+/// Why an engine refused an object. Nothing changed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The tier always exists and cannot be changed.
+    #[error("tier `{name}` is built in and cannot be changed")]
+    BuiltInTier {
+        /// The tier's name.
+        name: String,
+    },
+    /// The endpoint's interface has a name that no interface can have.
+    #[error(
+        "`{name}` cannot name an interface, expected 1 to 15 bytes without `/`, `:` and white space"
+    )]
+    InterfaceName {
+        /// The name as given.
+        name: String,
+    },
+}
+
+/// Decides what a dataplane must enforce, and when.
+///
+/// The caller feeds inputs in any order, then drains [`poll_update`](Self::poll_update): it hands each update to the
+/// dataplane and the outcome back to [`handle_applied`](Self::handle_applied). There is no clock, thread or kernel
+/// inside. What the engine yields depends only on the inputs it holds, not on their order or history.
+///
+/// Until [`inputs_complete`](Self::inputs_complete), endpoints of the node are closed as they become known, unless the
+/// dataplane knows them from before; nothing else changes. So a restart opens nothing and forgets nothing.
+///
+/// ```
+/// use netpol_core::model::{Endpoint, EndpointId};
+/// use netpol_core::{Dataplane, Engine, MemoryDataplane, NodeConfig};
+///
+/// let mut dataplane = MemoryDataplane::default();
+/// let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+/// let pod = Endpoint::new(EndpointId::workload("default", "web")).on_node("node-a").attached_to("veth0");
+/// engine.upsert(pod)?;
+/// engine.inputs_complete();
+/// while let Some(update) = engine.poll_update() {
+///     let outcome = dataplane.apply(update);
+///     engine.handle_applied(outcome);
+/// }
+/// assert_eq!(dataplane.program().endpoints.len(), 1);
+/// # Ok::<(), netpol_core::EngineError>(())
+/// ```
+#[derive(Debug)]
+pub struct Engine {
+    config: NodeConfig,
+    capabilities: Capabilities,
+    inputs: Inputs,
+    phase: Phase,
+    /// Inputs changed, or an update failed, since the last update was made.
+    dirty: bool,
+    generation: u64,
+    /// The update that was handed out and not answered yet.
+    in_flight: Option<Change>,
+    /// The program in force, as far as the engine knows.
+    applied: Option<Arc<Program>>,
+    isolated: Vec<(EndpointId, DataplaneError)>,
+    last_error: Option<DataplaneError>,
+}
+
+/// Which side of the barrier an engine is on.
+#[derive(Debug)]
+enum Phase {
+    /// Inputs may be missing. These endpoints have been closed.
+    Gathering { closed: BTreeSet<EndpointId> },
+    /// The inputs are all there.
+    Complete,
+}
+
+impl Engine {
+    /// Returns an engine without inputs, for a dataplane with these capabilities.
+    #[must_use]
+    pub fn new(config: NodeConfig, capabilities: &Capabilities) -> Self {
+        Self {
+            config,
+            capabilities: capabilities.clone(),
+            inputs: Inputs::default(),
+            phase: Phase::Gathering { closed: BTreeSet::new() },
+            dirty: true,
+            generation: 0,
+            in_flight: None,
+            applied: None,
+            isolated: Vec::new(),
+            last_error: None,
+        }
+    }
+
+    /// Takes a new object, or a new version of one.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] if the object cannot be. Then nothing changes.
+    pub fn upsert(&mut self, object: impl Into<Object>) -> Result<(), EngineError> {
+        let object = object.into();
+        check(&object)?;
+        self.inputs.upsert(object);
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Forgets an object; a namespace takes along all that is in it. Returns whether it was there.
+    pub fn remove(&mut self, key: &ObjectKey) -> bool {
+        let removed = self.inputs.remove(key);
+        self.dirty |= removed;
+        removed
+    }
+
+    /// Says that every input that exists has been given: from now on the engine enforces, and sweeps what is left from
+    /// before.
+    pub fn inputs_complete(&mut self) {
+        if matches!(self.phase, Phase::Gathering { .. }) {
+            self.phase = Phase::Complete;
+            self.dirty = true;
+        }
+    }
+
+    /// Returns the next update for the dataplane; `None` if there is nothing to do, or if the last one is not answered.
+    #[must_use = "an update that is not applied must be answered with an error"]
+    pub fn poll_update(&mut self) -> Option<Update> {
+        if !self.dirty || self.in_flight.is_some() {
+            return None;
+        }
+        self.dirty = false;
+        let change = match &mut self.phase {
+            Phase::Gathering { closed } => {
+                newcomers(&self.inputs, &self.config, closed).map(Change::Isolate)
+            }
+            Phase::Complete => {
+                let program = compile(&self.inputs, &self.config, &self.capabilities);
+                let in_force = self.applied.as_deref() == Some(&program);
+                (!in_force).then(|| Change::Full(Arc::new(program)))
+            }
+        }?;
+        self.generation += 1;
+        self.in_flight = Some(change.clone());
+        Some(Update::new(self.generation, change))
+    }
+
+    /// Takes the outcome of the last update. After an error the work is kept, and the next update is a full one.
+    pub fn handle_applied(&mut self, outcome: Result<Applied, DataplaneError>) {
+        let Some(change) = self.in_flight.take() else { return };
+        match outcome {
+            Ok(applied) => {
+                if let Change::Full(program) = change {
+                    // Endpoints that could not be programmed are tried again with the next change.
+                    self.applied = applied.isolated.is_empty().then_some(program);
+                    self.isolated = applied.isolated;
+                }
+                self.last_error = None;
+            }
+            Err(error) => {
+                if let Phase::Gathering { closed } = &mut self.phase {
+                    closed.clear();
+                }
+                self.applied = None;
+                self.dirty = true;
+                self.last_error = Some(error);
+            }
+        }
+    }
+
+    /// Makes the next update a full one, whatever is in force: what repairs drift.
+    pub fn resync(&mut self) {
+        self.applied = None;
+        self.dirty = true;
+    }
+
+    /// Returns the inputs.
+    #[must_use]
+    pub const fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
+    /// Returns the capabilities that programs are compiled for.
+    #[must_use]
+    pub const fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// Returns the endpoints that are closed because they could not be programmed, and why.
+    #[must_use]
+    pub fn isolated(&self) -> &[(EndpointId, DataplaneError)] {
+        &self.isolated
+    }
+
+    /// Returns the error of the last update, `None` if it was applied.
+    #[must_use]
+    pub const fn last_error(&self) -> Option<&DataplaneError> {
+        self.last_error.as_ref()
+    }
+}
+
+fn check(object: &Object) -> Result<(), EngineError> {
+    match object {
+        Object::Tier(tier) if Tier::is_built_in(&tier.name) => {
+            Err(EngineError::BuiltInTier { name: tier.name.clone() })
+        }
+        Object::Endpoint(endpoint) => match &endpoint.attachment {
+            Attachment::Interface(name) if !is_interface_name(name) => {
+                Err(EngineError::InterfaceName { name: name.clone() })
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Source: `dev_valid_name` in `net/core/dev.c`, `IFNAMSIZ` in `include/uapi/linux/if.h`.
+fn is_interface_name(name: &str) -> bool {
+    let fits = (1..16).contains(&name.len()) && name != "." && name != "..";
+    fits && !name.contains(|it: char| {
+        it == '/' || it == ':' || it == '\0' || it.is_ascii_whitespace() || it == '\x0b'
+    })
+}
+
+/// Returns the node's endpoints that were not closed yet, and notes them as closed.
+fn newcomers(
+    inputs: &Inputs,
+    config: &NodeConfig,
+    closed: &mut BTreeSet<EndpointId>,
+) -> Option<Arc<[Endpoint]>> {
+    let mut endpoints = isolated_endpoints(inputs, config);
+    endpoints.retain(|endpoint| closed.insert(endpoint.id.clone()));
+    (!endpoints.is_empty()).then(|| endpoints.into())
+}

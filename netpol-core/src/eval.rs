@@ -1,0 +1,293 @@
+//! The judge: the verdict on a flow, straight from the model.
+//!
+//! It is naive on purpose and shares no code with the compiler or the interpreter of programs, so that agreement
+//! between them means something. It answers every flow with the way that led to the verdict.
+
+mod judgement;
+mod matching;
+mod order;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+pub use self::judgement::{Evaluation, Judgement};
+use self::matching::{Sides, rule_matches};
+use self::order::{Level, address_owners, levels};
+use crate::dataplane::Capabilities;
+use crate::flow::{Direction, Flow, Origin, Payload};
+use crate::model::{Action, Endpoint, Enforcement, Inputs, Mode, Policy, Rule, TierEnd};
+use crate::net::Family;
+use crate::verdict::{Explanation, Reason, RuleRef, Step, Verdict};
+
+/// Judges flows by what the model says, for the whole cluster at once.
+///
+/// A connection is judged in two halves, wherever they are: egress at the endpoint that owns the source address and
+/// ingress at the one that owns the destination address. That is more than one node sees: a node that enforces a
+/// program leaves the egress half of a [`Forwarded`](Origin::Forwarded) flow to the node that sent it, so there the
+/// two differ, and a connection between nodes passes if the judge says so. A flow of [`OwnNode`](Origin::OwnNode)
+/// comes from a process of the destination's node itself, whatever its source address: its egress half has no
+/// endpoint, and its ingress half is outside of policy.
+///
+/// An address belongs to the running endpoint that claims it and was created last; of those created in the same
+/// second to the one with the greater UID, then to the one with the greater id. Finished endpoints own no address.
+/// Endpoints count as subject and peer only with addresses that they own, network sets as peers only. Addresses are
+/// compared as given: IPv4-mapped ones are expected as IPv4.
+///
+/// A half passes these in order; the first that knows an answer gives it:
+///
+/// 1. without an endpoint it is allowed;
+/// 2. neighbour and multicast listener discovery is allowed, except that an endpoint may not send router
+///    advertisements and redirects;
+/// 3. an isolated endpoint denies;
+/// 4. traffic of the endpoint's own node, then traffic between the endpoint and itself, is allowed;
+/// 5. an endpoint in audit mode allows;
+/// 6. the tiers, in order, of which one counts only if policies that apply to the endpoint and direction are in it;
+/// 7. the endpoint's default verdict.
+///
+/// Cost of a flow: the subjects of all policies, and the rules of those that apply.
+///
+/// # Examples
+///
+/// ```
+/// use netpol_core::eval::Judge;
+/// use netpol_core::model::{Endpoint, EndpointId, Inputs, Policy, PolicyKey};
+/// use netpol_core::net::Transport;
+/// use netpol_core::{Capabilities, Flow, Reason, Selector, Verdict};
+///
+/// let mut database = Endpoint::new(EndpointId::workload("shop", "db"));
+/// database.addresses = vec!["10.0.0.5".parse()?];
+/// database.default_verdict = Verdict::Allow;
+/// let mut closed = Policy::new(PolicyKey::kubernetes("shop", "closed"), Selector::all());
+/// closed.ingress = Some(Vec::new());
+///
+/// let mut inputs = Inputs::default();
+/// inputs.upsert(database);
+/// inputs.upsert(closed.clone());
+///
+/// let capabilities = Capabilities::all();
+/// let judge = Judge::new(&inputs, &capabilities);
+/// let flow = Flow::to_port("192.0.2.1".parse()?, "10.0.0.5".parse()?, Transport::Tcp, 5432);
+/// let judgement = judge.evaluate(&flow).enforced;
+///
+/// assert_eq!(judgement.verdict(), Verdict::Deny);
+/// assert_eq!(judgement.egress.reason, Reason::NoEndpoint);
+/// let asked = Reason::NoMatch { tier: "default".into(), policies: vec![closed.key] };
+/// assert_eq!(judgement.ingress.reason, asked);
+/// # Ok::<(), core::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Judge<'a> {
+    inputs: &'a Inputs,
+    capabilities: &'a Capabilities,
+    owners: BTreeMap<IpAddr, &'a Endpoint>,
+    levels: Vec<Level<'a>>,
+}
+
+/// Which policies take part.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Scope {
+    Enforced,
+    WithStaged,
+}
+
+/// One half of a flow: who judges it, and the flow seen with the owners of its addresses.
+struct Half<'a> {
+    endpoint: &'a Endpoint,
+    direction: Direction,
+    sides: &'a Sides<'a>,
+}
+
+/// What a tier makes of a flow.
+enum TierOutcome {
+    Final(Verdict, Reason),
+    NextTier,
+}
+
+impl<'a> Judge<'a> {
+    /// Returns the judge of these inputs as a dataplane with these capabilities can enforce them: rules that it cannot
+    /// express are judged as [`Rule::effective_action`] says.
+    #[must_use]
+    pub fn new(inputs: &'a Inputs, capabilities: &'a Capabilities) -> Self {
+        Self { inputs, capabilities, owners: address_owners(inputs), levels: levels(inputs) }
+    }
+
+    /// Returns the judgement on a new flow, and what it would be if staged policies were enforced.
+    #[must_use]
+    pub fn evaluate(&self, flow: &Flow) -> Evaluation {
+        let sides = Sides::new(self.inputs, &self.owners, flow);
+        let enforced = self.judge(&sides, Scope::Enforced);
+        let is_staged = |policy: &Policy| policy.enforcement == Enforcement::Staged;
+        let pending = if self.inputs.policies().any(is_staged) {
+            self.judge(&sides, Scope::WithStaged)
+        } else {
+            enforced.clone()
+        };
+        Evaluation { enforced, pending }
+    }
+
+    fn judge(&self, sides: &Sides<'_>, scope: Scope) -> Judgement {
+        let source = match sides.flow.origin {
+            Origin::Endpoint | Origin::Forwarded => sides.source.owner,
+            Origin::OwnNode => None,
+        };
+        let destination = sides.destination.owner;
+        Judgement {
+            source: source.map(|endpoint| endpoint.id.clone()),
+            egress: self.judge_half(source, Direction::Egress, sides, scope),
+            destination: destination.map(|endpoint| endpoint.id.clone()),
+            ingress: self.judge_half(destination, Direction::Ingress, sides, scope),
+        }
+    }
+
+    fn judge_half(
+        &self,
+        endpoint: Option<&Endpoint>,
+        direction: Direction,
+        sides: &Sides<'_>,
+        scope: Scope,
+    ) -> Explanation {
+        let Some(endpoint) = endpoint else {
+            return Explanation::at_once(Verdict::Allow, Reason::NoEndpoint);
+        };
+        let half = Half { endpoint, direction, sides };
+        half.outside_of_policy().unwrap_or_else(|| self.ask_tiers(&half, scope))
+    }
+
+    fn ask_tiers(&self, half: &Half<'_>, scope: Scope) -> Explanation {
+        let mut steps = Vec::new();
+        for level in &self.levels {
+            let policies = self.applicable(level, half, scope);
+            if policies.is_empty() {
+                continue;
+            }
+            match self.ask_tier(level, &policies, half, &mut steps) {
+                TierOutcome::Final(verdict, reason) => return Explanation { verdict, reason, steps },
+                TierOutcome::NextTier => {}
+            }
+        }
+        Explanation { verdict: half.endpoint.default_verdict, reason: Reason::DefaultVerdict, steps }
+    }
+
+    /// Returns the policies of a tier that apply to an endpoint and direction, in the order in which they are asked.
+    fn applicable(&self, level: &Level<'a>, half: &Half<'_>, scope: Scope) -> Vec<&'a Policy> {
+        let labels = self.inputs.labels_of(half.endpoint);
+        let applies = |policy: &&Policy| {
+            (scope == Scope::WithStaged || policy.enforcement == Enforcement::Enforced)
+                && policy.rules(half.direction).is_some()
+                && policy.subject.matches(&labels)
+        };
+        level.policies.iter().copied().filter(applies).collect()
+    }
+
+    fn ask_tier(
+        &self,
+        level: &Level<'_>,
+        policies: &[&Policy],
+        half: &Half<'_>,
+        steps: &mut Vec<Step>,
+    ) -> TierOutcome {
+        for policy in policies {
+            for rule in policy.rules(half.direction).unwrap_or_default() {
+                if !rule_matches(&rule.matches, half.sides) {
+                    continue;
+                }
+                let origin = half.rule_ref(policy, rule);
+                match rule.effective_action(self.capabilities) {
+                    None => {}
+                    Some(Action::Log) => note(steps, Step::Logged(origin)),
+                    Some(Action::Allow) => return TierOutcome::Final(Verdict::Allow, Reason::Rule(origin)),
+                    Some(Action::Deny) => return TierOutcome::Final(Verdict::Deny, Reason::Rule(origin)),
+                    Some(Action::Pass) => {
+                        note(steps, Step::Passed(origin));
+                        return TierOutcome::NextTier;
+                    }
+                }
+            }
+        }
+        let tier = level.tier.name.clone();
+        match level.tier.end {
+            TierEnd::Deny => {
+                let policies = policies.iter().map(|policy| policy.key.clone()).collect();
+                TierOutcome::Final(Verdict::Deny, Reason::NoMatch { tier, policies })
+            }
+            TierEnd::Pass => {
+                note(steps, Step::TierEnded { tier });
+                TierOutcome::NextTier
+            }
+        }
+    }
+}
+
+impl Half<'_> {
+    /// Answers what no policy has a say in.
+    fn outside_of_policy(&self) -> Option<Explanation> {
+        let at_once = |verdict, reason| Some(Explanation::at_once(verdict, reason));
+        let flow = &self.sides.flow;
+        if is_discovery(flow) {
+            return at_once(Verdict::Allow, Reason::NeighbourDiscovery);
+        }
+        if is_router_message(flow) {
+            return match self.direction {
+                Direction::Ingress => at_once(Verdict::Allow, Reason::NeighbourDiscovery),
+                Direction::Egress => at_once(Verdict::Deny, Reason::RouterMessage),
+            };
+        }
+        if self.endpoint.mode == Mode::Isolate {
+            return at_once(Verdict::Deny, Reason::Isolated);
+        }
+        if self.direction == Direction::Ingress && flow.origin == Origin::OwnNode {
+            return at_once(Verdict::Allow, Reason::OwnNode);
+        }
+        if self.remote_owner().is_some_and(|remote| remote.id == self.endpoint.id) {
+            return at_once(Verdict::Allow, Reason::SameEndpoint);
+        }
+        if self.endpoint.mode == Mode::Audit {
+            return at_once(Verdict::Allow, Reason::Audited);
+        }
+        None
+    }
+
+    fn remote_owner(&self) -> Option<&Endpoint> {
+        match self.direction {
+            Direction::Ingress => self.sides.source.owner,
+            Direction::Egress => self.sides.destination.owner,
+        }
+    }
+
+    fn rule_ref(&self, policy: &Policy, rule: &Rule) -> RuleRef {
+        RuleRef {
+            policy: policy.key.clone(),
+            direction: self.direction,
+            index: rule.index,
+            name: rule.name.clone(),
+        }
+    }
+}
+
+/// Appends a step, once for all the rules of the model that come from one wire rule.
+fn note(steps: &mut Vec<Step>, step: Step) {
+    if steps.last() != Some(&step) {
+        steps.push(step);
+    }
+}
+
+/// Returns whether the flow is a message that hosts need to talk at all: listener query, report and done (RFC 2710),
+/// router solicitation, neighbour solicitation and advertisement (RFC 4861), listener report version 2 (RFC 3810).
+fn is_discovery(flow: &Flow) -> bool {
+    matches!(icmpv6_type(flow), Some(130 | 131 | 132 | 133 | 135 | 136 | 143))
+}
+
+/// Returns whether the flow is a message that only routers send: router advertisement or redirect (RFC 4861).
+fn is_router_message(flow: &Flow) -> bool {
+    matches!(icmpv6_type(flow), Some(134 | 137))
+}
+
+fn icmpv6_type(flow: &Flow) -> Option<u8> {
+    match (flow.payload, flow.family()) {
+        (Payload::Icmp { kind, .. }, Family::V6) => Some(kind),
+        _ => None,
+    }
+}

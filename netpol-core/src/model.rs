@@ -1,0 +1,42 @@
+//! The model: one vocabulary for the objects of every policy API.
+//!
+//! Front ends (`api::*`) convert their wire types to these; the [judge](crate::eval) reads them; the
+//! [engine](crate::Engine) keeps them and compiles them. Values that exist are valid.
+
+mod endpoint;
+mod inputs;
+mod policy;
+mod rule;
+mod view;
+
+pub use self::endpoint::{
+    Attachment, Endpoint, EndpointId, EndpointKind, Lifecycle, Mode, NamedPort, Timestamp,
+};
+pub use self::inputs::{Inputs, NetworkSet, Node, Object, ObjectKey};
+pub use self::policy::{
+    Enforcement, Order, OrderError, Policy, PolicyKey, PolicyKind, Tier, TierEnd,
+};
+pub use self::rule::{
+    Action, EntityMatch, L4Match, Peers, PortConstraint, PortMatch, Rule, RuleMatch,
+};
+pub use self::view::EndpointLabels;
+
+/// Label keys that the model sets itself; labels that users give cannot override them.
+///
+/// Source: the label names of Calico's data model (`semantics/calico.md`, section 1.7).
+pub mod keys {
+    /// The namespace of an endpoint or network set.
+    pub const NAMESPACE: &str = "projectcalico.org/namespace";
+    /// The orchestrator that runs an endpoint; pods carry [`KUBERNETES`].
+    pub const ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
+    /// The service account of an endpoint.
+    pub const SERVICE_ACCOUNT: &str = "projectcalico.org/serviceaccount";
+    /// The name of the namespace or service account itself, below its prefix.
+    pub const NAME: &str = "projectcalico.org/name";
+    /// What stands before the labels of the namespace.
+    pub const NAMESPACE_PREFIX: &str = "pcns.";
+    /// What stands before the labels of the service account.
+    pub const SERVICE_ACCOUNT_PREFIX: &str = "pcsa.";
+    /// The value of [`ORCHESTRATOR`] on Kubernetes pods.
+    pub const KUBERNETES: &str = "k8s";
+}

@@ -1,0 +1,164 @@
+//! Rules and what they match.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+
+use crate::dataplane::Capabilities;
+use crate::net::{Family, IcmpMatch, PortSet, PrefixSet, Protocol, Transport};
+use crate::selector::Selector;
+
+/// What a rule does with a flow that it matches.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "every evaluator handles each action")]
+pub enum Action {
+    /// The flow passes; no later rule or tier is asked.
+    Allow,
+    /// The flow is denied; no later rule or tier is asked.
+    Deny,
+    /// The rest of the tier is skipped.
+    Pass,
+    /// The flow is recorded, and the next rule is asked.
+    Log,
+}
+
+/// One rule of a policy.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Rule {
+    /// The index of the wire object's rule that this one comes from, from 0.
+    pub index: usize,
+    /// The rule's name, where its API has names.
+    pub name: Option<String>,
+    /// What is done.
+    pub action: Action,
+    /// Which flows it is done with.
+    pub matches: RuleMatch,
+    /// Part of the rule could not be read, and [`matches`](Self::matches) is only the part that could.
+    pub degraded: bool,
+}
+
+impl Rule {
+    /// Returns a rule that was read completely.
+    #[must_use]
+    pub const fn new(index: usize, action: Action, matches: RuleMatch) -> Self {
+        Self { index, name: None, action, matches, degraded: false }
+    }
+
+    /// Returns what the rule does on a dataplane with these capabilities; `None` if it has no effect.
+    ///
+    /// A rule that is degraded, or that the dataplane cannot express, never widens what passes: an Allow or Log has
+    /// no effect; a Deny or Pass denies all that its readable part covers.
+    #[must_use]
+    pub fn effective_action(&self, capabilities: &Capabilities) -> Option<Action> {
+        if !self.degraded && (self.action != Action::Log || capabilities.log) {
+            return Some(self.action);
+        }
+        match self.action {
+            Action::Allow | Action::Log => None,
+            Action::Deny | Action::Pass => Some(Action::Deny),
+        }
+    }
+}
+
+/// The conditions of a rule; a flow must meet all of them. The default matches every flow.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "front ends fill every condition they know")]
+pub struct RuleMatch {
+    /// The address family; `None` matches both.
+    pub family: Option<Family>,
+    /// The protocol, and its ports or types.
+    pub l4: L4Match<PortMatch>,
+    /// Who sends.
+    pub source: EntityMatch,
+    /// Who is to receive.
+    pub destination: EntityMatch,
+}
+
+/// A condition on what follows the IP header. `P` says how a list of ports is written.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "every evaluator and backend handles each form")]
+pub enum L4Match<P> {
+    /// Every protocol, ICMP and those without ports included.
+    #[default]
+    Any,
+    /// One protocol.
+    Is(Protocol),
+    /// Every protocol but these.
+    IsNot(BTreeSet<Protocol>),
+    /// A transport, with conditions on its ports.
+    Ports {
+        /// The transport.
+        transport: Transport,
+        /// The condition on the source port.
+        source: PortConstraint<P>,
+        /// The condition on the destination port.
+        destination: PortConstraint<P>,
+    },
+    /// The ICMP of one family.
+    Icmp {
+        /// Says which ICMP, and restricts the rule to that family.
+        family: Family,
+        /// The type must be this.
+        is: Option<IcmpMatch>,
+        /// The type must not be this.
+        is_not: Option<IcmpMatch>,
+    },
+}
+
+/// A condition on one port.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a list that must hold the port and one that must not"
+)]
+pub struct PortConstraint<P> {
+    /// The port must be one of these; `None` for no such condition.
+    pub any_of: Option<P>,
+    /// The port must be none of these; `None` for no such condition.
+    pub none_of: Option<P>,
+}
+
+impl<P> Default for PortConstraint<P> {
+    fn default() -> Self {
+        Self { any_of: None, none_of: None }
+    }
+}
+
+/// A list of ports as users write it: numbers and names.
+///
+/// A name stands for the ports that the endpoint on this side of the flow gives it. Where the side's
+/// [`peers`](EntityMatch::peers) restrict the endpoints, only theirs count. It never matches an address that no
+/// endpoint owns.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "a port is written as a number or a name")]
+pub struct PortMatch {
+    /// The numbers.
+    pub numbers: PortSet,
+    /// The names.
+    pub names: BTreeSet<String>,
+}
+
+/// Conditions on one side of a flow; all of them must hold. The default holds for every address.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "front ends fill every condition they know")]
+pub struct EntityMatch {
+    /// The address belongs to one of these.
+    pub peers: Option<Peers>,
+    /// The address does not belong to an endpoint or network set that this selects. Addresses that belong to nothing
+    /// meet the condition.
+    pub not_peers: Option<Selector>,
+    /// The address is one of these. `Some` of an empty set matches nothing.
+    pub nets: Option<PrefixSet>,
+    /// The address is none of these.
+    pub not_nets: PrefixSet,
+}
+
+/// A group of owners of addresses.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "every evaluator handles each group")]
+pub enum Peers {
+    /// Endpoints and network sets that the selector selects.
+    Endpoints(Selector),
+    /// Nodes that the selector selects by their own labels, by all addresses they report.
+    Nodes(Selector),
+}

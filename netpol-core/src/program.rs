@@ -1,0 +1,86 @@
+//! The program: all that one node must enforce, resolved and deterministic.
+//!
+//! Nothing in a program refers to labels, selectors or names of policies that would still have to be looked up: sets
+//! hold addresses, rules come in the order in which they are asked, and ids are digests of what they stand for. Equal
+//! inputs give equal programs.
+
+mod digest;
+mod interp;
+mod policy_set;
+mod set;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+pub use self::digest::Digest;
+pub(crate) use self::digest::digest_of;
+pub use self::interp::Outcome;
+pub use self::policy_set::{Address, PolicySet, PolicySetId, Ports, Rule, RuleId, Stage, StageEnd};
+pub use self::set::{AddressSet, Members, SetDefinition, SetId};
+use crate::flow::Direction;
+use crate::model::{Attachment, EndpointId, Mode};
+
+/// All that one node must enforce.
+///
+/// Invariants: every id that is referred to is in the maps, and everything in the maps is referred to.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Program {
+    /// The endpoints of the node, in the order of their ids.
+    pub endpoints: Vec<Endpoint>,
+    /// The policy sets that endpoints refer to.
+    pub policy_sets: BTreeMap<PolicySetId, PolicySet>,
+    /// The address sets that rules refer to.
+    pub address_sets: BTreeMap<SetId, AddressSet>,
+    /// What happens to established flows that the program denies.
+    pub established: Established,
+}
+
+/// An endpoint of the node.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Endpoint {
+    /// Which endpoint this is.
+    pub id: EndpointId,
+    /// How its packets are known.
+    pub attachment: Attachment,
+    /// The addresses it owns, sorted.
+    pub addresses: Vec<IpAddr>,
+    /// What is done with its verdicts.
+    pub mode: Mode,
+    /// What judges traffic into it.
+    pub ingress: PolicySetId,
+    /// What judges traffic out of it.
+    pub egress: PolicySetId,
+}
+
+impl Endpoint {
+    /// Returns what judges a direction.
+    #[must_use]
+    pub const fn policy_set(&self, direction: Direction) -> PolicySetId {
+        match direction {
+            Direction::Ingress => self.ingress,
+            Direction::Egress => self.egress,
+        }
+    }
+}
+
+/// What happens to established flows that a new program denies.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "every dataplane does one or refuses")]
+pub enum Established {
+    /// They go on until they end.
+    #[default]
+    Keep,
+    /// They stop, in both directions.
+    Reevaluate,
+}
+
+impl Program {
+    /// Returns the policy set that judges a direction of an endpoint of this program.
+    #[must_use]
+    pub fn policy_set(&self, endpoint: &Endpoint, direction: Direction) -> Option<&PolicySet> {
+        self.policy_sets.get(&endpoint.policy_set(direction))
+    }
+}

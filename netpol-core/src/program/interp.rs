@@ -1,0 +1,196 @@
+//! The meaning of a program: what a node that enforces it does with a flow.
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use super::{Address, Endpoint, PolicySet, Ports, Program, Rule, Stage, StageEnd};
+use crate::flow::{Direction, Flow, Origin, Payload};
+use crate::model::{Action, L4Match, Mode, PortConstraint};
+use crate::verdict::{Explanation, Reason, Step, Verdict};
+
+/// What one node does with a flow: its halves as far as the node has an endpoint at that end.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The verdict on the way out of the source, if that is an endpoint of the node.
+    pub egress: Option<Explanation>,
+    /// The verdict on the way into the destination, if that is an endpoint of the node.
+    pub ingress: Option<Explanation>,
+}
+
+impl Outcome {
+    /// Returns whether the flow passes this node.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let denied = [&self.egress, &self.ingress]
+            .into_iter()
+            .flatten()
+            .any(|it| it.verdict == Verdict::Deny);
+        if denied { Verdict::Deny } else { Verdict::Allow }
+    }
+
+    pub(crate) fn set(&mut self, direction: Direction, explanation: Explanation) {
+        match direction {
+            Direction::Ingress => self.ingress = Some(explanation),
+            Direction::Egress => self.egress = Some(explanation),
+        }
+    }
+}
+
+impl Program {
+    /// Returns what a node that enforces this program does with a new flow. Endpoints are found by their addresses.
+    #[must_use]
+    pub fn outcome(&self, flow: &Flow) -> Outcome {
+        let half = |direction, address: IpAddr| {
+            let endpoint = self.endpoints.iter().find(|it| it.addresses.contains(&address))?;
+            Some(self.explain(endpoint, direction, flow))
+        };
+        let leaves_here = flow.origin == Origin::Endpoint;
+        Outcome {
+            egress: if leaves_here { half(Direction::Egress, flow.source) } else { None },
+            ingress: half(Direction::Ingress, flow.destination),
+        }
+    }
+
+    /// Returns the verdict on a new flow in one direction of one endpoint.
+    #[must_use]
+    pub fn explain(&self, endpoint: &Endpoint, direction: Direction, flow: &Flow) -> Explanation {
+        if let Some(known) = before_policy(endpoint, direction, flow) {
+            return known;
+        }
+        match self.policy_set(endpoint, direction) {
+            Some(set) => Walk { program: self, direction, flow, steps: Vec::new() }.policy_set(set),
+            None => Explanation::at_once(Verdict::Deny, Reason::Isolated),
+        }
+    }
+}
+
+/// Answers what no policy has a say in.
+fn before_policy(endpoint: &Endpoint, direction: Direction, flow: &Flow) -> Option<Explanation> {
+    let at_once = |verdict, reason| Some(Explanation::at_once(verdict, reason));
+    if let Payload::Icmp { kind, .. } = flow.payload
+        && flow.destination.is_ipv6()
+    {
+        match (kind, direction) {
+            (134 | 137, Direction::Egress) => return at_once(Verdict::Deny, Reason::RouterMessage),
+            (130..=137 | 143, _) => return at_once(Verdict::Allow, Reason::NeighbourDiscovery),
+            _ => {}
+        }
+    }
+    if endpoint.mode == Mode::Isolate {
+        return at_once(Verdict::Deny, Reason::Isolated);
+    }
+    if direction == Direction::Ingress && flow.origin == Origin::OwnNode {
+        return at_once(Verdict::Allow, Reason::OwnNode);
+    }
+    if endpoint.addresses.contains(&flow.source) && endpoint.addresses.contains(&flow.destination) {
+        return at_once(Verdict::Allow, Reason::SameEndpoint);
+    }
+    (endpoint.mode == Mode::Audit).then(|| Explanation::at_once(Verdict::Allow, Reason::Audited))
+}
+
+/// One flow on its way through a policy set.
+struct Walk<'a> {
+    program: &'a Program,
+    direction: Direction,
+    flow: &'a Flow,
+    steps: Vec<Step>,
+}
+
+impl Walk<'_> {
+    fn policy_set(mut self, set: &PolicySet) -> Explanation {
+        for stage in &set.stages {
+            if let Some((verdict, reason)) = self.stage(stage) {
+                return Explanation { verdict, reason, steps: self.steps };
+            }
+        }
+        Explanation { verdict: set.default, reason: Reason::DefaultVerdict, steps: self.steps }
+    }
+
+    /// Returns the stage's verdict, `None` if the next stage is to be asked.
+    fn stage(&mut self, stage: &Stage) -> Option<(Verdict, Reason)> {
+        for rule in &stage.rules {
+            if !self.rule_matches(rule) {
+                continue;
+            }
+            let origin = rule.origin.clone();
+            match rule.action {
+                Action::Allow => return Some((Verdict::Allow, Reason::Rule(origin))),
+                Action::Deny => return Some((Verdict::Deny, Reason::Rule(origin))),
+                Action::Pass => {
+                    self.steps.push(Step::Passed(origin));
+                    return None;
+                }
+                // One rule of the model can be several here; it is logged once.
+                Action::Log if self.steps.last() == Some(&Step::Logged(origin.clone())) => {}
+                Action::Log => self.steps.push(Step::Logged(origin)),
+            }
+        }
+        match stage.end {
+            StageEnd::Deny => {
+                let (tier, policies) = (stage.tier.clone(), stage.policies.clone());
+                Some((Verdict::Deny, Reason::NoMatch { tier, policies }))
+            }
+            StageEnd::Next => {
+                self.steps.push(Step::TierEnded { tier: stage.tier.clone() });
+                None
+            }
+        }
+    }
+
+    fn rule_matches(&self, rule: &Rule) -> bool {
+        let (remote, local) = match self.direction {
+            Direction::Ingress => (self.flow.source, self.flow.destination),
+            Direction::Egress => (self.flow.destination, self.flow.source),
+        };
+        rule.family.is_none_or(|family| family == self.flow.family())
+            && self.l4_matches(&rule.l4)
+            && self.address_matches(&rule.remote, remote)
+            && rule.local.as_ref().is_none_or(|condition| self.address_matches(condition, local))
+    }
+
+    fn l4_matches(&self, condition: &L4Match<Ports>) -> bool {
+        match (condition, self.flow.payload) {
+            (L4Match::Any, _) => true,
+            (L4Match::Is(protocol), _) => self.flow.protocol() == *protocol,
+            (L4Match::IsNot(protocols), _) => !protocols.contains(&self.flow.protocol()),
+            (
+                L4Match::Ports { transport, source, destination },
+                Payload::Ports { transport: of_flow, source: from, destination: to },
+            ) => {
+                *transport == of_flow
+                    && self.port_matches(source, self.flow.source, from)
+                    && self.port_matches(destination, self.flow.destination, to)
+            }
+            (L4Match::Icmp { family, is, is_not }, Payload::Icmp { kind, code }) => {
+                *family == self.flow.family()
+                    && is.is_none_or(|it| it.matches(kind, code))
+                    && is_not.is_none_or(|it| !it.matches(kind, code))
+            }
+            _ => false,
+        }
+    }
+
+    fn port_matches(&self, constraint: &PortConstraint<Ports>, address: IpAddr, port: u16) -> bool {
+        let listed = |ports: &Ports| {
+            ports.numbers.contains(port)
+                || ports.sets.iter().any(|id| {
+                    self.program
+                        .address_sets
+                        .get(id)
+                        .is_some_and(|set| set.members.contains_port(address, port))
+                })
+        };
+        constraint.any_of.as_ref().is_none_or(listed)
+            && !constraint.none_of.as_ref().is_some_and(listed)
+    }
+
+    fn address_matches(&self, condition: &Address, address: IpAddr) -> bool {
+        let in_set =
+            |id| self.program.address_sets.get(id).is_some_and(|set| set.members.contains(address));
+        condition.in_set.as_ref().is_none_or(in_set)
+            && !condition.not_in_set.as_ref().is_some_and(in_set)
+            && condition.nets.as_ref().is_none_or(|nets| nets.contains(address))
+            && !condition.not_nets.contains(address)
+    }
+}

@@ -1,0 +1,113 @@
+//! Address sets: what rules refer to instead of listing addresses.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+
+use super::digest::{Digest, digest_of};
+use crate::model::Peers;
+use crate::net::{PrefixSet, Transport};
+use crate::selector::Selector;
+
+/// Identifies an address set: the digest of its definition, not of its members.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SetId(Digest);
+
+impl SetId {
+    /// Returns the id of the set with this definition.
+    #[must_use]
+    pub fn of(definition: &SetDefinition) -> Self {
+        Self(digest_of(&("set", definition)))
+    }
+
+    /// Returns the digest.
+    #[must_use]
+    pub const fn digest(self) -> Digest {
+        self.0
+    }
+}
+
+impl fmt::Display for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a set stands for.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum SetDefinition {
+    /// The addresses of these.
+    Addresses(Peers),
+    /// The ports that endpoints give a name.
+    NamedPort {
+        /// Which endpoints count; `None` for all.
+        endpoints: Option<Selector>,
+        /// The transport of the port.
+        transport: Transport,
+        /// The name.
+        name: String,
+    },
+}
+
+/// A set and its members.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct AddressSet {
+    /// What it stands for.
+    pub definition: SetDefinition,
+    /// Who is in it.
+    pub members: Members,
+}
+
+impl AddressSet {
+    /// Returns the set with these members.
+    #[must_use]
+    pub const fn new(definition: SetDefinition, members: Members) -> Self {
+        Self { definition, members }
+    }
+}
+
+/// The members of a set.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a set holds addresses or ports of addresses")]
+pub enum Members {
+    /// Addresses. A set can change at any time, so rules refer to it by id.
+    Addresses {
+        /// Single addresses, sorted. One of them may also be covered by a prefix.
+        exact: Vec<IpAddr>,
+        /// Blocks, disjoint.
+        prefixes: PrefixSet,
+    },
+    /// Ports of addresses, sorted. All have the transport of the definition.
+    Ports(Vec<(IpAddr, u16)>),
+}
+
+impl Members {
+    /// Returns whether an address is in a set of addresses.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Addresses { exact, prefixes } => {
+                exact.binary_search(&address).is_ok() || prefixes.contains(address)
+            }
+            Self::Ports(_) => false,
+        }
+    }
+
+    /// Returns whether a port of an address is in a set of ports.
+    #[must_use]
+    pub fn contains_port(&self, address: IpAddr, port: u16) -> bool {
+        match self {
+            Self::Addresses { .. } => false,
+            Self::Ports(ports) => ports.binary_search(&(address, port)).is_ok(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Verdicts and their reasons: the vocabulary that the judge, the interpreter and the dataplanes share.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::flow::Direction;
+use crate::model::PolicyKey;
+
+/// The answer of one direction of one endpoint. It is final.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "a packet passes or it does not")]
+pub enum Verdict {
+    /// The flow passes.
+    Allow,
+    /// The flow is dropped.
+    Deny,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        })
+    }
+}
+
+/// Names one rule as its author wrote it.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "a rule is found by these four and nothing else")]
+pub struct RuleRef {
+    /// The policy.
+    pub policy: PolicyKey,
+    /// The direction whose list holds the rule.
+    pub direction: Direction,
+    /// The rule's index in that list of the wire object, from 0. Several rules of the model can come from one.
+    pub index: usize,
+    /// The rule's name, where its API has names.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for RuleRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}[{}]", self.policy, self.direction, self.index)?;
+        match &self.name {
+            Some(name) => write!(f, " `{name}`"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a verdict is what it is.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A rule matched.
+    Rule(RuleRef),
+    /// Policies of a tier apply to the endpoint in this direction, none of their rules matched, and the tier denies at
+    /// its end.
+    NoMatch {
+        /// The tier.
+        tier: String,
+        /// The policies of the tier that apply, in the order in which they are asked.
+        policies: Vec<PolicyKey>,
+    },
+    /// No policy decided, so the endpoint's default verdict does.
+    DefaultVerdict,
+    /// The address belongs to no endpoint, so no policy applies to this half.
+    NoEndpoint,
+    /// Traffic of the endpoint's own node, which is outside of policy.
+    OwnNode,
+    /// Traffic between the endpoint and itself, which is outside of policy.
+    SameEndpoint,
+    /// Neighbour discovery (RFC 4861) or multicast listener discovery (RFC 2710, RFC 3810), which always passes.
+    NeighbourDiscovery,
+    /// A router advertisement or redirect sent by an endpoint, which never passes.
+    RouterMessage,
+    /// The endpoint is isolated: nothing passes.
+    Isolated,
+    /// The endpoint is in audit mode: everything passes.
+    Audited,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(rule) => write!(f, "rule {rule}"),
+            Self::NoMatch { tier, policies } => {
+                write!(f, "no rule matched in tier `{tier}`; asked: ")?;
+                for (index, policy) in policies.iter().enumerate() {
+                    write!(f, "{}{policy}", if index == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+            Self::DefaultVerdict => {
+                f.write_str("no policy applies; default verdict of the endpoint")
+            }
+            Self::NoEndpoint => f.write_str("no endpoint owns the address, so no policy applies"),
+            Self::OwnNode => f.write_str("traffic of the endpoint's own node is outside of policy"),
+            Self::SameEndpoint => {
+                f.write_str("traffic between an endpoint and itself is outside of policy")
+            }
+            Self::NeighbourDiscovery => f.write_str("neighbour discovery always passes"),
+            Self::RouterMessage => {
+                f.write_str("an endpoint may not send router advertisements or redirects")
+            }
+            Self::Isolated => f.write_str("the endpoint is isolated"),
+            Self::Audited => f.write_str("the endpoint is in audit mode"),
+        }
+    }
+}
+
+/// What happened to a flow on its way through the tiers before a verdict fell.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Step {
+    /// A Log rule matched; the flow went on.
+    Logged(RuleRef),
+    /// A Pass rule sent the flow to the next tier.
+    Passed(RuleRef),
+    /// No rule of the tier's policies matched, and the tier passes at its end.
+    TierEnded {
+        /// The tier.
+        tier: String,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Logged(rule) => write!(f, "logged by {rule}"),
+            Self::Passed(rule) => write!(f, "passed on by {rule}"),
+            Self::TierEnded { tier } => {
+                write!(f, "no rule matched in tier `{tier}`, which passes at its end")
+            }
+        }
+    }
+}
+
+/// A verdict with its reason and the way that led to it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "verdict, reason and way are all there is to say")]
+pub struct Explanation {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// What happened before, in order.
+    pub steps: Vec<Step>,
+}
+
+impl Explanation {
+    /// Returns a verdict that fell at once.
+    #[must_use]
+    pub const fn at_once(verdict: Verdict, reason: Reason) -> Self {
+        Self { verdict, reason, steps: Vec::new() }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            write!(f, "{step}; ")?;
+        }
+        write!(f, "{}: {}", self.verdict, self.reason)
+    }
+}
