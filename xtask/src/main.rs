@@ -1,2 +1,67 @@
-//! Repository chores.
-fn main() {}
+//! Repository chores: set-up, demo, test, full, tidy.
+//!
+//! This crate depends on nothing that needs a system library, so that it can be built before `setup` has
+//! installed any.
+
+mod command;
+mod demo;
+mod no_std;
+mod privilege;
+mod setup;
+mod test;
+mod tidy;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::demo::Backend;
+use crate::setup::Purpose;
+use crate::test::Extent;
+
+/// What a chore returns; an error is shown to the user as it is.
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Repository chores.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Installs the system packages that the build and the tests need, saying which and why
+    Setup,
+    /// Builds a small cluster of network namespaces, enforces policy in it and shows what changed
+    Demo {
+        /// The dataplane that enforces
+        #[arg(long, value_enum, default_value_t = Backend::Nft)]
+        backend: Backend,
+    },
+    /// Set-up, then every check and every test, kernel tests included (what CI runs)
+    Test,
+    /// Everything in `test`, then the tests in release mode and each bench once
+    Full,
+    /// Checks the rules of this repository that no compiler or linter knows
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().chore {
+        Chore::Setup => setup::set_up(Purpose::Test),
+        Chore::Demo { backend } => demo::demo(backend),
+        Chore::Test => test::test(Extent::Test),
+        Chore::Full => test::test(Extent::Full),
+        Chore::Tidy => tidy::tidy().map(|summary| println!("tidy: {summary}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
