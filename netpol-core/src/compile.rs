@@ -181,6 +181,7 @@ impl<'a> Compiler<'a> {
             owners: self.owners,
             capabilities: self.capabilities,
             definitions: &mut self.definitions,
+            pending: Vec::new(),
             endpoint,
             addresses,
             direction,

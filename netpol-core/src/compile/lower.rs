@@ -21,8 +21,10 @@ use crate::verdict::RuleRef;
 pub(super) struct Lowering<'a, 'o> {
     pub(super) owners: &'a Owners<'o>,
     pub(super) capabilities: &'a Capabilities,
-    /// The sets that rules have referred to so far.
+    /// The sets that rules refer to.
     pub(super) definitions: &'a mut BTreeSet<SetDefinition>,
+    /// The sets that the rule at hand refers to, which may still turn out to match nothing.
+    pub(super) pending: Vec<SetDefinition>,
     pub(super) endpoint: &'a model::Endpoint,
     /// The addresses that the endpoint owns.
     pub(super) addresses: &'a [IpAddr],
@@ -38,12 +40,14 @@ enum End {
 
 impl Lowering<'_, '_> {
     /// Returns the rule as a program holds it, `None` if it can match nothing here or has no effect.
-    pub(super) fn rule(
-        &mut self,
-        policy: &PolicyKey,
-        rule: &model::Rule,
-        id: RuleId,
-    ) -> Option<Rule> {
+    pub(super) fn rule(&mut self, policy: &PolicyKey, rule: &model::Rule, id: RuleId) -> Option<Rule> {
+        self.pending.clear();
+        let lowered = self.lowered(policy, rule, id)?;
+        self.definitions.extend(self.pending.drain(..));
+        Some(lowered)
+    }
+
+    fn lowered(&mut self, policy: &PolicyKey, rule: &model::Rule, id: RuleId) -> Option<Rule> {
         let action = rule.effective_action(self.capabilities)?;
         let (remote, local) = self.ends(&rule.matches);
         let local = self.local(local)?;
@@ -217,7 +221,7 @@ impl Lowering<'_, '_> {
 
     fn set(&mut self, definition: SetDefinition) -> SetId {
         let id = SetId::of(&definition);
-        self.definitions.insert(definition);
+        self.pending.push(definition);
         id
     }
 }

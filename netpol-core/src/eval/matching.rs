@@ -1,0 +1,132 @@
+//! Whether a rule's conditions hold for a flow.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use crate::flow::{Flow, Payload};
+use crate::model::{
+    Endpoint, EntityMatch, Inputs, L4Match, NetworkSet, Node, Peers, PortConstraint, PortMatch, RuleMatch,
+};
+use crate::net::{Family, IcmpMatch, Transport};
+use crate::selector::Selector;
+
+/// A flow, and what the model knows of its two addresses.
+pub(super) struct Sides<'a> {
+    pub(super) flow: Flow,
+    pub(super) source: Side<'a>,
+    pub(super) destination: Side<'a>,
+}
+
+/// What the model knows of an address.
+pub(super) struct Side<'a> {
+    inputs: &'a Inputs,
+    address: IpAddr,
+    pub(super) owner: Option<&'a Endpoint>,
+    network_sets: Vec<&'a NetworkSet>,
+    nodes: Vec<&'a Node>,
+}
+
+impl<'a> Sides<'a> {
+    pub(super) fn new(inputs: &'a Inputs, owners: &BTreeMap<IpAddr, &'a Endpoint>, flow: &Flow) -> Self {
+        let side = |address| Side {
+            inputs,
+            address,
+            owner: owners.get(&address).copied(),
+            network_sets: inputs.network_sets.values().filter(|set| set.nets.contains(address)).collect(),
+            nodes: inputs.nodes.values().filter(|node| node.addresses.contains(&address)).collect(),
+        };
+        Self { flow: *flow, source: side(flow.source), destination: side(flow.destination) }
+    }
+}
+
+impl Side<'_> {
+    fn owner_is(&self, selector: &Selector) -> bool {
+        self.owner.is_some_and(|owner| selector.matches(&self.inputs.labels_of(owner)))
+    }
+
+    /// Returns whether the address belongs to an endpoint or network set that `selector` selects.
+    fn belongs_to(&self, selector: &Selector) -> bool {
+        let selects = |set: &&NetworkSet| selector.matches(&self.inputs.labels_of_set(set));
+        self.owner_is(selector) || self.network_sets.iter().any(selects)
+    }
+
+    fn is_one_of(&self, peers: &Peers) -> bool {
+        match peers {
+            Peers::Endpoints(selector) => self.belongs_to(selector),
+            Peers::Nodes(selector) => self.nodes.iter().any(|node| selector.matches(&node.labels)),
+        }
+    }
+
+    fn meets(&self, entity: &EntityMatch) -> bool {
+        let EntityMatch { peers, not_peers, nets, not_nets } = entity;
+        peers.as_ref().is_none_or(|peers| self.is_one_of(peers))
+            && not_peers.as_ref().is_none_or(|selector| !self.belongs_to(selector))
+            && nets.as_ref().is_none_or(|nets| nets.contains(self.address))
+            && !not_nets.contains(self.address)
+    }
+
+    /// Returns whether `port` is in a list, where names are those that the owner of the address gives. If the side's
+    /// peers are selected, the names of an owner that is not among them do not count.
+    fn lists(&self, list: &PortMatch, entity: &EntityMatch, transport: Transport, port: u16) -> bool {
+        let is_counted = match &entity.peers {
+            Some(Peers::Endpoints(selector)) => self.owner_is(selector),
+            Some(Peers::Nodes(_)) | None => true,
+        };
+        let named = self.owner.filter(|_| is_counted).map_or(&[][..], |owner| &owner.ports);
+        list.numbers.contains(port)
+            || named
+                .iter()
+                .any(|it| it.transport == transport && it.port == port && list.names.contains(&it.name))
+    }
+
+    fn meets_ports(
+        &self,
+        ports: &PortConstraint<PortMatch>,
+        entity: &EntityMatch,
+        transport: Transport,
+        port: u16,
+    ) -> bool {
+        let PortConstraint { any_of, none_of } = ports;
+        let listed = |list| self.lists(list, entity, transport, port);
+        any_of.as_ref().is_none_or(listed) && !none_of.as_ref().is_some_and(listed)
+    }
+}
+
+/// Returns whether a flow meets all conditions of a rule.
+pub(super) fn rule_matches(matches: &RuleMatch, sides: &Sides<'_>) -> bool {
+    let RuleMatch { family, l4, source, destination } = matches;
+    family.is_none_or(|family| family == sides.flow.family())
+        && l4_matches(l4, matches, sides)
+        && sides.source.meets(source)
+        && sides.destination.meets(destination)
+}
+
+fn l4_matches(l4: &L4Match<PortMatch>, matches: &RuleMatch, sides: &Sides<'_>) -> bool {
+    let protocol = sides.flow.protocol();
+    match l4 {
+        L4Match::Any => true,
+        L4Match::Is(wanted) => protocol == *wanted,
+        L4Match::IsNot(unwanted) => !unwanted.contains(&protocol),
+        L4Match::Ports { transport, source, destination } => match sides.flow.payload {
+            Payload::Ports { transport: actual, source: from, destination: to } => {
+                actual == *transport
+                    && sides.source.meets_ports(source, &matches.source, actual, from)
+                    && sides.destination.meets_ports(destination, &matches.destination, actual, to)
+            }
+            Payload::Icmp { .. } | Payload::Other(_) => false,
+        },
+        L4Match::Icmp { family, is, is_not } => icmp_matches(*family, *is, *is_not, &sides.flow),
+    }
+}
+
+fn icmp_matches(family: Family, is: Option<IcmpMatch>, is_not: Option<IcmpMatch>, flow: &Flow) -> bool {
+    match flow.payload {
+        Payload::Icmp { kind, code } => {
+            flow.family() == family
+                && is.is_none_or(|it| it.matches(kind, code))
+                && !is_not.is_some_and(|it| it.matches(kind, code))
+        }
+        Payload::Ports { .. } | Payload::Other(_) => false,
+    }
+}

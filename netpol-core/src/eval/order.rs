@@ -1,0 +1,71 @@
+//! Who owns an address, and in which order policies are asked.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+use core::net::IpAddr;
+
+use crate::model::{Endpoint, Inputs, Lifecycle, Order, Policy, Tier};
+
+/// A tier and its policies in the order in which they are asked.
+#[derive(Clone, Debug)]
+pub(super) struct Level<'a> {
+    pub(super) tier: Tier,
+    pub(super) policies: Vec<&'a Policy>,
+}
+
+/// Returns the endpoint that owns each address.
+pub(super) fn address_owners(inputs: &Inputs) -> BTreeMap<IpAddr, &Endpoint> {
+    let mut owners = BTreeMap::new();
+    for endpoint in inputs.endpoints().filter(|endpoint| endpoint.lifecycle == Lifecycle::Running) {
+        for &address in &endpoint.addresses {
+            let owner = owners.entry(address).or_insert(endpoint);
+            if age(endpoint) > age(owner) {
+                *owner = endpoint;
+            }
+        }
+    }
+    owners
+}
+
+/// Returns the tiers that policies are in, in order: those that exist, then those that do not.
+pub(super) fn levels(inputs: &Inputs) -> Vec<Level<'_>> {
+    let mut existing: Vec<Tier> = Tier::built_in().into_iter().chain(inputs.tiers.values().cloned()).collect();
+    existing.sort_by(compare_tiers);
+    let is_known = |policy: &&Policy| existing.iter().any(|tier| tier.name == policy.tier);
+    let mut unknown: Vec<Tier> = inputs
+        .policies()
+        .filter(|policy| !is_known(policy))
+        .map(|policy| Tier::unknown(policy.tier.clone()))
+        .collect();
+    unknown.sort_by(compare_tiers);
+    unknown.dedup();
+    existing.into_iter().chain(unknown).map(|tier| level(inputs, tier)).collect()
+}
+
+fn level(inputs: &Inputs, tier: Tier) -> Level<'_> {
+    let mut policies: Vec<&Policy> = inputs.policies().filter(|policy| policy.tier == tier.name).collect();
+    policies.sort_by(|one, other| {
+        compare_orders(one.order, other.order).then_with(|| one.key.tie_break(&other.key))
+    });
+    Level { tier, policies }
+}
+
+fn compare_tiers(one: &Tier, other: &Tier) -> Ordering {
+    compare_orders(one.order, other.order).then_with(|| one.name.cmp(&other.name))
+}
+
+/// Compares two positions, of which an absent one comes last.
+fn compare_orders(one: Option<Order>, other: Option<Order>) -> Ordering {
+    match (one, other) {
+        (Some(one), Some(other)) => one.cmp(&other),
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (None, None) => Ordering::Equal,
+    }
+}
+
+/// Returns what the owner of an address has most of. The id makes it total.
+fn age(endpoint: &Endpoint) -> impl Ord + '_ {
+    (endpoint.created, endpoint.id.uid.as_str(), &endpoint.id)
+}
