@@ -1,0 +1,258 @@
+//! The engine as its callers see it: the barrier, failures, and what changes when inputs do.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use std::sync::Arc;
+
+use netpol_core::model::{
+    Action, Endpoint, EndpointId, Lifecycle, Object, ObjectKey, Order, Policy, PolicyKey, Rule, RuleMatch,
+    Tier, TierEnd, Timestamp,
+};
+use netpol_core::net::Transport;
+use netpol_core::{
+    Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Engine, EngineError, Flow,
+    MemoryDataplane, NodeConfig, Program, Selector, Update, Verdict,
+};
+
+fn engine() -> Engine {
+    Engine::new(NodeConfig::new("node-a"), &Capabilities::all())
+}
+
+fn pod(name: &str, address: &str) -> Endpoint {
+    let mut pod = Endpoint::new(EndpointId::workload("x", name)).on_node("node-a").attached_to(format!("v-{name}"));
+    pod.addresses = vec![address.parse().unwrap()];
+    pod.default_verdict = Verdict::Allow;
+    pod.labels = [("app", name)].into_iter().collect();
+    pod
+}
+
+fn closed(name: &str) -> Policy {
+    let subject = Selector::equal("app", name).unwrap();
+    let mut policy = Policy::new(PolicyKey::kubernetes("x", format!("close-{name}")), subject);
+    policy.ingress = Some(Vec::new());
+    policy
+}
+
+fn full(update: Option<Update>) -> Arc<Program> {
+    match update.map(|it| it.change) {
+        Some(Change::Full(program)) => program,
+        other => panic!("expected a full update, got {other:?}"),
+    }
+}
+
+fn isolated(update: Option<Update>) -> Vec<String> {
+    match update.map(|it| it.change) {
+        Some(Change::Isolate(endpoints)) => endpoints.iter().map(|it| it.id.to_string()).collect(),
+        other => panic!("expected new endpoints to be closed, got {other:?}"),
+    }
+}
+
+fn done(engine: &mut Engine) {
+    engine.handle_applied(Ok(Applied::completely(0)));
+}
+
+#[test]
+fn before_the_barrier_endpoints_are_closed_and_nothing_else_happens() {
+    let mut engine = engine();
+    assert_eq!(engine.poll_update(), None, "no input, no update");
+    engine.upsert(closed("b")).unwrap();
+    assert_eq!(engine.poll_update(), None, "a policy alone changes nothing");
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+    assert_eq!(engine.poll_update(), None, "the last update is not answered yet");
+    done(&mut engine);
+    engine.upsert(pod("b", "10.0.0.2")).unwrap();
+    assert_eq!(isolated(engine.poll_update()), ["x/b"], "`a` was closed already");
+    done(&mut engine);
+    engine.inputs_complete();
+    assert_eq!(full(engine.poll_update()).endpoints.len(), 2);
+}
+
+#[test]
+fn a_failed_closing_is_tried_again() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+    engine.handle_applied(Err(DataplaneError::new(DataplaneErrorKind::Transient, "test")));
+    assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+}
+
+#[test]
+fn the_first_update_after_the_barrier_comes_even_if_there_is_nothing_to_enforce() {
+    let mut engine = engine();
+    engine.inputs_complete();
+    assert_eq!(*full(engine.poll_update()), Program::default(), "what is left from before must be swept");
+    done(&mut engine);
+    assert_eq!(engine.poll_update(), None);
+    engine.inputs_complete();
+    assert_eq!(engine.poll_update(), None, "the barrier is crossed once");
+}
+
+#[test]
+fn an_error_keeps_the_work() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.inputs_complete();
+    let first = full(engine.poll_update());
+    engine.handle_applied(Err(DataplaneError::new(DataplaneErrorKind::Transient, "test")));
+    assert_eq!(engine.last_error().map(DataplaneError::kind), Some(DataplaneErrorKind::Transient));
+    assert_eq!(full(engine.poll_update()), first);
+    done(&mut engine);
+    assert!(engine.last_error().is_none());
+    assert_eq!(engine.poll_update(), None);
+    engine.resync();
+    assert_eq!(full(engine.poll_update()), first, "drift is repaired with the same program");
+}
+
+#[test]
+fn what_changes_no_program_makes_no_update() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.inputs_complete();
+    full(engine.poll_update());
+    done(&mut engine);
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    let mut elsewhere = pod("far", "10.0.0.9");
+    elsewhere.node = Some("node-b".into());
+    engine.upsert(elsewhere).unwrap();
+    engine.upsert(closed("nobody")).unwrap();
+    assert_eq!(engine.poll_update(), None);
+}
+
+#[test]
+fn inputs_that_change_while_an_update_is_under_way_make_another() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.inputs_complete();
+    let first = engine.poll_update().unwrap();
+    engine.upsert(pod("b", "10.0.0.2")).unwrap();
+    done(&mut engine);
+    let second = engine.poll_update().unwrap();
+    assert!(second.generation > first.generation);
+    assert_eq!(full(Some(second)).endpoints.len(), 2);
+}
+
+#[test]
+fn removing_a_policy_undoes_exactly_what_it_did() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.inputs_complete();
+    let before = full(engine.poll_update());
+    done(&mut engine);
+    engine.upsert(closed("a")).unwrap();
+    assert_ne!(full(engine.poll_update()), before);
+    done(&mut engine);
+    assert!(engine.remove(&ObjectKey::Policy(closed("a").key)));
+    assert_eq!(full(engine.poll_update()), before);
+    assert!(!engine.remove(&ObjectKey::Policy(closed("a").key)), "it is gone");
+}
+
+#[test]
+fn removing_a_namespace_takes_along_what_is_in_it() {
+    let mut engine = engine();
+    engine.upsert(Object::Namespace { name: "x".into(), labels: [("a", "b")].into_iter().collect() }).unwrap();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.upsert(closed("a")).unwrap();
+    assert!(engine.remove(&ObjectKey::Namespace("x".into())));
+    assert_eq!((engine.inputs().endpoints().count(), engine.inputs().policies().count()), (0, 0));
+}
+
+#[test]
+fn bad_objects_are_refused_and_change_nothing() {
+    let mut engine = engine();
+    engine.inputs_complete();
+    full(engine.poll_update());
+    done(&mut engine);
+    let tier = Tier::new(Tier::DEFAULT, Some(Order::whole(1)), TierEnd::Pass);
+    assert_eq!(engine.upsert(tier), Err(EngineError::BuiltInTier { name: "default".into() }));
+    for name in ["", "a-name-of-16-byt", "a/b", "a b", "a:b", ".", ".."] {
+        let refused = engine.upsert(pod("a", "10.0.0.1").attached_to(name));
+        assert_eq!(refused, Err(EngineError::InterfaceName { name: name.into() }));
+    }
+    assert_eq!(engine.poll_update(), None);
+    assert_eq!(
+        engine.upsert(pod("a", "10.0.0.1").attached_to("a b")).unwrap_err().to_string(),
+        "`a b` cannot name an interface, expected 1 to 15 bytes without `/`, `:` and white space"
+    );
+}
+
+#[test]
+fn an_address_belongs_to_the_newest_running_endpoint() {
+    let mut old = pod("a", "10.0.0.1");
+    old.created = Timestamp(1);
+    let mut new = pod("b", "10.0.0.1");
+    new.created = Timestamp(2);
+    let addresses = |objects: &[Endpoint]| {
+        let mut engine = engine();
+        objects.iter().for_each(|it| engine.upsert(it.clone()).unwrap());
+        engine.inputs_complete();
+        let program = full(engine.poll_update());
+        program.endpoints.iter().map(|it| (it.id.name.clone(), it.addresses.len())).collect::<Vec<_>>()
+    };
+    let want = [("a".to_owned(), 0), ("b".to_owned(), 1)];
+    assert_eq!(addresses(&[old.clone(), new.clone()]), want);
+    assert_eq!(addresses(&[new.clone(), old.clone()]), want);
+    new.lifecycle = Lifecycle::Finished;
+    assert_eq!(addresses(&[new, old]), [("a".to_owned(), 1)], "a finished endpoint owns nothing");
+}
+
+#[test]
+fn two_endpoints_of_one_interface_are_not_mixed_up() {
+    let mut old = pod("a", "10.0.0.1").attached_to("veth0");
+    old.created = Timestamp(1);
+    let mut new = pod("b", "10.0.0.2").attached_to("veth0");
+    new.created = Timestamp(2);
+    let mut engine = engine();
+    engine.upsert(new).unwrap();
+    engine.upsert(old).unwrap();
+    engine.inputs_complete();
+    let program = full(engine.poll_update());
+    assert_eq!(program.endpoints.iter().map(|it| it.id.name.as_str()).collect::<Vec<_>>(), ["b"]);
+}
+
+#[test]
+fn rule_ids_survive_edits_of_other_rules() {
+    let rule = |index, port: Option<&str>| {
+        let mut matches = RuleMatch::default();
+        matches.source.nets = port.map(|net| [net.parse().unwrap()].into_iter().collect());
+        Rule::new(index, Action::Allow, matches)
+    };
+    let ids = |rules: Vec<Rule>| {
+        let mut policy = closed("a");
+        policy.ingress = Some(rules);
+        let mut engine = engine();
+        engine.upsert(pod("a", "10.0.0.1")).unwrap();
+        engine.upsert(policy).unwrap();
+        engine.inputs_complete();
+        let program = full(engine.poll_update());
+        let set = program.policy_set(&program.endpoints[0], netpol_core::Direction::Ingress).unwrap();
+        set.stages[0].rules.iter().map(|rule| rule.id).collect::<Vec<_>>()
+    };
+    let before = ids(vec![rule(0, Some("10.0.0.0/8")), rule(1, None), rule(2, None)]);
+    let after = ids(vec![rule(0, Some("192.0.2.0/24")), rule(1, Some("10.0.0.0/8")), rule(2, None), rule(3, None)]);
+    assert_eq!(before, after[1..]);
+    assert_ne!(before[1], before[2], "equal rules are told apart by their ordinal");
+}
+
+#[test]
+fn a_restarted_engine_opens_nothing_on_a_dataplane_that_kept_its_program() {
+    let mut dataplane = MemoryDataplane::default();
+    let objects: [Object; 2] = [pod("a", "10.0.0.1").into(), closed("a").into()];
+    let flow = Flow::to_port("192.0.2.1".parse().unwrap(), "10.0.0.1".parse().unwrap(), Transport::Tcp, 80);
+    let flow = flow.from_origin(netpol_core::Origin::Forwarded);
+    for run in 0..2 {
+        let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+        for object in objects.iter().cloned() {
+            engine.upsert(object).unwrap();
+            while let Some(update) = engine.poll_update() {
+                engine.handle_applied(dataplane.apply(update));
+            }
+            assert_eq!(dataplane.outcome(&flow).verdict(), Verdict::Deny, "run {run}, before the barrier");
+        }
+        engine.inputs_complete();
+        while let Some(update) = engine.poll_update() {
+            engine.handle_applied(dataplane.apply(update));
+        }
+        assert_eq!(dataplane.outcome(&flow).verdict(), Verdict::Deny, "run {run}");
+        assert_eq!(dataplane.program().endpoints.len(), 1);
+    }
+}
