@@ -164,11 +164,17 @@ impl<'a> Judge<'a> {
                 continue;
             }
             match self.ask_tier(level, &policies, half, &mut steps) {
-                TierOutcome::Final(verdict, reason) => return Explanation { verdict, reason, steps },
+                TierOutcome::Final(verdict, reason) => {
+                    return Explanation { verdict, reason, steps };
+                }
                 TierOutcome::NextTier => {}
             }
         }
-        Explanation { verdict: half.endpoint.default_verdict, reason: Reason::DefaultVerdict, steps }
+        Explanation {
+            verdict: half.endpoint.default_verdict,
+            reason: Reason::DefaultVerdict,
+            steps,
+        }
     }
 
     /// Returns the policies of a tier that apply to an endpoint and direction, in the order in which they are asked.
@@ -198,8 +204,12 @@ impl<'a> Judge<'a> {
                 match rule.effective_action(self.capabilities) {
                     None => {}
                     Some(Action::Log) => note(steps, Step::Logged(origin)),
-                    Some(Action::Allow) => return TierOutcome::Final(Verdict::Allow, Reason::Rule(origin)),
-                    Some(Action::Deny) => return TierOutcome::Final(Verdict::Deny, Reason::Rule(origin)),
+                    Some(Action::Allow) => {
+                        return TierOutcome::Final(Verdict::Allow, Reason::Rule(origin));
+                    }
+                    Some(Action::Deny) => {
+                        return TierOutcome::Final(Verdict::Deny, Reason::Rule(origin));
+                    }
                     Some(Action::Pass) => {
                         note(steps, Step::Passed(origin));
                         return TierOutcome::NextTier;

@@ -7,15 +7,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netpol_core::eval::Judge;
 use netpol_core::model::{
-    Action, Endpoint, EndpointId, Enforcement, EntityMatch, Inputs, L4Match, Lifecycle, Mode, NamedPort,
-    NetworkSet, Node, Object, Order, Peers, Policy, PolicyKey, PolicyKind, PortConstraint, PortMatch, Rule,
-    RuleMatch, Tier, TierEnd, Timestamp,
+    Action, Endpoint, EndpointId, Enforcement, EntityMatch, Inputs, L4Match, Lifecycle, Mode,
+    NamedPort, NetworkSet, Node, Object, Order, Peers, Policy, PolicyKey, PolicyKind,
+    PortConstraint, PortMatch, Rule, RuleMatch, Tier, TierEnd, Timestamp,
 };
 use netpol_core::net::{Family, IcmpMatch, PortRange, Prefix, PrefixSet, Protocol, Transport};
 use netpol_core::program::Program;
 use netpol_core::{
-    Capabilities, Change, Direction, Engine, Explanation, Flow, Labels, NodeConfig, Origin, Payload, Reason,
-    Selector, Verdict,
+    Capabilities, Change, Direction, Engine, Explanation, Flow, Labels, NodeConfig, Origin,
+    Payload, Reason, Selector, Verdict,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -33,8 +33,16 @@ fn addresses() -> Vec<IpAddr> {
 
 fn nets() -> impl Strategy<Value = PrefixSet> {
     let blocks = [
-        "0.0.0.0/0", "::/0", "10.0.0.0/30", "10.0.0.4/31", "10.0.0.2/32", "10.0.0.0/24", "192.0.2.0/24",
-        "fd00::/126", "fd00::2/128", "2001:db8::/32",
+        "0.0.0.0/0",
+        "::/0",
+        "10.0.0.0/30",
+        "10.0.0.4/31",
+        "10.0.0.2/32",
+        "10.0.0.0/24",
+        "192.0.2.0/24",
+        "fd00::/126",
+        "fd00::2/128",
+        "2001:db8::/32",
     ];
     vec(select(blocks.to_vec()), 0..3)
         .prop_map(|texts| texts.iter().map(|text| text.parse::<Prefix>().unwrap()).collect())
@@ -42,10 +50,22 @@ fn nets() -> impl Strategy<Value = PrefixSet> {
 
 fn selector() -> impl Strategy<Value = Selector> {
     let texts = [
-        "all()", "app == 'a'", "app != 'a'", "has(role)", "!has(role)", "app in {'a', 'b'}", "app not in {'b'}",
-        "projectcalico.org/namespace == 'x'", "pcns.team == 'red'", "pcns.team != 'red'",
-        "projectcalico.org/orchestrator == 'k8s'", "app == 'a' && has(role)", "app == 'a' || pcns.team == 'red'",
-        "kind == 'set'", "pcsa.grade == 'gold'", "projectcalico.org/serviceaccount == 's'",
+        "all()",
+        "app == 'a'",
+        "app != 'a'",
+        "has(role)",
+        "!has(role)",
+        "app in {'a', 'b'}",
+        "app not in {'b'}",
+        "projectcalico.org/namespace == 'x'",
+        "pcns.team == 'red'",
+        "pcns.team != 'red'",
+        "projectcalico.org/orchestrator == 'k8s'",
+        "app == 'a' && has(role)",
+        "app == 'a' || pcns.team == 'red'",
+        "kind == 'set'",
+        "pcsa.grade == 'gold'",
+        "projectcalico.org/serviceaccount == 's'",
     ];
     select(texts.to_vec()).prop_map(|text| text.parse().unwrap())
 }
@@ -62,7 +82,8 @@ fn transport() -> impl Strategy<Value = Transport> {
 fn endpoint() -> impl Strategy<Value = Endpoint> {
     let port = (select(vec!["web", "db"]), transport(), select(PORTS.to_vec()))
         .prop_map(|(name, transport, port)| NamedPort { name: name.into(), transport, port });
-    let identity = (select(vec!["x", "y"]), select(vec!["p", "q", "r"]), select(vec!["", "1", "2"]));
+    let identity =
+        (select(vec!["x", "y"]), select(vec!["p", "q", "r"]), select(vec!["", "1", "2"]));
     let state = (
         prop_oneof![8 => Just(Mode::Enforce), 1 => Just(Mode::Audit), 1 => Just(Mode::Isolate)],
         prop_oneof![8 => Just(Lifecycle::Running), 1 => Just(Lifecycle::Finished)],
@@ -72,8 +93,15 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         option::of(Just("s".to_owned())),
     );
     (identity, state, vec(select(addresses()), 0..4), labels(), vec(port, 0..3)).prop_map(
-        |((namespace, name, uid), (mode, lifecycle, default, created, orchestrator, account), addresses, labels, ports)| {
-            let mut endpoint = Endpoint::new(EndpointId::workload(namespace, name).with_uid(uid)).on_node(NODE);
+        |(
+            (namespace, name, uid),
+            (mode, lifecycle, default, created, orchestrator, account),
+            addresses,
+            labels,
+            ports,
+        )| {
+            let mut endpoint =
+                Endpoint::new(EndpointId::workload(namespace, name).with_uid(uid)).on_node(NODE);
             endpoint.mode = mode;
             endpoint.lifecycle = lifecycle;
             endpoint.default_verdict = default;
@@ -105,9 +133,11 @@ fn port_constraint() -> impl Strategy<Value = PortConstraint<PortMatch>> {
     let list = || {
         let range = (select(PORTS.to_vec()), 0..3_u16)
             .prop_map(|(first, more)| PortRange::new(first, first.saturating_add(more)).unwrap());
-        (vec(range, 0..3), vec(select(vec!["web", "db"]), 0..2)).prop_map(|(numbers, names)| PortMatch {
-            numbers: numbers.into_iter().collect(),
-            names: names.into_iter().map(str::to_owned).collect(),
+        (vec(range, 0..3), vec(select(vec!["web", "db"]), 0..2)).prop_map(|(numbers, names)| {
+            PortMatch {
+                numbers: numbers.into_iter().collect(),
+                names: names.into_iter().map(str::to_owned).collect(),
+            }
         })
     };
     (option::weighted(0.6, list()), option::weighted(0.2, list()))
@@ -149,8 +179,15 @@ fn rules() -> impl Strategy<Value = Option<Vec<Rule>>> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    let key = (select(vec![PolicyKind::NetworkPolicy, PolicyKind::KubernetesNetworkPolicy]), select(vec!["m", "n", "o"]))
-        .prop_map(|(kind, name)| PolicyKey { kind, namespace: Some("x".into()), name: name.into() });
+    let key = (
+        select(vec![PolicyKind::NetworkPolicy, PolicyKind::KubernetesNetworkPolicy]),
+        select(vec!["m", "n", "o"]),
+    )
+        .prop_map(|(kind, name)| PolicyKey {
+            kind,
+            namespace: Some("x".into()),
+            name: name.into(),
+        });
     let tiers = vec!["default", "kube-admin", "kube-baseline", "t1", "t2", "unknown"];
     let order = option::of(select(vec![-1, 5, 10]).prop_map(Order::whole));
     let enforcement = prop_oneof![5 => Just(Enforcement::Enforced), 1 => Just(Enforcement::Staged)];
@@ -173,7 +210,11 @@ fn objects() -> impl Strategy<Value = Vec<Object>> {
         let labels = [("kind", "set"), ("app", "a")].into_iter().collect();
         Object::NetworkSet(NetworkSet { namespace, name: "s".into(), labels, nets })
     });
-    let tier = (select(vec!["t1", "t2"]), option::of(select(vec![1, 2_000_000])), select(vec![TierEnd::Deny, TierEnd::Pass]))
+    let tier = (
+        select(vec!["t1", "t2"]),
+        option::of(select(vec![1, 2_000_000])),
+        select(vec![TierEnd::Deny, TierEnd::Pass]),
+    )
         .prop_map(|(name, order, end)| Object::Tier(Tier::new(name, order.map(Order::whole), end)));
     let red = select(vec!["x", "y"]).prop_map(|name| Object::Namespace {
         name: name.into(),
@@ -202,7 +243,12 @@ fn edge_addresses(objects: &[Object]) -> BTreeSet<IpAddr> {
     let mut edges: BTreeSet<IpAddr> = addresses().into_iter().collect();
     let mut add = |nets: &PrefixSet| {
         for prefix in nets.prefixes() {
-            edges.extend([prefix.first(), prefix.last(), step(prefix.first(), false), step(prefix.last(), true)]);
+            edges.extend([
+                prefix.first(),
+                prefix.last(),
+                step(prefix.first(), false),
+                step(prefix.last(), true),
+            ]);
         }
     };
     for object in objects {
@@ -239,7 +285,9 @@ fn payloads() -> Vec<Payload> {
     let ports = [0, 1, 2, 79, 80, 81, 82, 83, 8080, 8083, 65_534, 65_535];
     let mut payloads: Vec<_> = [Transport::Tcp, Transport::Udp, Transport::Sctp]
         .into_iter()
-        .flat_map(|transport| ports.map(|destination| Payload::Ports { transport, source: 80, destination }))
+        .flat_map(|transport| {
+            ports.map(|destination| Payload::Ports { transport, source: 80, destination })
+        })
         .collect();
     payloads.push(Payload::Ports { transport: Transport::Tcp, source: 8080, destination: 80 });
     payloads.extend([0, 3, 8, 128, 134, 135].map(|kind| Payload::Icmp { kind, code: kind % 2 }));
@@ -257,9 +305,11 @@ fn flows(edges: &BTreeSet<IpAddr>, seed: usize) -> Vec<Flow> {
             if source.is_ipv4() != destination.is_ipv4() {
                 continue;
             }
-            let pick = |offset: usize| payloads[(from * 31 + to * 17 + seed + offset) % payloads.len()];
+            let pick =
+                |offset: usize| payloads[(from * 31 + to * 17 + seed + offset) % payloads.len()];
             for offset in 0..3 {
-                let origin = [Origin::Endpoint, Origin::Endpoint, Origin::OwnNode][(from + to + offset) % 3];
+                let origin =
+                    [Origin::Endpoint, Origin::Endpoint, Origin::OwnNode][(from + to + offset) % 3];
                 flows.push(Flow { source, destination, payload: pick(offset * 7), origin });
             }
         }

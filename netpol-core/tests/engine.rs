@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use netpol_core::model::{
-    Action, Endpoint, EndpointId, Lifecycle, Object, ObjectKey, Order, Policy, PolicyKey, Rule, RuleMatch,
-    Tier, TierEnd, Timestamp,
+    Action, Endpoint, EndpointId, Lifecycle, Object, ObjectKey, Order, Policy, PolicyKey, Rule,
+    RuleMatch, Tier, TierEnd, Timestamp,
 };
 use netpol_core::net::Transport;
 use netpol_core::{
-    Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Engine, EngineError, Flow,
-    MemoryDataplane, NodeConfig, Program, Selector, Update, Verdict,
+    Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Engine,
+    EngineError, Flow, MemoryDataplane, NodeConfig, Program, Selector, Update, Verdict,
 };
 
 fn engine() -> Engine {
@@ -18,7 +18,9 @@ fn engine() -> Engine {
 }
 
 fn pod(name: &str, address: &str) -> Endpoint {
-    let mut pod = Endpoint::new(EndpointId::workload("x", name)).on_node("node-a").attached_to(format!("v-{name}"));
+    let mut pod = Endpoint::new(EndpointId::workload("x", name))
+        .on_node("node-a")
+        .attached_to(format!("v-{name}"));
     pod.addresses = vec![address.parse().unwrap()];
     pod.default_verdict = Verdict::Allow;
     pod.labels = [("app", name)].into_iter().collect();
@@ -80,7 +82,11 @@ fn a_failed_closing_is_tried_again() {
 fn the_first_update_after_the_barrier_comes_even_if_there_is_nothing_to_enforce() {
     let mut engine = engine();
     engine.inputs_complete();
-    assert_eq!(*full(engine.poll_update()), Program::default(), "what is left from before must be swept");
+    assert_eq!(
+        *full(engine.poll_update()),
+        Program::default(),
+        "what is left from before must be swept"
+    );
     done(&mut engine);
     assert_eq!(engine.poll_update(), None);
     engine.inputs_complete();
@@ -149,7 +155,9 @@ fn removing_a_policy_undoes_exactly_what_it_did() {
 #[test]
 fn removing_a_namespace_takes_along_what_is_in_it() {
     let mut engine = engine();
-    engine.upsert(Object::Namespace { name: "x".into(), labels: [("a", "b")].into_iter().collect() }).unwrap();
+    engine
+        .upsert(Object::Namespace { name: "x".into(), labels: [("a", "b")].into_iter().collect() })
+        .unwrap();
     engine.upsert(pod("a", "10.0.0.1")).unwrap();
     engine.upsert(closed("a")).unwrap();
     assert!(engine.remove(&ObjectKey::Namespace("x".into())));
@@ -186,7 +194,11 @@ fn an_address_belongs_to_the_newest_running_endpoint() {
         objects.iter().for_each(|it| engine.upsert(it.clone()).unwrap());
         engine.inputs_complete();
         let program = full(engine.poll_update());
-        program.endpoints.iter().map(|it| (it.id.name.clone(), it.addresses.len())).collect::<Vec<_>>()
+        program
+            .endpoints
+            .iter()
+            .map(|it| (it.id.name.clone(), it.addresses.len()))
+            .collect::<Vec<_>>()
     };
     let want = [("a".to_owned(), 0), ("b".to_owned(), 1)];
     assert_eq!(addresses(&[old.clone(), new.clone()]), want);
@@ -224,11 +236,17 @@ fn rule_ids_survive_edits_of_other_rules() {
         engine.upsert(policy).unwrap();
         engine.inputs_complete();
         let program = full(engine.poll_update());
-        let set = program.policy_set(&program.endpoints[0], netpol_core::Direction::Ingress).unwrap();
+        let set =
+            program.policy_set(&program.endpoints[0], netpol_core::Direction::Ingress).unwrap();
         set.stages[0].rules.iter().map(|rule| rule.id).collect::<Vec<_>>()
     };
     let before = ids(vec![rule(0, Some("10.0.0.0/8")), rule(1, None), rule(2, None)]);
-    let after = ids(vec![rule(0, Some("192.0.2.0/24")), rule(1, Some("10.0.0.0/8")), rule(2, None), rule(3, None)]);
+    let after = ids(vec![
+        rule(0, Some("192.0.2.0/24")),
+        rule(1, Some("10.0.0.0/8")),
+        rule(2, None),
+        rule(3, None),
+    ]);
     assert_eq!(before, after[1..]);
     assert_ne!(before[1], before[2], "equal rules are told apart by their ordinal");
 }
@@ -237,7 +255,12 @@ fn rule_ids_survive_edits_of_other_rules() {
 fn a_restarted_engine_opens_nothing_on_a_dataplane_that_kept_its_program() {
     let mut dataplane = MemoryDataplane::default();
     let objects: [Object; 2] = [pod("a", "10.0.0.1").into(), closed("a").into()];
-    let flow = Flow::to_port("192.0.2.1".parse().unwrap(), "10.0.0.1".parse().unwrap(), Transport::Tcp, 80);
+    let flow = Flow::to_port(
+        "192.0.2.1".parse().unwrap(),
+        "10.0.0.1".parse().unwrap(),
+        Transport::Tcp,
+        80,
+    );
     let flow = flow.from_origin(netpol_core::Origin::Forwarded);
     for run in 0..2 {
         let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
@@ -246,7 +269,11 @@ fn a_restarted_engine_opens_nothing_on_a_dataplane_that_kept_its_program() {
             while let Some(update) = engine.poll_update() {
                 engine.handle_applied(dataplane.apply(update));
             }
-            assert_eq!(dataplane.outcome(&flow).verdict(), Verdict::Deny, "run {run}, before the barrier");
+            assert_eq!(
+                dataplane.outcome(&flow).verdict(),
+                Verdict::Deny,
+                "run {run}, before the barrier"
+            );
         }
         engine.inputs_complete();
         while let Some(update) = engine.poll_update() {

@@ -40,7 +40,12 @@ enum End {
 
 impl Lowering<'_, '_> {
     /// Returns the rule as a program holds it, `None` if it can match nothing here or has no effect.
-    pub(super) fn rule(&mut self, policy: &PolicyKey, rule: &model::Rule, id: RuleId) -> Option<Rule> {
+    pub(super) fn rule(
+        &mut self,
+        policy: &PolicyKey,
+        rule: &model::Rule,
+        id: RuleId,
+    ) -> Option<Rule> {
         self.pending.clear();
         let lowered = self.lowered(policy, rule, id)?;
         self.definitions.extend(self.pending.drain(..));

@@ -6,7 +6,8 @@ use core::net::IpAddr;
 
 use crate::flow::{Flow, Payload};
 use crate::model::{
-    Endpoint, EntityMatch, Inputs, L4Match, NetworkSet, Node, Peers, PortConstraint, PortMatch, RuleMatch,
+    Endpoint, EntityMatch, Inputs, L4Match, NetworkSet, Node, Peers, PortConstraint, PortMatch,
+    RuleMatch,
 };
 use crate::net::{Family, IcmpMatch, Transport};
 use crate::selector::Selector;
@@ -28,12 +29,20 @@ pub(super) struct Side<'a> {
 }
 
 impl<'a> Sides<'a> {
-    pub(super) fn new(inputs: &'a Inputs, owners: &BTreeMap<IpAddr, &'a Endpoint>, flow: &Flow) -> Self {
+    pub(super) fn new(
+        inputs: &'a Inputs,
+        owners: &BTreeMap<IpAddr, &'a Endpoint>,
+        flow: &Flow,
+    ) -> Self {
         let side = |address| Side {
             inputs,
             address,
             owner: owners.get(&address).copied(),
-            network_sets: inputs.network_sets.values().filter(|set| set.nets.contains(address)).collect(),
+            network_sets: inputs
+                .network_sets
+                .values()
+                .filter(|set| set.nets.contains(address))
+                .collect(),
             nodes: inputs.nodes.values().filter(|node| node.addresses.contains(&address)).collect(),
         };
         Self { flow: *flow, source: side(flow.source), destination: side(flow.destination) }
@@ -68,16 +77,22 @@ impl Side<'_> {
 
     /// Returns whether `port` is in a list, where names are those that the owner of the address gives. If the side's
     /// peers are selected, the names of an owner that is not among them do not count.
-    fn lists(&self, list: &PortMatch, entity: &EntityMatch, transport: Transport, port: u16) -> bool {
+    fn lists(
+        &self,
+        list: &PortMatch,
+        entity: &EntityMatch,
+        transport: Transport,
+        port: u16,
+    ) -> bool {
         let is_counted = match &entity.peers {
             Some(Peers::Endpoints(selector)) => self.owner_is(selector),
             Some(Peers::Nodes(_)) | None => true,
         };
         let named = self.owner.filter(|_| is_counted).map_or(&[][..], |owner| &owner.ports);
         list.numbers.contains(port)
-            || named
-                .iter()
-                .any(|it| it.transport == transport && it.port == port && list.names.contains(&it.name))
+            || named.iter().any(|it| {
+                it.transport == transport && it.port == port && list.names.contains(&it.name)
+            })
     }
 
     fn meets_ports(
@@ -120,7 +135,12 @@ fn l4_matches(l4: &L4Match<PortMatch>, matches: &RuleMatch, sides: &Sides<'_>) -
     }
 }
 
-fn icmp_matches(family: Family, is: Option<IcmpMatch>, is_not: Option<IcmpMatch>, flow: &Flow) -> bool {
+fn icmp_matches(
+    family: Family,
+    is: Option<IcmpMatch>,
+    is_not: Option<IcmpMatch>,
+    flow: &Flow,
+) -> bool {
     match flow.payload {
         Payload::Icmp { kind, code } => {
             flow.family() == family

@@ -30,7 +30,8 @@ pub(super) fn address_owners(inputs: &Inputs) -> BTreeMap<IpAddr, &Endpoint> {
 
 /// Returns the tiers that policies are in, in order: those that exist, then those that do not.
 pub(super) fn levels(inputs: &Inputs) -> Vec<Level<'_>> {
-    let mut existing: Vec<Tier> = Tier::built_in().into_iter().chain(inputs.tiers.values().cloned()).collect();
+    let mut existing: Vec<Tier> =
+        Tier::built_in().into_iter().chain(inputs.tiers.values().cloned()).collect();
     existing.sort_by(compare_tiers);
     let is_known = |policy: &&Policy| existing.iter().any(|tier| tier.name == policy.tier);
     let mut unknown: Vec<Tier> = inputs
@@ -44,7 +45,8 @@ pub(super) fn levels(inputs: &Inputs) -> Vec<Level<'_>> {
 }
 
 fn level(inputs: &Inputs, tier: Tier) -> Level<'_> {
-    let mut policies: Vec<&Policy> = inputs.policies().filter(|policy| policy.tier == tier.name).collect();
+    let mut policies: Vec<&Policy> =
+        inputs.policies().filter(|policy| policy.tier == tier.name).collect();
     policies.sort_by(|one, other| {
         compare_orders(one.order, other.order).then_with(|| one.key.tie_break(&other.key))
     });
