@@ -3,7 +3,7 @@
 //! The cluster has 10 namespaces with as many pods and policies each as the names say: pods carry one of 10 `app` labels, a
 //! policy selects one of them and has 5 rules of one peer and one port each, so about one policy in ten applies to a
 //! pod.
-#![expect(missing_docs, clippy::unwrap_used, clippy::panic, reason = "benchmark code")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "benchmark code")]
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -248,7 +248,7 @@ impl Half<'_> {
         if self.endpoint.mode == Mode::Isolate {
             return at_once(Verdict::Deny, Reason::Isolated);
         }
-        if self.direction == Direction::Ingress && flow.origin == Origin::OwnNode {
+        if flow.origin == Origin::OwnNode {
             return at_once(Verdict::Allow, Reason::OwnNode);
         }
         if self.remote_owner().is_some_and(|remote| remote.id == self.endpoint.id) {

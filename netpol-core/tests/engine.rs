@@ -1,5 +1,5 @@
 //! The engine as its callers see it: the barrier, failures, and what changes when inputs do.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
 use std::sync::Arc;
 

@@ -531,6 +531,22 @@ fn names_of_ports_are_those_of_the_endpoint_on_their_side() {
                 (from_port(WEB, DB, 5432), false),
             ],
         ),
+        (
+            "source names of selected sources",
+            RuleMatch {
+                source: peers("who == 'staff' || app == 'web'"),
+                ..l4(L4Match::Ports {
+                    transport: Tcp,
+                    source: any_of(&["sql", "80"]),
+                    destination: PortConstraint::default(),
+                })
+            },
+            vec![
+                (from_port(OTHER_DB, DB, 3306), false),
+                (from_port(OTHER_DB, DB, 80), true),
+                (from_port(DB, OTHER_DB, 80), false),
+            ],
+        ),
     ] {
         check_matches(case, &matches, &flows);
     }

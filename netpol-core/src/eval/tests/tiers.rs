@@ -121,36 +121,11 @@ fn tiers_that_pass_at_their_end_are_advice() {
 
 #[test]
 fn tiers_are_asked_by_order_then_name_and_unknown_ones_last() {
-    let all = [
-        "zeta",
-        "no-order-b",
-        "after-default",
-        "kube-admin",
-        "no-order-a",
-        "default",
-        "kube-baseline",
-        "negative",
-        "alpha",
-    ];
-    let policies = all
-        .iter()
-        .chain(&["gone-b", "gone-a"])
-        .map(|name| policy(name, "LP", "-").tier(name).into());
-    let tiers = [
-        tier("zeta", Some(7), TierEnd::Deny),
-        tier("alpha", Some(7), TierEnd::Deny),
-        tier("negative", Some(-3), TierEnd::Deny),
-        tier("no-order-b", None, TierEnd::Pass),
-        tier("no-order-a", None, TierEnd::Pass),
-        tier("after-default", Some(2_000_000), TierEnd::Deny),
-        tier("kube-admin", Some(0), TierEnd::Deny),
-        tier("default", None, TierEnd::Pass),
-    ];
-    let inputs = cluster(tiers.into_iter().chain(policies));
-    let want: String = [
+    let want = [
         "negative",
         "alpha",
         "zeta",
+        "also-admin",
         "kube-admin",
         "default",
         "after-default",
@@ -159,11 +134,31 @@ fn tiers_are_asked_by_order_then_name_and_unknown_ones_last() {
         "no-order-b",
         "gone-a",
         "gone-b",
-    ]
-    .iter()
-    .map(|name| alloc::format!("logged by {name} ingress[0]; passed on by {name} ingress[1]; "))
-    .collect();
-    check_ingress("all kinds of tiers", &inputs, &[&want, DEFAULT_ALLOW].concat());
+    ];
+    // The names of the policies are in another order than the tiers.
+    let policies = (10..).zip(want).map(|(place, name)| {
+        let policy = policy(&alloc::format!("p{}", 99 - place), "LP", "-");
+        policy.tier(name).into()
+    });
+    let second = policy("z", "LP", "-").tier("gone-a").into();
+    let tiers = [
+        tier("zeta", Some(7), TierEnd::Deny),
+        tier("alpha", Some(7), TierEnd::Deny),
+        tier("negative", Some(-3), TierEnd::Deny),
+        tier("no-order-b", None, TierEnd::Pass),
+        tier("no-order-a", None, TierEnd::Pass),
+        tier("after-default", Some(2_000_000), TierEnd::Deny),
+        tier("also-admin", Some(1_000), TierEnd::Deny),
+        tier("kube-admin", Some(0), TierEnd::Deny),
+        tier("default", None, TierEnd::Pass),
+    ];
+    let inputs = cluster(tiers.into_iter().chain(policies).chain([second]));
+    let steps: String = (10..)
+        .zip(want)
+        .map(|(place, _)| alloc::format!("p{}", 99 - place))
+        .map(|p| alloc::format!("logged by {p} ingress[0]; passed on by {p} ingress[1]; "))
+        .collect();
+    check_ingress("all kinds of tiers", &inputs, &[&steps, DEFAULT_ALLOW].concat());
 }
 
 #[test]
