@@ -1,0 +1,72 @@
+//! Fields of wire objects, read so that one that cannot be read does not hide what is wrong with the others.
+
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+
+/// What a wire object holds in a field.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) enum Field<T> {
+    /// Nothing, or null.
+    #[default]
+    Absent,
+    /// A value of the right shape.
+    Given(T),
+    /// Something else, with the reader's message.
+    Malformed(String),
+}
+
+/// A list, where each item has a place even if it cannot be read.
+pub(super) type List<T> = Field<Vec<Field<T>>>;
+
+/// Keys with values.
+pub(super) type Map = Field<BTreeMap<String, Field<String>>>;
+
+/// The fields that the API does not have.
+pub(super) type Extra = BTreeMap<String, IgnoredAny>;
+
+impl<T> Field<T> {
+    /// Returns the value if there is one of the right shape.
+    pub(super) const fn value(&self) -> Option<&T> {
+        match self {
+            Self::Given(value) => Some(value),
+            Self::Absent | Self::Malformed(_) => None,
+        }
+    }
+}
+
+impl<T> Field<Vec<Field<T>>> {
+    /// Returns the items of the right shape.
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.value().into_iter().flatten().filter_map(Field::value)
+    }
+}
+
+/// Never fails, which is sound only below [`buffered`]: a reader of text would lose its place.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match Option::deserialize(deserializer) {
+            Ok(None) => Self::Absent,
+            Ok(Some(value)) => Self::Given(value),
+            Err(error) => Self::Malformed(error.to_string()),
+        })
+    }
+}
+
+/// Reads a wire object from a copy of the whole document, so that each [`Field`] in it stands on its own.
+pub(super) fn buffered<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    // Serde reads what is flattened from a copy of all fields.
+    #[derive(Deserialize)]
+    struct Buffered<T> {
+        #[serde(flatten)]
+        whole: T,
+    }
+    Buffered::deserialize(deserializer).map(|it| it.whole)
+}
