@@ -9,6 +9,8 @@ mod feature;
 mod load;
 pub(crate) mod object;
 pub(crate) mod spec;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use netpol_core::model::EndpointId;
-use netpol_core::program::{Digest, Endpoint, RuleId};
+use netpol_core::program::{Digest, Endpoint, Established, RuleId};
 use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
     Program, SourceView, Update,
@@ -31,7 +31,8 @@ pub struct NftConfig {
     /// The name of our table. Several dataplanes can live on one host under different names.
     pub owner: Owner,
     /// The priority of our base chains among those of others; lower comes first. Among equal ones the order is not
-    /// defined. The default is just before the usual place of filters.
+    /// defined. The default is just before the usual place of filters. A table that is in force with another priority
+    /// is changed in one transaction, but a packet on its way from the new place to the old one may pass both.
     pub priority: i32,
     /// The NFLOG group that Log rules write to.
     pub log_group: u16,
@@ -275,6 +276,12 @@ impl Dataplane for NftDataplane {
             Change::Isolate(endpoints) => {
                 self.isolate(&endpoints)
                     .map_err(|error| error.into_dataplane("isolate endpoints"))?;
+            }
+            Change::Full(program) if program.established == Established::Reevaluate => {
+                return Err(DataplaneError::new(
+                    DataplaneErrorKind::Unsupported,
+                    "stop established flows",
+                ));
             }
             Change::Full(program) => {
                 applied.isolated = self
