@@ -136,7 +136,7 @@ fn the_kernel_forgets_the_flows_of_both_ends_and_families() {
 
 /// Brings the loopback interface up, with two addresses of IPv6 beside its own.
 fn bring_up_loopback() {
-    let address = |it| vec!["address", "add", it, "dev", "lo"];
+    let address = |it| vec!["address", "add", it, "dev", "lo", "nodad"];
     let up = vec!["link", "set", "lo", "up"];
     for arguments in [up, address("2001:db8::1/128"), address("2001:db8::2/128")] {
         assert!(Command::new("ip").args(arguments).status().unwrap().success());
