@@ -364,3 +364,6 @@ impl Flat {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

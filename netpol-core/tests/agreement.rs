@@ -1,5 +1,5 @@
-//! The judge and the interpreter of compiled programs, which share no code, give one answer to every flow that can
-//! tell rules apart.
+//! The judge, the interpreter of compiled programs and the flat form, which share no code, give one answer to every flow
+//! that can tell rules apart.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
 #[path = "support/cluster.rs"]
@@ -8,7 +8,7 @@ mod cluster;
 use std::collections::{BTreeMap, BTreeSet};
 
 use netpol_core::eval::Judge;
-use netpol_core::flat::{self, Flat, Limits, TableKey};
+use netpol_core::flat::{self, Cell, Flat, Limits, TableKey, Then};
 use netpol_core::model::{Inputs, L4Match};
 use netpol_core::net::{Family, Protocol};
 use netpol_core::program::{Endpoint, Program};
@@ -19,7 +19,7 @@ use netpol_core::{
 use proptest::prelude::*;
 
 use self::cluster::{
-    NODE, compiled, edge_addresses, flows, objects, payloads, with_single_addresses,
+    NODE, compiled, crowded, edge_addresses, flows, objects, payloads, with_single_addresses,
 };
 
 /// What the interpreter says of one half, in the judge's words.
@@ -70,7 +70,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn judge_and_program_agree_on_verdict_reason_and_way(objects in objects(), seed in 0..1000_usize, log in any::<bool>()) {
+    fn judge_and_program_agree_on_verdict_reason_and_way(objects in prop_oneof![objects(), crowded()], seed in 0..1000_usize, log in any::<bool>()) {
         let mut capabilities = Capabilities::all();
         capabilities.log = log;
         let mut inputs = Inputs::default();
@@ -95,8 +95,10 @@ proptest! {
     }
 
     #[test]
-    fn the_flat_form_agrees_for_every_table_and_class(objects in objects(), seed in 0..1000_usize) {
-        let objects = with_single_addresses(objects);
+    fn the_flat_form_agrees_for_every_table_and_class(
+        objects in prop_oneof![1 => objects().prop_map(with_single_addresses), 2 => crowded()],
+        seed in 0..1000_usize,
+    ) {
         let program = compiled(&objects, &Capabilities::all());
         let flat = flat::classify(&program, &Limits::unlimited()).unwrap();
         let (payloads, remotes) = (payloads(&objects), edge_addresses(&objects));
@@ -115,6 +117,49 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn flat_forms_are_canonical_and_within_their_bound(objects in crowded()) {
+        let program = compiled(&objects, &Capabilities::all());
+        let flat = flat::classify(&program, &Limits::unlimited()).unwrap();
+        let (bound, size) = (flat::size_bound(&program), flat.size());
+        prop_assert_eq!((bound.addresses, bound.prefixes, bound.classes), (size.addresses, size.prefixes, size.classes));
+        prop_assert!(size.entries <= bound.entries.values().sum::<usize>());
+        let (mut rows, mut leaves, mut sources) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (key, table) in flat.tables() {
+            prop_assert!(table.entries().len() + 2 <= bound.entries[key]);
+            prop_assert!(table.entries().is_sorted_by(|a, b| a.0 < b.0));
+            rows.extend(Family::BOTH.map(|family| table.other(family)));
+            for &(class, row) in table.entries() {
+                prop_assert_ne!(row, table.other(flat.classes()[class.0 as usize].family));
+                rows.insert(row);
+            }
+        }
+        for row in flat.rows() {
+            leaves.insert(row.default);
+            prop_assert!(row.cells.iter().all(|it| it.first <= it.last && it.then != Then::Leaf(row.default)));
+            let apart = |a: &Cell, b: &Cell| {
+                (a.protocol, a.last) < (b.protocol, b.first)
+                    && (a.protocol != b.protocol || a.then != b.then || a.last + 1 < b.first)
+            };
+            prop_assert!(row.cells.is_sorted_by(apart), "{:?}", row);
+            for cell in &row.cells {
+                match cell.then {
+                    Then::Leaf(leaf) => leaves.insert(leaf),
+                    Then::BySource(list) => sources.insert(list),
+                };
+            }
+        }
+        for list in flat.sources() {
+            prop_assert_eq!((list[0].first, list[list.len() - 1].last), (0, u16::MAX));
+            prop_assert!(list.len() > 1 && list.is_sorted_by(|a, b| a.last + 1 == b.first && a.leaf != b.leaf));
+            leaves.extend(list.iter().map(|range| range.leaf));
+        }
+        let counters: BTreeSet<_> = flat.leaves().iter().map(|leaf| leaf.counter).collect();
+        let counts = (rows.len(), leaves.len(), sources.len(), counters.len());
+        let stored = (flat.rows().len(), flat.leaves().len(), flat.sources().len(), flat.counters().len());
+        prop_assert_eq!(counts, stored, "nothing is stored that nothing leads to");
     }
 
     #[test]

@@ -234,6 +234,45 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
     vec(object, 1..16)
 }
 
+/// The objects of a small cluster in which most policies apply to every endpoint and most rules leave the endpoint's own
+/// side open, so that rules come into play and stand in each other's way.
+pub(crate) fn crowded() -> impl Strategy<Value = Vec<Object>> {
+    let endpoints = [("p", 1), ("q", 2), ("r", 4)].map(|(name, host)| {
+        endpoint().prop_map(move |mut endpoint| {
+            endpoint.id = EndpointId::workload("x", name);
+            endpoint.mode = Mode::Enforce;
+            endpoint.lifecycle = Lifecycle::Running;
+            let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host);
+            let host = u8::try_from(host).unwrap();
+            endpoint.addresses = vec![Ipv4Addr::new(10, 0, 0, host).into(), v6.into()];
+            endpoint
+        })
+    });
+    let leave_open = |rules: &mut Option<Vec<Rule>>, local: fn(&mut Rule) -> &mut EntityMatch| {
+        for (index, rule) in rules.iter_mut().flatten().enumerate() {
+            if index % 4 != 3 {
+                *local(rule) = EntityMatch::default();
+            }
+        }
+    };
+    let policies = vec(policy(), 2..6).prop_map(move |mut policies| {
+        for (index, policy) in policies.iter_mut().enumerate() {
+            policy.key.name = format!("{}-{index}", policy.key.name);
+            policy.subject = Selector::all();
+            policy.enforcement = Enforcement::Enforced;
+            leave_open(&mut policy.ingress, |rule| &mut rule.matches.destination);
+            leave_open(&mut policy.egress, |rule| &mut rule.matches.source);
+        }
+        policies
+    });
+    (endpoints, policies, objects()).prop_map(|(endpoints, policies, rest)| {
+        let is_other = |it: &Object| !matches!(it, Object::Endpoint(_) | Object::Policy(_));
+        let others = rest.into_iter().filter(is_other);
+        let endpoints = endpoints.into_iter().map(Object::Endpoint);
+        others.chain(endpoints).chain(policies.into_iter().map(Object::Policy)).collect()
+    })
+}
+
 /// The same objects with endpoints of at most one address of each family, as pods are.
 pub(crate) fn with_single_addresses(mut objects: Vec<Object>) -> Vec<Object> {
     for object in &mut objects {
