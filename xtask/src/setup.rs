@@ -30,10 +30,13 @@ const BUILD: [Package; 3] = [
     Package { name: "libnftnl-dev", why: "netpol-nft encodes nf_tables messages with libnftnl" },
 ];
 
-const TEST: [Package; 1] = [Package {
-    name: "nftables",
-    why: "the tests let `nft` print and re-load what netpol-nft programs",
-}];
+const TEST: [Package; 2] = [
+    Package { name: "iproute2", why: "a test gives addresses to a loopback interface with `ip`" },
+    Package {
+        name: "nftables",
+        why: "the tests let `nft` print and re-load what netpol-nft programs",
+    },
+];
 
 /// What has to be done.
 #[derive(Debug, Eq, PartialEq)]
@@ -149,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_complete_machine_needs_nothing() {
-        let installed = names(&["libmnl-dev", "libnftnl-dev", "nftables", "pkg-config"]);
+        let installed =
+            names(&["iproute2", "libmnl-dev", "libnftnl-dev", "nftables", "pkg-config"]);
         assert_eq!(plan(&packages(Purpose::Test), Some(&installed), false), Plan::Nothing);
     }
 
@@ -181,7 +185,7 @@ mod tests {
     fn the_request_is_a_command_with_reasons() {
         let text = request(&TEST.iter().collect::<Vec<_>>());
         assert!(
-            text.ends_with("sudo apt-get install -y --no-install-recommends nftables"),
+            text.ends_with("sudo apt-get install -y --no-install-recommends iproute2 nftables"),
             "{text}"
         );
         assert!(text.contains("the tests let `nft` print"), "{text}");
