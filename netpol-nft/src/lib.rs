@@ -1,1 +1,66 @@
-//! Placeholder.
+//! A dataplane that enforces netpol programs with nf_tables, over netlink.
+//!
+//! It owns one table of family `inet` and touches nothing else. Endpoints are found with a map lookup, by interface or
+//! by address, and judged by chains that are shared by all endpoints with equal policy. A verdict to allow returns, so
+//! that other tables still judge the packet.
+//!
+//! - [`NftDataplane`] is the [`Dataplane`]; [`NftConfig`] says what it is called and where it stands among others.
+//! - [`NftError`] says why it could not be opened or could not do something.
+//!
+//! ```no_run
+//! use netpol_core::{Dataplane, Engine, NodeConfig};
+//! use netpol_nft::{NftConfig, NftDataplane};
+//!
+//! let mut dataplane = NftDataplane::open(NftConfig::default())?;
+//! let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+//! engine.inputs_complete();
+//! while let Some(update) = engine.poll_update() {
+//!     let outcome = dataplane.apply(update);
+//!     engine.handle_applied(outcome);
+//! }
+//! # Ok::<(), netpol_nft::NftError>(())
+//! ```
+//!
+//! # Guarantees
+//!
+//! - An update is one transaction for everything that packets can meet; what it needs is made before, what it leaves is
+//!   removed after. Every step of it is idempotent.
+//! - Names and comments of our objects are digests. A process that starts finds what an earlier one left, and changes
+//!   only what differs; packets are judged all the while.
+//! - What tenants name never reaches the kernel.
+//! - Updates of other owners of nf_tables are no conflict.
+//!
+//! # Limits
+//!
+//! - Linux 5.10 or later, nf_tables with the `inet` family and conntrack; no more than 4096 endpoints.
+//! - An endpoint that is known by its address can forge that of another one; one that is known by its interface cannot.
+//!   Router advertisements of the former are dropped only if they carry an address of an endpoint.
+//! - Endpoints in audit mode pass; their verdicts are not reported.
+//! - Established flows go on when policy changes.
+
+#![doc(test(attr(deny(warnings))))]
+
+mod attribute;
+mod dataplane;
+mod encode;
+mod error;
+mod expression;
+mod name;
+mod observe;
+mod operation;
+mod plan;
+mod probe;
+mod render;
+mod ruleset;
+mod sys;
+mod transport;
+
+pub use self::dataplane::{NftConfig, NftDataplane};
+pub use self::error::NftError;
+pub use self::name::{Owner, OwnerError};
+pub use self::probe::PodNetwork;
+
+#[cfg(test)]
+mod tests;
+#[cfg(doc)]
+use netpol_core::Dataplane;

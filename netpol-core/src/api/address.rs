@@ -1,7 +1,9 @@
 //! Addresses and CIDR blocks as API servers have always taken them.
 
 use alloc::borrow::Cow;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use crate::net::Prefix;
@@ -23,6 +25,13 @@ pub(super) fn parse_block(text: &str) -> Option<Prefix> {
     let is_number = !len.is_empty() && len.bytes().all(|byte| byte.is_ascii_digit());
     let len = if is_number { len.parse().ok()? } else { return None };
     Prefix::containing(parse_verbatim(address)?, len).ok()
+}
+
+/// Returns the addresses in their order, each once.
+pub(super) fn distinct(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut seen = BTreeSet::new();
+    addresses.retain(|&address| seen.insert(address));
+    addresses
 }
 
 fn parse_verbatim(text: &str) -> Option<IpAddr> {

@@ -8,7 +8,7 @@ use core::fmt;
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[expect(clippy::exhaustive_structs, reason = "a place and what is wrong there")]
 pub struct Diagnostic {
-    /// The field, as the API server writes it: `spec.ingress[0].from[1].ipBlock.cidr`.
+    /// The field, as the API server writes it: `spec.ingress[0].from[1].ipBlock.cidr`. Empty for the whole object.
     pub path: String,
     /// What is wrong there, and what was expected.
     pub message: String,
@@ -16,7 +16,10 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.message)
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
     }
 }
 

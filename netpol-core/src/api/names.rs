@@ -7,8 +7,7 @@ pub(super) const DNS_LABEL: &str =
     "at most 63 lower-case letters, digits and `-`, beginning and ending with a letter or digit";
 
 /// What [`is_dns_subdomain`] takes.
-pub(super) const DNS_SUBDOMAIN: &str =
-    "at most 253 lower-case letters, digits, `-` and `.`, each part beginning and ending with a letter or digit";
+pub(super) const DNS_SUBDOMAIN: &str = "at most 253 lower-case letters, digits, `-` and `.`, each part beginning and ending with a letter or digit";
 
 /// What [`is_label_key`] takes.
 pub(super) const LABEL_KEY: &str = "a name of at most 63 letters, digits, `-`, `_` and `.` that begins and ends with \
@@ -19,8 +18,7 @@ pub(super) const LABEL_VALUE: &str = "nothing, or at most 63 letters, digits, `-
      with a letter or digit";
 
 /// What [`is_port_name`] takes.
-pub(super) const PORT_NAME: &str =
-    "at most 15 lower-case letters, digits and single `-` between them, at least one of them a letter";
+pub(super) const PORT_NAME: &str = "at most 15 lower-case letters, digits and single `-` between them, at least one of them a letter";
 
 /// Returns whether `text` can name a namespace (RFC 1123).
 pub(super) fn is_dns_label(text: &str) -> bool {
@@ -87,30 +85,54 @@ mod tests {
     #[test]
     fn dns_names() {
         let long = "a".repeat(63);
-        check(is_dns_label, &["a", "a-b", "0", "a--b", &long], &[
-            "", "-a", "a-", "A", "a.b", "a_b", "ä", &format!("{long}a"),
-        ]);
+        check(
+            is_dns_label,
+            &["a", "a-b", "0", "a--b", &long],
+            &["", "-a", "a-", "A", "a.b", "a_b", "ä", &format!("{long}a")],
+        );
         let longest = format!("{long}.{long}.{long}.{}", "a".repeat(61));
-        check(is_dns_subdomain, &["a", "a.b-c.0", &longest], &[
-            "", ".", "a.", ".a", "a..b", "a.-b", "A.b", "a_b", &format!("{longest}a"),
-        ]);
+        check(
+            is_dns_subdomain,
+            &["a", "a.b-c.0", &longest],
+            &["", ".", "a.", ".a", "a..b", "a.-b", "A.b", "a_b", &format!("{longest}a")],
+        );
     }
 
     #[test]
     fn labels() {
         let long = "a".repeat(63);
         let prefix = format!("{long}.{long}.{long}.{}", "a".repeat(61));
-        check(is_label_key, &["a", "A_b.c-d", "0", "x.y/A", &format!("{prefix}/{long}")], &[
-            "", "/", "a/", "/a", "a/b/c", "-a", "a-", "a b", "X/a", "a_b/c", &format!("{long}a"),
-            &format!("{prefix}a/b"),
-        ]);
-        check(is_label_value, &["", "a", "A_b.c-d", "8", &long], &["-", "a-", "a b", "a/b", &format!("{long}a")]);
+        check(
+            is_label_key,
+            &["a", "A_b.c-d", "0", "x.y/A", &format!("{prefix}/{long}")],
+            &[
+                "",
+                "/",
+                "a/",
+                "/a",
+                "a/b/c",
+                "-a",
+                "a-",
+                "a b",
+                "X/a",
+                "a_b/c",
+                &format!("{long}a"),
+                &format!("{prefix}a/b"),
+            ],
+        );
+        check(
+            is_label_value,
+            &["", "a", "A_b.c-d", "8", &long],
+            &["-", "a-", "a b", "a/b", &format!("{long}a")],
+        );
     }
 
     #[test]
     fn port_names() {
-        check(is_port_name, &["a", "http", "h2c-80", "0a", "abcdefghijklmno"], &[
-            "", "80", "8-0", "-a", "a-", "a--b", "HTTP", "a_b", "abcdefghijklmnop",
-        ]);
+        check(
+            is_port_name,
+            &["a", "http", "h2c-80", "0a", "abcdefghijklmno"],
+            &["", "80", "8-0", "-a", "a-", "a--b", "HTTP", "a_b", "abcdefghijklmnop"],
+        );
     }
 }

@@ -90,21 +90,26 @@ impl Report {
         self.given(at, field)
     }
 
-    /// Returns the readable items of a list with their indexes; refuses the object for the others.
-    pub(super) fn items<'f, T>(
+    /// Calls `read` with the place of each readable item of a list; refuses the object for the others.
+    pub(super) fn each_item<'f, T>(
         &mut self,
         at: &Path<'_>,
         list: &'f List<T>,
         expected: &str,
-    ) -> Vec<(usize, &'f T)> {
+        mut read: impl FnMut(&mut Self, &Path<'_>, &'f T),
+    ) {
         let Some(items) = self.given(at, list) else {
-            return Vec::new();
+            return;
         };
         if !self.is_within_limit(at, items.len()) {
-            return Vec::new();
+            return;
         }
-        let readable = |(index, item)| Some((index, self.required(&at.item(index), item, expected)?));
-        items.iter().enumerate().filter_map(readable).collect()
+        for (index, item) in items.iter().enumerate() {
+            let at = at.item(index);
+            if let Some(item) = self.required(&at, item, expected) {
+                read(self, &at, item);
+            }
+        }
     }
 
     /// Returns whether a list or map is not too long to be looked at; refuses the object if it is.
@@ -136,7 +141,9 @@ impl Report {
     /// objects that are refused.
     pub(super) fn finish<T>(self, value: Option<T>) -> Result<Accepted<T>, Refused> {
         match value {
-            Some(value) if !self.is_refused => Ok(Accepted { value, diagnostics: self.diagnostics }),
+            Some(value) if !self.is_refused => {
+                Ok(Accepted { value, diagnostics: self.diagnostics })
+            }
             _ => Err(Refused { diagnostics: self.diagnostics }),
         }
     }

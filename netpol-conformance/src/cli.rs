@@ -1,0 +1,105 @@
+//! The commands.
+
+mod backends;
+mod check;
+mod demo;
+mod explain;
+mod list;
+mod progress;
+mod run;
+
+use std::error::Error;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use netpol_conformance::document;
+use netpol_conformance::scenario::{Scenario, load};
+
+/// Anything that goes wrong in a command.
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Connectivity scenarios for network policy, on the model and on real dataplanes
+#[derive(Debug, Parser)]
+#[command(name = "netpol-conformance", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run scenarios. Exit status 0: something ran and nothing failed; 1: something failed; 2: could not run
+    Run(run::Arguments),
+    /// Say of each document whether its API accepts it. Exit status 1: one was refused; 2: could not be read
+    Check(check::Arguments),
+    /// Show the verdict of the model on one flow of a scenario, and the rules that led to it
+    Explain(explain::Arguments),
+    /// Tell the story of the shipped scenarios on a real dataplane: what each policy changes, and why
+    Demo(demo::Arguments),
+    /// List the backends of this build, and scenarios
+    List(list::Arguments),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Run(arguments) => run::run(&arguments),
+            Command::Check(arguments) => check::check(&arguments),
+            Command::Explain(arguments) => explain::explain(&arguments),
+            Command::Demo(arguments) => demo::demo(&arguments),
+            Command::List(arguments) => list::list(&arguments),
+        }
+    }
+}
+
+/// Loads the scenarios of all files below `paths`.
+///
+/// Says of each file that is none what is wrong with it.
+fn load_all(paths: &[PathBuf]) -> Result<Vec<Scenario>> {
+    let mut scenarios = Vec::new();
+    let mut broken = 0;
+    for file in files(paths)? {
+        match load(&file) {
+            Ok(scenario) => scenarios.push(scenario),
+            Err(error) => {
+                eprintln!("error: {error}");
+                broken += 1;
+            }
+        }
+    }
+    match broken {
+        0 => Ok(scenarios),
+        1 => Err("one file is no scenario; nothing was run".into()),
+        _ => Err(format!("{broken} files are no scenarios; nothing was run").into()),
+    }
+}
+
+/// Returns the files that `paths` stand for, each once.
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        for file in document::files(path)? {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Writes `text` to `file`, or to standard output.
+fn write_out(text: &str, file: Option<&Path>) -> Result<()> {
+    match file {
+        Some(file) => fs::write(file, text)
+            .map_err(|error| format!("cannot write `{}`: {error}", file.display()).into()),
+        None => match io::stdout().write_all(text.as_bytes()) {
+            // Whoever reads has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => Ok(other?),
+        },
+    }
+}

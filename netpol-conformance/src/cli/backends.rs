@@ -1,0 +1,58 @@
+//! The backends of this build.
+
+use std::num::NonZero;
+#[cfg(feature = "nft")]
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use netpol_conformance::runner::Backend;
+#[cfg(feature = "nft")]
+use netpol_conformance::subject::{Kernel, Open};
+use netpol_conformance::subject::{Model, Programs};
+#[cfg(feature = "nft")]
+use netpol_nft::{NftConfig, NftDataplane};
+
+use super::Result;
+
+/// The word for every backend.
+const ALL: &str = "all";
+
+/// How many files are run at a time on a kernel, for each processor: probes wait more than they work.
+#[cfg(feature = "nft")]
+const KERNEL_JOBS: usize = 2;
+
+/// Returns every backend of this build.
+pub(crate) fn all() -> Vec<Backend> {
+    let cores = available_parallelism().map_or(1, NonZero::get);
+    vec![
+        Backend::new("model", cores, || Ok(Box::new(Model::default()))),
+        Backend::new("program", cores, || Ok(Box::new(Programs::default()))),
+        #[cfg(feature = "nft")]
+        Backend::new("nft", KERNEL_JOBS * cores, || Ok(Box::new(Kernel::new(open_nft())?))),
+    ]
+}
+
+/// Returns what makes a dataplane of nf_tables.
+#[cfg(feature = "nft")]
+pub(crate) fn open_nft() -> Arc<Open> {
+    Arc::new(|| Ok(Box::new(NftDataplane::open(NftConfig::default())?)))
+}
+
+/// Returns the backends with these names, each once.
+pub(crate) fn named(names: &[String], jobs: Option<NonZero<usize>>) -> Result<Vec<Backend>> {
+    let known = all();
+    let is_known = |name: &String| name == ALL || known.iter().any(|it| it.name() == *name);
+    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+        let known: Vec<_> = known.iter().map(Backend::name).chain([ALL]).collect();
+        return Err(
+            format!("unknown backend `{unknown}`, expected one of: {}", known.join(", ")).into()
+        );
+    }
+    let is_wanted =
+        |backend: &Backend| names.iter().any(|name| name == ALL || name == backend.name());
+    let wanted = known.into_iter().filter(is_wanted);
+    Ok(match jobs {
+        Some(jobs) => wanted.map(|backend| backend.with_jobs(jobs.get())).collect(),
+        None => wanted.collect(),
+    })
+}

@@ -1,0 +1,67 @@
+//! `run`: scenarios on backends.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use netpol_conformance::report::{self, Conclusion, Report};
+use netpol_conformance::runner;
+
+use super::progress::Bar;
+use super::{Result, backends, load_all, write_out};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Scenario files, or folders of them
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// What to run them on; `all` for every backend of this build
+    #[arg(long, required = true, value_delimiter = ',')]
+    backend: Vec<String>,
+    /// How to report
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Where to write the report, instead of standard output
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// How many files to run at a time
+    #[arg(long)]
+    jobs: Option<NonZero<usize>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Pretty,
+    /// One document, for programs
+    Json,
+    /// For continuous integration
+    Junit,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let backends = backends::named(&arguments.backend, arguments.jobs)?;
+    let scenarios = load_all(&arguments.paths)?;
+    let bar = Bar::new(scenarios.len() * backends.len());
+    let report = runner::run(&scenarios, &backends, &bar)?;
+    bar.finish();
+    write_out(&render(&report, arguments.format)?, arguments.out.as_deref())?;
+    Ok(match report.conclusion() {
+        Conclusion::Passed => ExitCode::SUCCESS,
+        Conclusion::Failed => ExitCode::FAILURE,
+        Conclusion::NothingRan => {
+            eprintln!("error: nothing ran");
+            ExitCode::from(crate::COULD_NOT_RUN)
+        }
+    })
+}
+
+fn render(report: &Report, format: Format) -> Result<String> {
+    Ok(match format {
+        Format::Pretty => report::pretty(report),
+        Format::Json => serde_json::to_string_pretty(report)? + "\n",
+        Format::Junit => report::junit(report)?,
+    })
+}

@@ -1,0 +1,432 @@
+//! The state of a cluster, and how a scenario changes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use netpol_core::model::{Inputs, Object, ObjectKey};
+use netpol_core::net::{Family, Transport};
+use serde_json::{Value, json};
+
+use crate::scenario::Problem;
+use crate::scenario::object::{ObjectId, Phase, PodView, group_of, map_below, node_addresses};
+use crate::scenario::spec::ObjectRef;
+use crate::topology::Host;
+use crate::wire::{self, Conversion};
+
+/// The node of pods that name none, where no node is declared.
+const IMPLICIT_NODE: &str = "node";
+
+/// Where the addresses of pods that give none begin. Scenarios keep pods in 10.244.0.0/16.
+const FIRST_POD: Ipv4Addr = Ipv4Addr::new(10, 244, 200, 1);
+
+/// Where the addresses of nodes that give none begin. Scenarios keep nodes in 172.18.0.0/24.
+const FIRST_NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 100);
+
+/// As [`FIRST_NODE`].
+const FIRST_NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, 0x100);
+
+/// Everything that exists at one time.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// With the object of the model that each stands for; a host-network pod stands for none.
+    objects: BTreeMap<ObjectId, Option<Arc<Object>>>,
+    pods: BTreeMap<String, Pod>,
+    nodes: BTreeMap<String, Node>,
+    default_node: String,
+    addresses: Addresses,
+    incarnations: u32,
+}
+
+/// A node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Node {
+    /// The addresses, of which the first is primary.
+    pub addresses: Vec<IpAddr>,
+    declared: bool,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Pod {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+    /// The node that it is placed on.
+    pub node: String,
+    /// How it takes part in the network.
+    pub network: PodNetwork,
+    /// The ports that its containers declare.
+    pub ports: BTreeSet<(Transport, u16)>,
+    /// Tells it from earlier and later pods of the same name.
+    pub incarnation: u32,
+    view: PodView,
+}
+
+/// How a pod takes part in the network.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a pod has a network, borrows one, or does not run")]
+pub enum PodNetwork {
+    /// It has a network namespace with these addresses, of which the first is primary.
+    Own(Vec<IpAddr>),
+    /// It lives in that of its node.
+    Host,
+    /// It does not run.
+    None,
+}
+
+impl Cluster {
+    /// Returns an empty cluster in which no address of `taken` is given away.
+    ///
+    /// Pods that name no node are placed on `default_node`.
+    pub(crate) fn new(default_node: Option<String>, taken: BTreeSet<IpAddr>) -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            default_node: default_node.unwrap_or_else(|| IMPLICIT_NODE.to_owned()),
+            addresses: Addresses { taken },
+            incarnations: 0,
+        }
+    }
+
+    /// Creates an object, or replaces the one of the same group, kind, namespace and name.
+    pub(crate) fn apply(&mut self, value: &Value) -> Result<(), Problem> {
+        let id = ObjectId::of(value)?;
+        let mut value = value.clone();
+        match (id.group.as_str(), id.kind.as_str()) {
+            ("", "Namespace") => label_namespace(&mut value, &id.name),
+            ("", "Node") => self.apply_node(&id.name, &mut value)?,
+            ("", "Pod") => {
+                self.require_namespace(&id)?;
+                let pod = self.next_pod(&id, PodView::read(&value)?)?;
+                pod.complete(&mut value);
+                self.pods.insert(pod.id(), pod);
+            }
+            _ if is_cluster_wide(&id) => {}
+            _ => self.require_namespace(&id)?,
+        }
+        match wire::convert(&value) {
+            Conversion::Accepted(object) => {
+                self.objects.insert(id, object);
+                Ok(())
+            }
+            Conversion::Refused(diagnostics) => {
+                Err(Problem::Refused { id: Box::new(id), diagnostics })
+            }
+            Conversion::Unknown => Err(Problem::Kind {
+                version: value
+                    .get("apiVersion")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned(),
+                kind: id.kind,
+                expected: "a kind that this harness knows",
+            }),
+        }
+    }
+
+    /// Deletes an object; a namespace takes along all that is in it.
+    pub(crate) fn delete(&mut self, wanted: &ObjectRef) -> Result<(), Problem> {
+        let group = wanted.api_version.as_deref().map(group_of);
+        let is_meant = |id: &&ObjectId| {
+            id.kind == wanted.kind
+                && id.namespace == wanted.namespace
+                && id.name == wanted.name
+                && group.is_none_or(|group| group == id.group)
+        };
+        let mut found = self.objects.keys().filter(is_meant);
+        let Some(id) = found.next().cloned() else {
+            return Err(Problem::NothingToDelete(wanted.to_string()));
+        };
+        if found.next().is_some() {
+            return Err(Problem::Ambiguous(wanted.to_string()));
+        }
+        self.remove(&id);
+        Ok(())
+    }
+
+    /// Completes what the objects leave open, and checks that the cluster can exist.
+    pub(crate) fn settle(&mut self) -> Result<(), Problem> {
+        for name in self.pods.values().map(|pod| &pod.node) {
+            if !self.nodes.contains_key(name) {
+                let addresses = self.addresses.of_new_node()?;
+                self.nodes.insert(name.clone(), Node { addresses, declared: false });
+            }
+        }
+        self.owners().map(|_| ())
+    }
+
+    /// Returns the objects of the model, by key.
+    #[must_use]
+    pub fn model(&self) -> BTreeMap<ObjectKey, &Object> {
+        self.objects.values().flatten().map(|object| (object.key(), &**object)).collect()
+    }
+
+    /// Returns what the judge sees.
+    #[must_use]
+    pub fn inputs(&self) -> Inputs {
+        let mut inputs = Inputs::default();
+        for object in self.objects.values().flatten() {
+            inputs.upsert(Object::clone(object));
+        }
+        inputs
+    }
+
+    /// Returns the pods, by `namespace/name`.
+    #[must_use]
+    pub const fn pods(&self) -> &BTreeMap<String, Pod> {
+        &self.pods
+    }
+
+    /// Returns the nodes, by name.
+    #[must_use]
+    pub const fn nodes(&self) -> &BTreeMap<String, Node> {
+        &self.nodes
+    }
+
+    /// Returns the pod or node that has `address`, if any.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<Host> {
+        let node = self.nodes.iter().find(|(_, node)| node.addresses.contains(&address));
+        let pod = || self.pods.values().find(|pod| pod.own_addresses().contains(&address));
+        node.map(|(name, _)| Host::Node(name.clone()))
+            .or_else(|| pod().map(|it| Host::Pod(it.id())))
+    }
+
+    /// Returns the node on which a host is: a pod's, or the node itself.
+    #[must_use]
+    pub fn node_of<'a>(&'a self, host: &'a Host) -> Option<&'a str> {
+        match host {
+            Host::Pod(id) => self.pods.get(id).map(|pod| pod.node.as_str()),
+            Host::Node(name) => Some(name),
+            Host::External(_) => None,
+        }
+    }
+
+    /// Returns what tells a host from earlier and later ones of the same name.
+    #[must_use]
+    pub fn incarnation(&self, host: &Host) -> u32 {
+        match host {
+            Host::Pod(id) => self.pods.get(id).map_or(0, |pod| pod.incarnation),
+            Host::Node(_) | Host::External(_) => 0,
+        }
+    }
+
+    fn owners(&self) -> Result<BTreeMap<IpAddr, Host>, Problem> {
+        let nodes = self
+            .nodes
+            .iter()
+            .map(|(name, node)| (Host::Node(name.clone()), node.addresses.as_slice()));
+        let pods = self.pods.values().map(|pod| (Host::Pod(pod.id()), pod.own_addresses()));
+        let mut owners = BTreeMap::new();
+        for (host, addresses) in nodes.chain(pods) {
+            for address in addresses {
+                if let Some(first) = owners.insert(*address, host.clone()) {
+                    let (first, second) = (first.to_string(), host.to_string());
+                    return Err(Problem::SharedAddress { address: *address, first, second });
+                }
+            }
+        }
+        Ok(owners)
+    }
+
+    fn require_namespace(&self, id: &ObjectId) -> Result<(), Problem> {
+        let namespace = id.namespace.clone().unwrap_or_default();
+        let exists = self.objects.keys().any(|it| it.is_core("Namespace") && it.name == namespace);
+        if exists {
+            Ok(())
+        } else {
+            Err(Problem::NoNamespace { id: Box::new(id.clone()), namespace })
+        }
+    }
+
+    fn apply_node(&mut self, name: &str, value: &mut Value) -> Result<(), Problem> {
+        let given = node_addresses(value)?;
+        let addresses = match self.nodes.get(name) {
+            Some(before) if given.is_empty() || given == before.addresses => {
+                before.addresses.clone()
+            }
+            Some(before) if before.declared => return Err(Problem::NodeMoved(name.to_owned())),
+            _ if given.is_empty() => self.addresses.of_new_node()?,
+            _ => given,
+        };
+        list_addresses(value, &addresses);
+        self.nodes.insert(name.to_owned(), Node { addresses, declared: true });
+        Ok(())
+    }
+
+    /// Returns the pod that `id` is from now on: the one that runs, or a new one.
+    fn next_pod(&mut self, id: &ObjectId, view: PodView) -> Result<Pod, Problem> {
+        let (namespace, name) = (id.namespace.clone().unwrap_or_default(), id.name.clone());
+        let before = self.pods.get(&format!("{namespace}/{name}"));
+        let survivor = before.filter(|pod| pod.becomes(&view));
+        let node = view.node.clone().or_else(|| Some(survivor?.node.clone()));
+        let network = match (view.phase, view.host_network) {
+            (Phase::Running, true) => PodNetwork::Host,
+            (Phase::Running, false) if !view.addresses.is_empty() => {
+                PodNetwork::Own(view.addresses.clone())
+            }
+            (Phase::Running, false) => match survivor.map(|pod| &pod.network) {
+                Some(own @ PodNetwork::Own(_)) => own.clone(),
+                _ => PodNetwork::Own(vec![self.addresses.of_new_pod()?]),
+            },
+            _ => PodNetwork::None,
+        };
+        let incarnation = match survivor {
+            Some(pod) => pod.incarnation,
+            None => {
+                self.incarnations += 1;
+                self.incarnations
+            }
+        };
+        let ports = view.ports.iter().map(|it| (it.protocol, it.number)).collect();
+        let node = node.unwrap_or_else(|| self.default_node.clone());
+        Ok(Pod { namespace, name, node, network, ports, incarnation, view })
+    }
+
+    /// A node without its object stays: it is a machine.
+    fn remove(&mut self, id: &ObjectId) {
+        let whole_namespace = id.is_core("Namespace").then_some(id.name.as_str());
+        self.objects.retain(|it, _| {
+            it != id && (whole_namespace.is_none() || it.namespace.as_deref() != whole_namespace)
+        });
+        self.pods.retain(|_, pod| {
+            let deleted = id.is_core("Pod")
+                && id.name == pod.name
+                && id.namespace.as_deref() == Some(pod.namespace.as_str());
+            !deleted && whole_namespace != Some(pod.namespace.as_str())
+        });
+    }
+}
+
+impl Node {
+    /// Returns the first address of a family.
+    #[must_use]
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|it| Family::of(*it) == family)
+    }
+}
+
+impl Pod {
+    /// Returns `namespace/name`.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Returns the addresses that belong to the pod alone.
+    #[must_use]
+    pub fn own_addresses(&self) -> &[IpAddr] {
+        match &self.network {
+            PodNetwork::Own(addresses) => addresses,
+            PodNetwork::Host | PodNetwork::None => &[],
+        }
+    }
+
+    /// Returns whether this same pod can turn into what `next` describes, without being made anew.
+    fn becomes(&self, next: &PodView) -> bool {
+        let now = &self.view;
+        next.node.as_ref().is_none_or(|node| *node == self.node)
+            && (next.addresses.is_empty()
+                || next.addresses == now.addresses
+                || next.addresses == self.own_addresses())
+            && next.host_network == now.host_network
+            && next.service_account == now.service_account
+            && next.ports == now.ports
+            && (!now.phase.is_final() || next.phase.is_final())
+    }
+
+    /// Writes into a pod's object what the harness has decided.
+    fn complete(&self, value: &mut Value) {
+        let Some(object) = value.as_object_mut() else { return };
+        if let Some(metadata) = map_below(object, "metadata") {
+            metadata.entry("uid").or_insert_with(|| format!("{:08}", self.incarnation).into());
+        }
+        if let Some(spec) = map_below(object, "spec") {
+            spec.insert("nodeName".to_owned(), self.node.clone().into());
+        }
+        let Some(status) = map_below(object, "status") else { return };
+        match &self.network {
+            PodNetwork::Own(addresses) => {
+                let listed = addresses.iter().map(|it| json!({"ip": it.to_string()})).collect();
+                status.insert("podIPs".to_owned(), Value::Array(listed));
+                status.remove("podIP");
+            }
+            // To the API a pending pod owns what it lists. Here it has no network yet, and another pod may have that.
+            PodNetwork::None if self.view.phase == Phase::Pending => {
+                status.remove("podIPs");
+                status.remove("podIP");
+            }
+            PodNetwork::Host | PodNetwork::None => {}
+        }
+    }
+}
+
+/// Hands out addresses, each only once.
+#[derive(Clone, Debug)]
+struct Addresses {
+    taken: BTreeSet<IpAddr>,
+}
+
+impl Addresses {
+    fn of_new_pod(&mut self) -> Result<IpAddr, Problem> {
+        self.first_free(
+            (FIRST_POD.to_bits()..).map(|it| Ipv4Addr::from_bits(it).into()).take(50 * 256),
+        )
+    }
+
+    /// One of each family, so that a node can be probed from everywhere.
+    fn of_new_node(&mut self) -> Result<Vec<IpAddr>, Problem> {
+        let v4 = self.first_free(
+            (FIRST_NODE.to_bits()..).map(|it| Ipv4Addr::from_bits(it).into()).take(150),
+        )?;
+        let v6 = self.first_free(
+            (FIRST_NODE_V6.to_bits()..).map(|it| Ipv6Addr::from_bits(it).into()).take(150),
+        )?;
+        Ok(vec![v4, v6])
+    }
+
+    fn first_free(&mut self, mut pool: impl Iterator<Item = IpAddr>) -> Result<IpAddr, Problem> {
+        pool.find(|it| self.taken.insert(*it)).ok_or(Problem::NoFreeAddress)
+    }
+}
+
+/// Source: the API server's admission adds this label to every namespace.
+fn label_namespace(value: &mut Value, name: &str) {
+    let labels = value
+        .as_object_mut()
+        .and_then(|object| map_below(object, "metadata"))
+        .and_then(|metadata| map_below(metadata, "labels"));
+    if let Some(labels) = labels {
+        labels.entry("kubernetes.io/metadata.name").or_insert_with(|| name.into());
+    }
+}
+
+fn list_addresses(node: &mut Value, addresses: &[IpAddr]) {
+    let Some(status) = node.as_object_mut().and_then(|object| map_below(object, "status")) else {
+        return;
+    };
+    let listed = status.entry("addresses").or_insert(Value::Null);
+    if listed.as_array().is_none_or(Vec::is_empty) {
+        let address = |it: &IpAddr| json!({"type": "InternalIP", "address": it.to_string()});
+        *listed = Value::Array(addresses.iter().map(address).collect());
+    }
+}
+
+fn is_cluster_wide(id: &ObjectId) -> bool {
+    const KINDS: [(&str, &str); 8] = [
+        ("policy.networking.k8s.io", "ClusterNetworkPolicy"),
+        ("policy.networking.k8s.io", "AdminNetworkPolicy"),
+        ("policy.networking.k8s.io", "BaselineAdminNetworkPolicy"),
+        ("projectcalico.org", "GlobalNetworkPolicy"),
+        ("projectcalico.org", "StagedGlobalNetworkPolicy"),
+        ("projectcalico.org", "GlobalNetworkSet"),
+        ("projectcalico.org", "Tier"),
+        ("projectcalico.org", "HostEndpoint"),
+    ];
+    KINDS.contains(&(&id.group, &id.kind))
+}

@@ -1,0 +1,207 @@
+//! Runs scenarios on backends.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use netpol_core::Capabilities;
+use netpol_core::eval::Judge;
+
+use crate::report::{Report, Row, Status};
+use crate::scenario::{About, Attempt, Plan, Scenario, Step};
+use crate::subject::{Got, Observation, Subject, SubjectError, summary};
+
+/// A kind of subject, by name.
+pub struct Backend {
+    name: String,
+    jobs: usize,
+    open: Box<Open>,
+}
+
+type Open = dyn Fn() -> Result<Box<dyn Subject>, SubjectError> + Send + Sync;
+
+/// Is told how a run comes along.
+pub trait Progress: Sync {
+    /// One file is done on one backend.
+    fn advance(&self);
+}
+
+impl Backend {
+    /// Returns a backend of which `jobs` subjects can work at a time. `open` makes a subject for one scenario.
+    pub fn new(
+        name: impl Into<String>,
+        jobs: usize,
+        open: impl Fn() -> Result<Box<dyn Subject>, SubjectError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), jobs: jobs.max(1), open: Box::new(open) }
+    }
+
+    /// Returns the same backend with another number of subjects at a time.
+    #[must_use]
+    pub fn with_jobs(self, jobs: usize) -> Self {
+        Self { jobs: jobs.max(1), ..self }
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs one scenario.
+    ///
+    /// # Errors
+    ///
+    /// [`SubjectError`] if this machine cannot run the backend at all.
+    pub fn run(&self, scenario: &Scenario) -> Result<Vec<Row>, SubjectError> {
+        match scenario {
+            Scenario::Skipped(skipped) => {
+                Ok(vec![Row::skipped(&skipped.about, &self.name, skipped.reason.clone())])
+            }
+            Scenario::Plan(plan) => self.play(plan),
+        }
+    }
+
+    fn play(&self, plan: &Plan) -> Result<Vec<Row>, SubjectError> {
+        let mut rows = Vec::new();
+        let mut subject = (self.open)()?;
+        let mut failure: Option<String> = None;
+        for (index, step) in plan.steps.iter().enumerate() {
+            let later = plan.steps.get(index + 1..).unwrap_or_default();
+            if failure.is_none() {
+                match subject.play(step, later) {
+                    Ok(observations) => rows.extend(self.rows(&plan.about, step, observations)),
+                    Err(error) if error.is_fatal() => return Err(error),
+                    Err(error) => failure = Some(chain(&error)),
+                }
+            }
+            if let Some(reason) = &failure {
+                rows.extend(self.failed(&plan.about, step, reason));
+            }
+        }
+        Ok(rows)
+    }
+
+    fn rows(&self, about: &About, step: &Step, observations: Vec<Observation>) -> Vec<Row> {
+        let (inputs, capabilities) = (step.cluster.inputs(), Capabilities::all());
+        let judge = Judge::new(&inputs, &capabilities);
+        let pairs = step.attempts.iter().zip(observations);
+        pairs
+            .map(|(attempt, Observation { got, detail })| {
+                let passed = got.is(attempt.expect);
+                let model =
+                    || format!("model: {}", summary(&judge.evaluate(&attempt.flow).enforced));
+                // The subject's own words are enough where it is right.
+                let reason = match detail {
+                    Some(detail) if passed => detail,
+                    Some(detail) => format!("{detail}; {}", model()),
+                    None => model(),
+                };
+                let status = if passed { Status::Pass } else { Status::Fail };
+                self.row(about, step, Some(attempt), Some(got), status, reason)
+            })
+            .collect()
+    }
+
+    /// Returns rows for a step whose state could not be reached.
+    fn failed(&self, about: &About, step: &Step, reason: &str) -> Vec<Row> {
+        let row = |attempt| {
+            self.row(about, step, attempt, Some(Got::Error), Status::Fail, reason.to_owned())
+        };
+        if step.attempts.is_empty() {
+            return vec![row(None)];
+        }
+        step.attempts.iter().map(|attempt| row(Some(attempt))).collect()
+    }
+
+    fn row(
+        &self,
+        about: &About,
+        step: &Step,
+        attempt: Option<&Attempt>,
+        got: Option<Got>,
+        status: Status,
+        reason: String,
+    ) -> Row {
+        Row {
+            step: Some(step.name.clone()),
+            from: attempt.map(|it| it.from.clone()),
+            to: attempt.map(|it| it.to.clone()),
+            protocol: attempt.map(|it| it.port.protocol()),
+            port: attempt.and_then(|it| it.port.number()),
+            expect: attempt.map(|it| it.expect),
+            got,
+            status,
+            reason,
+            ..Row::skipped(about, &self.name, String::new())
+        }
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("name", &self.name)
+            .field("jobs", &self.jobs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs all scenarios on all backends, one backend after the other, the scenarios in parallel.
+///
+/// # Errors
+///
+/// [`SubjectError`] if this machine cannot run one of the backends at all.
+pub fn run(
+    scenarios: &[Scenario],
+    backends: &[Backend],
+    progress: &dyn Progress,
+) -> Result<Report, SubjectError> {
+    let mut report = Report::new(backends.iter().map(Backend::name));
+    for backend in backends {
+        for rows in run_parallel(scenarios, backend, progress)? {
+            report.extend(rows);
+        }
+    }
+    Ok(report)
+}
+
+/// Returns the rows of each scenario, in order.
+fn run_parallel(
+    scenarios: &[Scenario],
+    backend: &Backend,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<Row>>, SubjectError> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Vec<Row>)>, SubjectError> {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(scenario) = scenarios.get(index) else { return Ok(done) };
+            // After a fatal error nobody needs the rest.
+            let rows = backend
+                .run(scenario)
+                .inspect_err(|_| next.store(scenarios.len(), Ordering::Relaxed))?;
+            done.push((index, rows));
+            progress.advance();
+        }
+    };
+    let mut rows = Vec::new();
+    thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..backend.jobs.min(scenarios.len())).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            rows.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok::<(), SubjectError>(())
+    })?;
+    rows.sort_by_key(|(index, _)| *index);
+    Ok(rows.into_iter().map(|(_, rows)| rows).collect())
+}
+
+/// Returns an error and its causes in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |it| it.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,372 @@
+//! The `Scenario` document, as it is written.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use netpol_core::Verdict;
+use netpol_core::net::Transport;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// The `apiVersion` of scenarios.
+pub(crate) const API_VERSION: &str = "netpol.dev/v1";
+
+/// The `kind` of scenarios.
+pub(crate) const KIND: &str = "Scenario";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct ScenarioDocument {
+    #[serde(rename = "apiVersion")]
+    _api_version: ApiVersion,
+    #[serde(rename = "kind")]
+    _kind: Kind,
+    pub(crate) metadata: Metadata,
+    pub(crate) spec: Spec,
+}
+
+#[derive(Debug, Deserialize)]
+enum ApiVersion {
+    #[serde(rename = "netpol.dev/v1")]
+    V1,
+}
+
+#[derive(Debug, Deserialize)]
+enum Kind {
+    Scenario,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Metadata {
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spec {
+    #[serde(default)]
+    pub(crate) description: String,
+    #[serde(default, rename = "source")]
+    _source: String,
+    #[serde(default, rename = "derived")]
+    _derived: bool,
+    #[serde(default)]
+    pub(crate) requires: Vec<String>,
+    #[serde(default, rename = "note")]
+    _note: String,
+    pub(crate) steps: Vec<StepSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StepSpec {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) delete: Vec<ObjectRef>,
+    #[serde(default)]
+    pub(crate) apply: Vec<Value>,
+    #[serde(default)]
+    pub(crate) probes: Vec<ProbeSpec>,
+    pub(crate) matrix: Option<MatrixSpec>,
+}
+
+/// Names an object to be deleted.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct ObjectRef {
+    pub(crate) api_version: Option<String>,
+    pub(crate) kind: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProbeSpec {
+    pub(crate) from: Party,
+    pub(crate) to: Party,
+    pub(crate) protocol: ProbeProtocol,
+    pub(crate) port: Option<Port>,
+    #[serde(deserialize_with = "verdict")]
+    pub(crate) expect: Verdict,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MatrixSpec {
+    pub(crate) protocol: ProbeProtocol,
+    pub(crate) port: Option<Port>,
+    #[serde(deserialize_with = "verdict")]
+    pub(crate) default: Verdict,
+    pub(crate) deny: Option<Vec<Exception>>,
+    pub(crate) allow: Option<Vec<Exception>>,
+}
+
+/// The number of a port, not 0.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "u16")]
+pub(crate) struct Port(pub(crate) u16);
+
+impl TryFrom<u16> for Port {
+    type Error = &'static str;
+
+    fn try_from(number: u16) -> Result<Self, Self::Error> {
+        if number == 0 { Err("port 0, expected 1 to 65535") } else { Ok(Self(number)) }
+    }
+}
+
+/// The protocol of a probe.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(clippy::exhaustive_enums, reason = "the scenario format knows these four")]
+pub enum ProbeProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+    /// An echo request of the family of the destination.
+    Icmp,
+}
+
+impl ProbeProtocol {
+    /// Returns the transport, `None` for ICMP.
+    #[must_use]
+    pub const fn transport(self) -> Option<Transport> {
+        match self {
+            Self::Tcp => Some(Transport::Tcp),
+            Self::Udp => Some(Transport::Udp),
+            Self::Sctp => Some(Transport::Sctp),
+            Self::Icmp => None,
+        }
+    }
+}
+
+impl fmt::Display for ProbeProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+            Self::Icmp => "ICMP",
+        })
+    }
+}
+
+impl FromStr for ProbeProtocol {
+    type Err = FormError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_uppercase().as_str() {
+            "TCP" => Ok(Self::Tcp),
+            "UDP" => Ok(Self::Udp),
+            "SCTP" => Ok(Self::Sctp),
+            "ICMP" => Ok(Self::Icmp),
+            _ => Err(FormError::Protocol(text.to_owned())),
+        }
+    }
+}
+
+/// One end of a probe.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[serde(try_from = "String")]
+#[non_exhaustive]
+pub struct Party {
+    /// As it was written.
+    pub written: String,
+    /// What it names.
+    pub name: PartyName,
+}
+
+/// What names an end of a probe.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "the scenario format knows these three")]
+pub enum PartyName {
+    /// A pod, by namespace and name.
+    Pod(String, String),
+    /// A process of a node, by the node's name.
+    Node(String),
+    /// Whoever has the address.
+    Address(IpAddr),
+}
+
+/// Why text does not name what it should.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormError {
+    /// No party.
+    #[error("`{0}` names no party, expected `namespace/pod`, `node:NAME` or an IP address")]
+    Party(String),
+    /// No exception of a matrix.
+    #[error(
+        "`{0}` is no exception, expected `SOURCE -> DESTINATION`, each of them `*`, `namespace/*` or `namespace/pod`"
+    )]
+    Exception(String),
+    /// No protocol.
+    #[error("`{0}` is no protocol, expected TCP, UDP, SCTP or ICMP")]
+    Protocol(String),
+}
+
+impl FromStr for Party {
+    type Err = FormError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let name = if let Ok(address) = text.parse() {
+            PartyName::Address(address)
+        } else if let Some(node) = text.strip_prefix("node:").filter(|it| is_name(it)) {
+            PartyName::Node(node.to_owned())
+        } else {
+            let (namespace, name) =
+                namespaced(text).ok_or_else(|| FormError::Party(text.to_owned()))?;
+            PartyName::Pod(namespace.to_owned(), name.to_owned())
+        };
+        Ok(Self { written: text.to_owned(), name })
+    }
+}
+
+impl TryFrom<String> for Party {
+    type Error = FormError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written)
+    }
+}
+
+/// Pairs of pods that a matrix makes an exception for.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "String")]
+pub(crate) struct Exception {
+    pub(crate) written: String,
+    from: Pattern,
+    to: Pattern,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Pattern {
+    Any,
+    Namespace(String),
+    Pod(String, String),
+}
+
+impl Exception {
+    /// Returns whether pairs with this source are meant.
+    pub(crate) fn is_from(&self, namespace: &str, pod: &str) -> bool {
+        self.from.matches(namespace, pod)
+    }
+
+    /// Returns whether pairs with this destination are meant.
+    pub(crate) fn is_to(&self, namespace: &str, pod: &str) -> bool {
+        self.to.matches(namespace, pod)
+    }
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "*" {
+            return Some(Self::Any);
+        }
+        if let Some(namespace) = text.strip_suffix("/*").filter(|it| is_name(it)) {
+            return Some(Self::Namespace(namespace.to_owned()));
+        }
+        namespaced(text).map(|(namespace, name)| Self::Pod(namespace.to_owned(), name.to_owned()))
+    }
+
+    fn matches(&self, namespace: &str, name: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Namespace(wanted) => wanted == namespace,
+            Self::Pod(in_namespace, wanted) => in_namespace == namespace && wanted == name,
+        }
+    }
+}
+
+impl TryFrom<String> for Exception {
+    type Error = FormError;
+
+    fn try_from(written: String) -> Result<Self, Self::Error> {
+        let patterns = written.split_once("->").and_then(|(from, to)| {
+            Some((Pattern::parse(from.trim())?, Pattern::parse(to.trim())?))
+        });
+        match patterns {
+            Some((from, to)) => Ok(Self { written, from, to }),
+            None => Err(FormError::Exception(written)),
+        }
+    }
+}
+
+fn namespaced(text: &str) -> Option<(&str, &str)> {
+    // Names of namespaces have no dots.
+    let is_namespace = |text: &str| is_name(text) && !text.contains('.');
+    text.split_once('/').filter(|(namespace, name)| is_namespace(namespace) && is_name(name))
+}
+
+/// Names of objects are DNS subdomains: this much tells them from patterns and typing errors.
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.'))
+}
+
+fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Verdict, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Word {
+        Allow,
+        Deny,
+    }
+    Ok(match Word::deserialize(deserializer)? {
+        Word::Allow => Verdict::Allow,
+        Word::Deny => Verdict::Deny,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "test code")]
+
+    use super::*;
+
+    #[test]
+    fn parties_are_pods_nodes_or_addresses() {
+        let name = |text: &str| text.parse::<Party>().map(|it| it.name);
+        assert_eq!(name("x/a"), Ok(PartyName::Pod("x".into(), "a".into())));
+        assert_eq!(name("node:n-1.example"), Ok(PartyName::Node("n-1.example".into())));
+        assert_eq!(name("192.0.2.10"), Ok(PartyName::Address("192.0.2.10".parse().unwrap())));
+        assert_eq!(name("2001:db8::1"), Ok(PartyName::Address("2001:db8::1".parse().unwrap())));
+        for wrong in ["", "x", "x/", "/a", "x/a/b", "x/*", "*", "node:", "192.0.2.0/24", "x/a "] {
+            assert_eq!(name(wrong), Err(FormError::Party(wrong.into())), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn exceptions_match_pairs() {
+        let exception = |text: &str| Exception::try_from(text.to_owned());
+        let any_to_a = exception("* -> x/a").unwrap();
+        assert!(any_to_a.is_from("y", "b") && any_to_a.is_to("x", "a"));
+        assert!(!any_to_a.is_to("y", "b"));
+        let within = exception("x/*->y/*").unwrap();
+        assert!(within.is_from("x", "a") && within.is_to("y", "b"));
+        assert!(!within.is_to("x", "b"));
+        for wrong in ["x/a", "x/a -> ", "x/a -> y", "*/a -> *", "x/a -> y/b -> z/c"] {
+            assert!(exception(wrong).is_err(), "{wrong}");
+        }
+    }
+}

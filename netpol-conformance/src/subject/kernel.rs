@@ -1,0 +1,303 @@
+//! Dataplanes on real kernels as subjects.
+
+mod hosts;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netpol_core::model::{Attachment, Object};
+use netpol_core::{Dataplane, DataplaneErrorKind, Verdict};
+use tokio::runtime::{Builder, Runtime};
+
+use self::hosts::Hosts;
+use super::feed::Feed;
+use super::{Got, Observation, Subject, SubjectError};
+use crate::cluster::Cluster;
+use crate::probe::{Outcome, Probe, Request, Window, watch_all};
+use crate::runner::chain;
+use crate::scenario::{Attempt, ProbePort, ProbeProtocol, Step};
+use crate::topology::Host;
+
+/// Within this time an attempt that must pass has to pass.
+const ALLOWED_WITHIN: Duration = Duration::from_secs(5);
+
+/// For so long an attempt that must not pass must not.
+const DENIED_FOR: Duration = Duration::from_millis(300);
+
+/// When an attempt is first repeated.
+const RETRY: Duration = Duration::from_millis(60);
+
+/// Most attempts at a time; each takes a few sockets.
+const AT_A_TIME: usize = 512;
+
+/// Threads for the servers and probes of one scenario; they mostly wait.
+const THREADS: usize = 2;
+
+/// How often a dataplane is asked again after a passing failure.
+const TRIES: usize = 5;
+
+/// Makes a dataplane of the network namespace that the calling thread is in.
+pub type Open = dyn Fn() -> Result<Box<dyn Dataplane>, OpenError> + Send + Sync;
+
+/// Why a dataplane could not be made.
+pub type OpenError = Box<dyn Error + Send + Sync>;
+
+/// A dataplane in each node of a [topology](crate::topology::Topology), tried with real connections.
+///
+/// Before policy denies an attempt for the first time, it is made without any policy and has to pass: its positive
+/// control. So a topology that is broken never looks like a denial.
+pub struct Kernel {
+    open: Arc<Open>,
+    // INVARIANT: dataplanes are dropped before the namespaces that they are in, and those before the runtime that their
+    // servers run on.
+    dataplanes: BTreeMap<String, Node>,
+    hosts: Option<Hosts>,
+    controlled: BTreeSet<Control>,
+    runtime: Runtime,
+}
+
+struct Node {
+    feed: Feed,
+    dataplane: Box<dyn Dataplane>,
+}
+
+/// What tells one control from another: both hosts with their incarnations, the addresses, and what is asked for.
+type Control = ((Host, u32), IpAddr, (Host, u32), IpAddr, ProbePort);
+
+/// Attempts that failed without any policy, and how.
+type Uncontrolled = BTreeMap<Control, String>;
+
+impl Kernel {
+    /// Returns a subject. `open` makes the dataplane of a node; it is called within the node's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// If the threads for the probes cannot be made.
+    pub fn new(open: Arc<Open>) -> Result<Self, SubjectError> {
+        let runtime = Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+        Ok(Self {
+            open,
+            dataplanes: BTreeMap::new(),
+            hosts: None,
+            controlled: BTreeSet::new(),
+            runtime: runtime.map_err(|source| SubjectError::Thread { source })?,
+        })
+    }
+
+    /// Brings hosts and dataplanes up to what the step needs, without a change of policy.
+    fn prepare(&mut self, step: &Step, later: &[Step]) -> Result<(), SubjectError> {
+        let attempts: Vec<_> = step.attempts.iter().chain(upcoming(&step.cluster, later)).collect();
+        let fits = self.hosts.as_ref().is_some_and(|hosts| hosts.fits(&step.cluster));
+        if !fits {
+            self.dataplanes.clear();
+            self.controlled.clear();
+            self.hosts = None;
+        }
+        let hosts = match &mut self.hosts {
+            Some(hosts) => hosts,
+            none => none.insert(Hosts::build(&step.cluster, self.runtime.handle())?),
+        };
+        hosts.update(&step.cluster, &attempts)?;
+        for name in step.cluster.nodes().keys() {
+            if !self.dataplanes.contains_key(name) {
+                let opened = hosts.run_in(name, || (self.open)())?;
+                let dataplane =
+                    opened.map_err(|source| SubjectError::Open { node: name.clone(), source })?;
+                let feed = Feed::new(name, dataplane.capabilities());
+                self.dataplanes.insert(name.clone(), Node { feed, dataplane });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the controls that are missing, with nothing enforced.
+    ///
+    /// Those of later steps are made along, so that policy is not lifted for each of them.
+    fn control(&mut self, step: &Step, later: &[Step]) -> Result<Uncontrolled, SubjectError> {
+        let is_missing = |attempt: &&Attempt| {
+            attempt.expect == Verdict::Deny
+                && !self.controlled.contains(&control_of(&step.cluster, attempt))
+        };
+        if !step.attempts.iter().any(|attempt| is_missing(&attempt)) && self.is_enforcing() {
+            return Ok(Uncontrolled::new());
+        }
+        let all = step.attempts.iter().chain(upcoming(&step.cluster, later)).filter(is_missing);
+        let missing: BTreeMap<Control, &Attempt> =
+            all.map(|it| (control_of(&step.cluster, it), it)).collect();
+        if missing.is_empty() {
+            return Ok(Uncontrolled::new());
+        }
+        for (name, node) in &mut self.dataplanes {
+            node.dataplane
+                .remove()
+                .map_err(|source| SubjectError::Dataplane { node: name.clone(), source })?;
+            node.feed.resync();
+        }
+        let attempts: Vec<_> = missing.values().map(|attempt| (*attempt, ALLOWED_WITHIN)).collect();
+        let outcomes = self.watch(&attempts)?;
+        let mut failed = Uncontrolled::new();
+        for (control, outcome) in missing.into_keys().zip(outcomes) {
+            match outcome {
+                Outcome::Reached => {
+                    self.controlled.insert(control);
+                }
+                other => {
+                    failed.insert(
+                        control,
+                        format!("control failed, without any policy: {}", describe(&other)),
+                    );
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    fn is_enforcing(&self) -> bool {
+        self.dataplanes.values().any(|node| node.feed.has_spoken())
+    }
+
+    /// Has every dataplane enforce the policies of the step.
+    fn enforce(&mut self, cluster: &Cluster) -> Result<(), SubjectError> {
+        let Some(hosts) = &self.hosts else { return Ok(()) };
+        for (name, node) in &mut self.dataplanes {
+            node.feed.update(cluster, |object| attach(object, name, hosts))?;
+            node.settle(name)?;
+        }
+        Ok(())
+    }
+
+    /// Makes attempts, each for some time, and returns what came of them, in order.
+    fn watch(&self, attempts: &[(&Attempt, Duration)]) -> Result<Vec<Outcome>, SubjectError> {
+        let Some(hosts) = &self.hosts else { return Ok(Vec::new()) };
+        let probe =
+            |(attempt, length): &(&Attempt, Duration)| -> Result<(Probe, Window), SubjectError> {
+                let probe = hosts.probe(attempt, request(attempt.port))?;
+                Ok((probe, Window::new(*length, RETRY)))
+            };
+        let mut outcomes = Vec::with_capacity(attempts.len());
+        for some in attempts.chunks(AT_A_TIME) {
+            let probes = some.iter().map(probe).collect::<Result<Vec<_>, _>>()?;
+            outcomes.extend(self.runtime.block_on(watch_all(probes)));
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Subject for Kernel {
+    fn play(&mut self, step: &Step, later: &[Step]) -> Result<Vec<Observation>, SubjectError> {
+        self.prepare(step, later)?;
+        let uncontrolled = self.control(step, later)?;
+        self.enforce(&step.cluster)?;
+        let length = |attempt: &Attempt| match attempt.expect {
+            Verdict::Allow => ALLOWED_WITHIN,
+            Verdict::Deny => DENIED_FOR,
+        };
+        let attempts: Vec<_> =
+            step.attempts.iter().map(|attempt| (attempt, length(attempt))).collect();
+        let outcomes = self.watch(&attempts)?;
+        let observe = |(attempt, outcome): (&Attempt, Outcome)| {
+            let uncontrolled = uncontrolled.get(&control_of(&step.cluster, attempt));
+            uncontrolled.map_or_else(|| observation(&outcome), Observation::error)
+        };
+        Ok(step.attempts.iter().zip(outcomes).map(observe).collect())
+    }
+}
+
+impl Node {
+    /// Applies updates until there are none left.
+    fn settle(&mut self, name: &str) -> Result<(), SubjectError> {
+        let failed = |source| SubjectError::Dataplane { node: name.to_owned(), source };
+        let mut tries = TRIES;
+        while let Some(update) = self.feed.poll() {
+            match self.dataplane.apply(update) {
+                Ok(mut applied) => match applied.isolated.pop() {
+                    Some((endpoint, source)) => {
+                        let endpoint = endpoint.to_string();
+                        return Err(SubjectError::Isolated {
+                            node: name.to_owned(),
+                            endpoint,
+                            source,
+                        });
+                    }
+                    None => self.feed.handle(Ok(applied)),
+                },
+                Err(error) if error.kind() == DataplaneErrorKind::Transient && tries > 0 => {
+                    tries -= 1;
+                    self.feed.handle(Err(error));
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+/// Returns the attempts of later steps whose hosts are already there, and will be the same ones then.
+fn upcoming<'a>(cluster: &'a Cluster, later: &'a [Step]) -> impl Iterator<Item = &'a Attempt> {
+    later
+        .iter()
+        .flat_map(|step| &step.attempts)
+        .filter(|attempt| attempt.expect == Verdict::Deny)
+        .filter(|attempt| {
+            let same = |host: &Host, address: IpAddr| match host {
+                Host::External(_) => cluster.owner(address).is_none(),
+                Host::Node(_) | Host::Pod(_) => cluster.owner(address).as_ref() == Some(host),
+            };
+            same(&attempt.source, attempt.flow.source)
+                && same(&attempt.destination, attempt.flow.destination)
+        })
+}
+
+fn control_of(cluster: &Cluster, attempt: &Attempt) -> Control {
+    let host = |host: &Host| (host.clone(), cluster.incarnation(host));
+    let Attempt { source, destination, flow, port, .. } = attempt;
+    (host(source), flow.source, host(destination), flow.destination, *port)
+}
+
+/// Tells the engine of a node how the node knows the packets of its pods.
+fn attach(object: &mut Object, node: &str, hosts: &Hosts) {
+    if let Object::Endpoint(endpoint) = object
+        && endpoint.node.as_deref() == Some(node)
+        && let Some(interface) = hosts.interface(&endpoint.id.to_string())
+    {
+        endpoint.attachment = Attachment::Interface(interface.to_owned());
+    }
+}
+
+const fn request(port: ProbePort) -> Request {
+    match (port.protocol(), port.number()) {
+        (ProbeProtocol::Tcp, Some(number)) => Request::Tcp(number),
+        (ProbeProtocol::Udp, Some(number)) => Request::Udp(number),
+        (ProbeProtocol::Sctp, Some(number)) => Request::Sctp(number),
+        _ => Request::Echo,
+    }
+}
+
+fn observation(outcome: &Outcome) -> Observation {
+    let got = match outcome {
+        Outcome::Reached => Got::Allow,
+        Outcome::Silent | Outcome::Refused => Got::Deny,
+        Outcome::Failed(_) => Got::Error,
+    };
+    let is_plain = matches!(outcome, Outcome::Reached | Outcome::Silent);
+    Observation { got, detail: (!is_plain).then(|| describe(outcome)) }
+}
+
+fn describe(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Reached => "answered".to_owned(),
+        Outcome::Silent => "no answer".to_owned(),
+        Outcome::Refused => "refused by a reset, an abort or an ICMP error".to_owned(),
+        Outcome::Failed(error) => chain(error),
+    }
+}

@@ -1,0 +1,38 @@
+//! The wire APIs that the core knows, seen as documents.
+
+use std::sync::Arc;
+
+use netpol_core::api::{self, Diagnostic, Kind, Refused, Strictness};
+use netpol_core::model::Object;
+use serde_json::Value;
+
+/// What became of an object.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "an object is taken, refused or none of ours")]
+pub enum Conversion {
+    /// The API accepts it. It stands for this object of the model; a host-network pod for none.
+    Accepted(Option<Arc<Object>>),
+    /// The API refuses it.
+    Refused(Vec<Diagnostic>),
+    /// No API that the core knows has this kind.
+    Unknown,
+}
+
+/// Converts an object of any kind that the core knows, strictly.
+#[must_use]
+pub fn convert(value: &Value) -> Conversion {
+    let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let Some(kind) = Kind::recognise(text("apiVersion"), text("kind")) else {
+        return Conversion::Unknown;
+    };
+    match api::Document::read(kind, value) {
+        Ok(document) => match document.to_object(Strictness::Strict) {
+            Ok(accepted) => Conversion::Accepted(accepted.value.map(Arc::new)),
+            Err(Refused { diagnostics, .. }) => Conversion::Refused(diagnostics),
+        },
+        Err(error) => Conversion::Refused(vec![Diagnostic {
+            path: String::new(),
+            message: error.to_string(),
+        }]),
+    }
+}

@@ -1,0 +1,535 @@
+//! The dataplane: what happens when, on top of the pure parts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use netpol_core::model::EndpointId;
+use netpol_core::program::{Digest, Endpoint, Established, RuleId};
+use netpol_core::{
+    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
+    Program, SourceView, Update,
+};
+use nftnl_sys::libc;
+
+use crate::error::NftError;
+use crate::name::{Name, Owner, SizeClass};
+use crate::observe::Observed;
+use crate::operation::Operation;
+use crate::plan::{Extra, Plan, plan};
+use crate::probe::{self, PodNetwork};
+use crate::render::{
+    Context, Fixed, Options, PolicyUse, Rendered, check_room, keys, pair, render, skeleton,
+};
+use crate::ruleset::{Elements, Key, Ruleset};
+use crate::transport::{Depth, Kernel, Netlink, Refusal};
+
+/// How a dataplane is called and where it stands among the other users of nf_tables.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct NftConfig {
+    /// The name of our table. Several dataplanes can live on one host under different names.
+    pub owner: Owner,
+    /// The priority of our base chains among those of others; lower comes first. Among equal ones the order is not
+    /// defined. The default is just before the usual place of filters. A table that is in force with another priority
+    /// is changed in one transaction, but a packet on its way from the new place to the old one may pass both.
+    pub priority: i32,
+    /// The NFLOG group that Log rules write to.
+    pub log_group: u16,
+    /// Where the packets of pods pass.
+    pub pods: PodNetwork,
+}
+
+impl Default for NftConfig {
+    /// The table `netpol`, at priority -5, logs to group 100, routed pods.
+    fn default() -> Self {
+        Self { owner: Owner::default(), priority: -5, log_group: 100, pods: PodNetwork::default() }
+    }
+}
+
+/// A dataplane on nf_tables, in the network namespace of the thread that opened it.
+pub struct NftDataplane {
+    kernel: Box<dyn Kernel>,
+    owner: Owner,
+    options: Options,
+    capabilities: Capabilities,
+}
+
+impl NftDataplane {
+    /// Opens the dataplane. What an earlier one left in force stays in force.
+    ///
+    /// # Errors
+    ///
+    /// [`NftError`] if this host cannot enforce: no permission, no nf_tables, a kernel that is too old, bridged pods that
+    /// netfilter does not see, or a table of somebody else that has our name.
+    pub fn open(config: NftConfig) -> Result<Self, NftError> {
+        probe::check(config.pods)?;
+        let kernel = Netlink::open(config.owner.clone())?;
+        Self::with_kernel(Box::new(kernel), config)
+    }
+
+    pub(crate) fn with_kernel(
+        mut kernel: Box<dyn Kernel>,
+        config: NftConfig,
+    ) -> Result<Self, NftError> {
+        // An empty transaction changes nothing but is refused without permission.
+        kernel.commit(&[]).map_err(without_operation)?;
+        kernel.observe(Depth::Rules)?;
+        let capabilities = capabilities();
+        let options = Options { priority: config.priority, log_group: config.log_group };
+        Ok(Self { kernel, owner: config.owner, options, capabilities })
+    }
+
+    /// Enforces a whole program.
+    fn apply_program(
+        &mut self,
+        program: &Program,
+    ) -> Result<Vec<(EndpointId, DataplaneError)>, NftError> {
+        let mut refused = BTreeMap::new();
+        let mut conflicts = 0;
+        loop {
+            let observed = self.kernel.observe(Depth::All)?;
+            match self.try_program(program, observed.as_ref(), &refused) {
+                Ok(rendered) => return Ok(isolated(rendered)),
+                Err(Failure::PolicySets { users, error }) => {
+                    refused.extend(users.into_iter().map(|user| (user, Arc::clone(&error))));
+                }
+                Err(Failure::Conflict(_)) if conflicts < CONFLICTS => conflicts += 1,
+                Err(Failure::Conflict(error) | Failure::Other(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn try_program(
+        &mut self,
+        program: &Program,
+        observed: Option<&Observed>,
+        refused: &BTreeMap<PolicyUse, Arc<NftError>>,
+    ) -> Result<Rendered, Failure> {
+        let mut classes = classes(observed);
+        let (rendered, plan) = self.plan(program, observed, &classes, refused)?;
+        match self.execute(&plan, Split::Never) {
+            Err(Executed::TooLarge) => {
+                grow(&mut classes, &plan);
+                let (rendered, plan) = self.plan(program, observed, &classes, refused)?;
+                self.execute(&plan, Split::Groups)
+                    .map_err(|error| error.into_failure(&rendered, refused))?;
+                Ok(rendered)
+            }
+            Err(error) => Err(error.into_failure(&rendered, refused)),
+            Ok(()) => Ok(rendered),
+        }
+    }
+
+    fn plan(
+        &self,
+        program: &Program,
+        observed: Option<&Observed>,
+        classes: &BTreeMap<String, SizeClass>,
+        refused: &BTreeMap<PolicyUse, Arc<NftError>>,
+    ) -> Result<(Rendered, Plan), NftError> {
+        let context = Context { options: self.options, classes, refused };
+        let rendered = render(program, &context)?;
+        let plan = plan(&self.owner, observed, &rendered.ruleset, Extra::Swept)?;
+        Ok((rendered, plan))
+    }
+
+    /// Isolates the endpoints that the table does not know, and changes nothing else.
+    fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<(), NftError> {
+        let mut conflicts = 0;
+        loop {
+            let observed = self.kernel.observe(Depth::All)?;
+            let known = observed
+                .as_ref()
+                .map_or_else(Ruleset::default, |observed| observed.ruleset.clone());
+            let desired = with_isolated(known, endpoints, self.options)?;
+            let plan = plan(&self.owner, observed.as_ref(), &desired, Extra::Kept)?;
+            match self.execute(&plan, Split::Groups) {
+                Ok(()) => return Ok(()),
+                Err(error) => match error.into_error() {
+                    error
+                        if error.kind() == DataplaneErrorKind::Conflict
+                            && conflicts < CONFLICTS =>
+                    {
+                        conflicts += 1
+                    }
+                    error => return Err(error),
+                },
+            }
+        }
+    }
+
+    fn execute(&mut self, plan: &Plan, split: Split) -> Result<(), Executed> {
+        let mut rest = plan.prepare.as_slice();
+        while !rest.is_empty() {
+            let done = self
+                .kernel
+                .commit_front(rest)
+                .map_err(|refusal| Executed::refused(refusal, rest))?;
+            rest = rest.get(done..).unwrap_or_default();
+        }
+        self.switch(plan, split)?;
+        self.sweep(plan.sweep.clone());
+        Ok(())
+    }
+
+    fn switch(&mut self, plan: &Plan, split: Split) -> Result<(), Executed> {
+        let whole = plan.whole_switch();
+        if whole.is_empty() {
+            return Ok(());
+        }
+        match self.kernel.commit(&whole) {
+            Err(Refusal::TooLarge { .. }) if split == Split::Never => Err(Executed::TooLarge),
+            Err(Refusal::TooLarge { .. }) => {
+                for group in plan.switch.values().flatten() {
+                    self.kernel
+                        .commit(group)
+                        .map_err(|refusal| Executed::refused(refusal, group))?;
+                }
+                Ok(())
+            }
+            outcome => outcome.map_err(|refusal| Executed::refused(refusal, &whole)),
+        }
+    }
+
+    /// Removes old objects as far as possible. What the kernel does not let go, because something foreign refers to it,
+    /// is tried again with the next update.
+    fn sweep(&mut self, mut operations: Vec<Operation>) {
+        while !operations.is_empty() {
+            match self.kernel.commit_front(&operations) {
+                Ok(done) => drop(operations.drain(..done.min(operations.len()))),
+                Err(Refusal::Operation { index, .. }) => {
+                    let Some(object) = operations.get(index).and_then(Operation::object).cloned()
+                    else {
+                        return;
+                    };
+                    operations.retain(|operation| operation.object() != Some(&object));
+                }
+                Err(Refusal::TooLarge { .. } | Refusal::Socket { .. }) => return,
+            }
+        }
+    }
+
+    fn differences(&mut self, program: &Program) -> Result<Vec<String>, NftError> {
+        let Some(observed) = self.kernel.observe(Depth::All)? else {
+            return Ok(vec![format!("table `inet {}` is missing", self.owner)]);
+        };
+        let classes = classes(Some(&observed));
+        let context =
+            Context { options: self.options, classes: &classes, refused: &BTreeMap::new() };
+        Ok(compare(&observed, &render(program, &context)?.ruleset))
+    }
+
+    fn count(&mut self) -> Result<Counters, NftError> {
+        let packets = self.kernel.observe(Depth::Rules)?.unwrap_or_default().packets;
+        let mut counters = Counters::default();
+        for (comment, packets) in packets {
+            let Some(id) = comment.strip_prefix("np:").and_then(|rest| rest.split(' ').next())
+            else {
+                continue;
+            };
+            if id == "deny" {
+                counters.unmatched = counters.unmatched.saturating_add(packets);
+            } else if let Some(rule) = rule_id(id) {
+                let sum = counters.rules.entry(rule).or_default();
+                *sum = sum.saturating_add(packets);
+            }
+        }
+        Ok(counters)
+    }
+
+    fn delete_table(&mut self) -> Result<(), NftError> {
+        match self.kernel.observe(Depth::Rules) {
+            Ok(None) | Err(NftError::ForeignTable { .. }) => return Ok(()),
+            Ok(Some(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let operations = [Operation::DeleteTable];
+        match self.kernel.commit(&operations) {
+            Err(Refusal::Operation { source, .. })
+                if source.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            outcome => outcome.map_err(|refusal| refusal.into_error(&operations)),
+        }
+    }
+}
+
+impl fmt::Debug for NftDataplane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NftDataplane")
+            .field("owner", &self.owner)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dataplane for NftDataplane {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn apply(&mut self, update: Update) -> Result<Applied, DataplaneError> {
+        let mut applied = Applied::completely(update.generation);
+        match update.change {
+            Change::Isolate(endpoints) => {
+                self.isolate(&endpoints)
+                    .map_err(|error| error.into_dataplane("isolate endpoints"))?;
+            }
+            Change::Full(program) if program.established == Established::Reevaluate => {
+                return Err(DataplaneError::new(
+                    DataplaneErrorKind::Unsupported,
+                    "stop established flows",
+                ));
+            }
+            Change::Full(program) => {
+                applied.isolated = self
+                    .apply_program(&program)
+                    .map_err(|error| error.into_dataplane("enforce a program"))?;
+            }
+            _ => {
+                return Err(DataplaneError::new(
+                    DataplaneErrorKind::Unsupported,
+                    "apply this kind of update",
+                ));
+            }
+        }
+        Ok(applied)
+    }
+
+    fn audit(&mut self, program: &Program) -> Result<Drift, DataplaneError> {
+        let mut drift = Drift::default();
+        drift.differences =
+            self.differences(program).map_err(|error| error.into_dataplane("audit the table"))?;
+        Ok(drift)
+    }
+
+    fn counters(&mut self) -> Result<Counters, DataplaneError> {
+        self.count().map_err(|error| error.into_dataplane("read counters"))
+    }
+
+    fn remove(&mut self) -> Result<(), DataplaneError> {
+        self.delete_table().map_err(|error| error.into_dataplane("remove the table"))
+    }
+}
+
+/// How often an update is planned anew because the table was not as read.
+const CONFLICTS: u32 = 3;
+
+/// Whether a switch that is too large may be made in several transactions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Split {
+    Never,
+    Groups,
+}
+
+/// Why a plan was not executed.
+#[derive(Debug)]
+enum Executed {
+    /// The kernel or the socket refused a transaction.
+    Refused { object: Option<Name>, error: NftError },
+    /// The switch does not fit into one transaction.
+    TooLarge,
+}
+
+impl Executed {
+    fn refused(refusal: Refusal, operations: &[Operation]) -> Self {
+        let object = match &refusal {
+            Refusal::Operation { index, .. } => {
+                operations.get(*index).and_then(Operation::object).cloned()
+            }
+            Refusal::TooLarge { .. } => operations.first().and_then(Operation::object).cloned(),
+            Refusal::Socket { .. } => None,
+        };
+        Self::Refused { object, error: refusal.into_error(operations) }
+    }
+
+    fn into_error(self) -> NftError {
+        match self {
+            Self::Refused { error, .. } => error,
+            Self::TooLarge => NftError::TooLarge { operations: 0, limit: 0 },
+        }
+    }
+
+    /// Returns what to do about it. If policy sets need the refused object, only their endpoints are concerned.
+    fn into_failure(
+        self,
+        rendered: &Rendered,
+        refused: &BTreeMap<PolicyUse, Arc<NftError>>,
+    ) -> Failure {
+        let Self::Refused { object, error } = self else {
+            return Failure::Other(self.into_error());
+        };
+        let users = object.and_then(|object| rendered.users.get(&object));
+        match (error.kind(), users) {
+            (DataplaneErrorKind::Conflict, _) => Failure::Conflict(error),
+            (
+                DataplaneErrorKind::Capacity
+                | DataplaneErrorKind::Other
+                | DataplaneErrorKind::Unsupported,
+                Some(users),
+            ) if users.iter().any(|user| !refused.contains_key(user)) => Failure::PolicySets {
+                users: users.iter().copied().collect(),
+                error: Arc::new(error),
+            },
+            _ => Failure::Other(error),
+        }
+    }
+}
+
+/// Why a program was not enforced.
+#[derive(Debug)]
+enum Failure {
+    /// These policy sets cannot be programmed. Without them it may work.
+    PolicySets { users: Vec<PolicyUse>, error: Arc<NftError> },
+    /// The table was not as it was read.
+    Conflict(NftError),
+    /// Nothing of it can be done.
+    Other(NftError),
+}
+
+impl From<NftError> for Failure {
+    fn from(error: NftError) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// What nf_tables can express here. Established flows cannot be stopped yet.
+fn capabilities() -> Capabilities {
+    let mut capabilities = Capabilities::all();
+    capabilities.reevaluate = false;
+    capabilities.source_view = SourceView::BeforeSourceNat;
+    capabilities
+}
+
+fn without_operation(refusal: Refusal) -> NftError {
+    match refusal {
+        Refusal::Operation { source, .. }
+            if matches!(
+                source.raw_os_error(),
+                Some(libc::EOPNOTSUPP | libc::EINVAL | libc::EPROTONOSUPPORT)
+            ) =>
+        {
+            NftError::NoNfTables { source }
+        }
+        refusal => refusal.into_error(&[]),
+    }
+}
+
+fn isolated(rendered: Rendered) -> Vec<(EndpointId, DataplaneError)> {
+    let error = |error: Arc<NftError>| {
+        DataplaneError::new(error.kind(), "program an endpoint").with_source(error)
+    };
+    rendered.isolated.into_iter().map(|(id, cause)| (id, error(cause))).collect()
+}
+
+/// Returns the size classes of the sets that exist. If there are several of one set, one that is in force counts.
+fn classes(observed: Option<&Observed>) -> BTreeMap<String, SizeClass> {
+    let Some(observed) = observed else { return BTreeMap::new() };
+    let live = observed.ruleset.live();
+    let (live, dead): (Vec<_>, Vec<_>) =
+        observed.ruleset.sets.keys().partition(|name| live.contains(name));
+    let sized = |name: &'_ Name| name.size_class().map(|(stem, class)| (stem.to_owned(), class));
+    dead.into_iter().chain(live).filter_map(sized).collect()
+}
+
+/// Puts the sets whose members a plan changes into another size class, so that a new plan makes new sets instead.
+fn grow(classes: &mut BTreeMap<String, SizeClass>, plan: &Plan) {
+    for (stem, class) in plan.changed_sets().into_iter().filter_map(Name::size_class) {
+        classes.extend(class.next().map(|next| (stem.to_owned(), next)));
+    }
+}
+
+/// Returns a ruleset with these endpoints isolated, as far as it does not know them.
+fn with_isolated(
+    mut ruleset: Ruleset,
+    endpoints: &[Endpoint],
+    options: Options,
+) -> Result<Ruleset, NftError> {
+    let base = skeleton(options);
+    for (name, set) in base.sets {
+        ruleset.sets.entry(name).or_insert(set);
+    }
+    for (name, chain) in base.chains {
+        ruleset.chains.entry(name).or_insert(chain);
+    }
+    for endpoint in endpoints {
+        let keys = keys(endpoint);
+        if keys.iter().all(|&key| has(&ruleset, Fixed::Endpoints, key)) {
+            continue;
+        }
+        for &key in &keys {
+            insert(&mut ruleset, Fixed::Endpoints, key)?;
+            insert(&mut ruleset, Fixed::Isolated, key)?;
+        }
+        for key in
+            keys.iter().flat_map(|&one| keys.iter().filter_map(move |&other| pair(one, other)))
+        {
+            insert(&mut ruleset, Fixed::SelfTraffic, key)?;
+        }
+    }
+    Ok(ruleset)
+}
+
+fn has(ruleset: &Ruleset, fixed: Fixed, key: Key) -> bool {
+    let set = fixed.name(key).and_then(|name| ruleset.sets.get(&name));
+    matches!(set.map(|set| &set.elements), Some(Elements::Keys(keys)) if keys.binary_search(&key).is_ok())
+}
+
+fn insert(ruleset: &mut Ruleset, fixed: Fixed, key: Key) -> Result<(), NftError> {
+    let Some(name) = fixed.name(key) else { return Ok(()) };
+    if let Some(Elements::Keys(keys)) = ruleset.sets.get_mut(&name).map(|set| &mut set.elements)
+        && let Err(at) = keys.binary_search(&key)
+    {
+        keys.insert(at, key);
+        check_room(&name, keys.len())?;
+    }
+    Ok(())
+}
+
+/// Returns one line for each object that is missing, changed or too many.
+fn compare(observed: &Observed, desired: &Ruleset) -> Vec<String> {
+    let mut lines = Vec::new();
+    compare_objects("set", &observed.ruleset.sets, &desired.sets, &mut lines);
+    compare_objects("chain", &observed.ruleset.chains, &desired.chains, &mut lines);
+    lines.extend(
+        observed
+            .unreadable
+            .iter()
+            .map(|name| format!("set `{name}` has a definition that is not ours")),
+    );
+    lines.extend(
+        observed.spoiled.iter().map(|name| format!("set `{name}` has elements that are not ours")),
+    );
+    lines
+}
+
+fn compare_objects<T: PartialEq>(
+    kind: &str,
+    observed: &BTreeMap<Name, T>,
+    desired: &BTreeMap<Name, T>,
+    lines: &mut Vec<String>,
+) {
+    for (name, want) in desired {
+        match observed.get(name) {
+            None => lines.push(format!("{kind} `{name}` is missing")),
+            Some(have) if have != want => lines.push(format!("{kind} `{name}` was changed")),
+            Some(_) => {}
+        }
+    }
+    let extra = observed.keys().filter(|name| !desired.contains_key(name));
+    lines.extend(extra.map(|name| format!("{kind} `{name}` is too many")));
+}
+
+/// Returns the rule whose id is written so.
+fn rule_id(text: &str) -> Option<RuleId> {
+    let mut bytes = [0; Digest::LEN];
+    if text.len() != Digest::LEN * 2 {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
+    }
+    Some(RuleId::new(Digest::from_bytes(bytes)))
+}

@@ -1,0 +1,427 @@
+//! Rules as the kernel knows them: expressions that load a field into a register and test it.
+//!
+//! [`lower`] writes a rule as expressions, [`raise`] reads it back; both are pure, and `raise(lower(rule)) == rule`.
+//! The expressions are those that `nft` itself writes, so that it can list what we program: an operand goes to the
+//! first register, the fields of a concatenation to the words behind it.
+
+use netpol_core::net::Family;
+
+use crate::name::Name;
+use crate::ruleset::{Action, End, Fields, FlowState, Match, Rule, Sense, Verdict};
+
+/// One expression.
+///
+/// Source: `enum nft_*_attributes` in `include/uapi/linux/netfilter/nf_tables.h`, Linux 6.18.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Expression {
+    /// Loads a field into a register.
+    Load { field: Field, register: Register },
+    /// Compares the first register with a value.
+    Compare { test: Test, value: Vec<u8> },
+    /// Tests whether the first register lies outside of a range.
+    OutsideRange { first: Vec<u8>, last: Vec<u8> },
+    /// Masks the first register.
+    Mask { mask: Vec<u8> },
+    /// Looks the first registers up.
+    Lookup { set: Name, result: LookupResult },
+    /// Counts the packet.
+    Counter,
+    /// Goes on for at most `packets` per second.
+    Limit { packets: u64 },
+    /// Logs the packet.
+    Log { group: u16, prefix: String },
+    /// Ends the rule with a verdict.
+    Verdict(Verdict),
+    /// An expression that we never write.
+    Unknown,
+}
+
+/// A field of a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Field {
+    /// The network protocol, 1 byte.
+    Family,
+    /// The transport protocol, 1 byte.
+    Protocol,
+    /// The interface of entry, 16 bytes.
+    InputInterface,
+    /// The interface of exit, 16 bytes.
+    OutputInterface,
+    /// The state of the flow, 4 bytes.
+    FlowState,
+    /// Bytes of the network header.
+    Network { offset: u32, len: u32 },
+    /// Bytes of the transport header.
+    Transport { offset: u32, len: u32 },
+}
+
+/// A register, counted in words of 4 bytes from the first one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Register(pub(crate) u32);
+
+/// A comparison.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Test {
+    Equal,
+    NotEqual,
+    AtLeast,
+    AtMost,
+}
+
+/// What a lookup yields.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum LookupResult {
+    /// Whether the key is in the set.
+    Member(Sense),
+    /// The verdict of the key's entry.
+    Verdict,
+}
+
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+const FAMILIES: [(Family, u8); 2] = [(Family::V4, 2), (Family::V6, 10)];
+/// `NF_CT_STATE_BIT` of `IP_CT_ESTABLISHED` and `IP_CT_RELATED`.
+const FLOW_STATES: [(FlowState, u32); 2] = [(FlowState::Established, 2), (FlowState::Related, 4)];
+/// The protocols whose first header bytes are a type and a code: ICMP and ICMPv6.
+const ICMP: [u8; 2] = [1, 58];
+/// Where ICMP and ICMPv6 have type and code (RFC 792, RFC 4443 section 2.1).
+const ICMP_TYPE: Field = Field::Transport { offset: 0, len: 1 };
+const ICMP_CODE: Field = Field::Transport { offset: 1, len: 1 };
+const ICMP_TYPE_AND_CODE: Field = Field::Transport { offset: 0, len: 2 };
+/// Most packets that a log rule lets through, per second.
+const LOG_RATE: u64 = 10;
+
+/// Writes a rule as expressions.
+pub(crate) fn lower(rule: &Rule) -> Vec<Expression> {
+    let mut out = Vec::new();
+    rule.matches.iter().for_each(|it| lower_match(it, &mut out));
+    match &rule.action {
+        Action::Verdict(verdict) => {
+            out.extend([Expression::Counter, Expression::Verdict(verdict.clone())])
+        }
+        Action::Dispatch { fields, map } => {
+            lower_lookup(*fields, map, LookupResult::Verdict, &mut out)
+        }
+        Action::Log { group, prefix } => out.extend([
+            Expression::Counter,
+            Expression::Limit { packets: LOG_RATE },
+            Expression::Log { group: *group, prefix: prefix.clone() },
+        ]),
+        Action::Unknown => out.push(Expression::Unknown),
+    }
+    out
+}
+
+fn lower_match(it: &Match, out: &mut Vec<Expression>) {
+    match it {
+        Match::Family(family) => {
+            let number =
+                FAMILIES.iter().find(|(known, _)| known == family).map_or(0, |&(_, number)| number);
+            lower_compare(Field::Family, Test::Equal, vec![number], out);
+        }
+        Match::Member { fields, set, sense } => {
+            lower_lookup(*fields, set, LookupResult::Member(*sense), out)
+        }
+        Match::Protocol(number) => lower_compare(Field::Protocol, Test::Equal, vec![*number], out),
+        Match::NotProtocol(number) => {
+            lower_compare(Field::Protocol, Test::NotEqual, vec![*number], out)
+        }
+        Match::Ports { end, first, last, sense } => {
+            lower_range(
+                port(*end),
+                first.to_be_bytes().to_vec(),
+                last.to_be_bytes().to_vec(),
+                *sense,
+                out,
+            );
+        }
+        Match::Icmp { kind, code } => {
+            let value: Vec<u8> = [*kind].into_iter().chain(*code).collect();
+            let field = if code.is_some() { ICMP_TYPE_AND_CODE } else { ICMP_TYPE };
+            lower_compare(field, Test::Equal, value, out);
+        }
+        Match::NotIcmpType(kind) => lower_compare(ICMP_TYPE, Test::NotEqual, vec![*kind], out),
+        Match::NotIcmpCode(code) => lower_compare(ICMP_CODE, Test::NotEqual, vec![*code], out),
+        Match::IcmpTypes { first, last } => {
+            lower_range(ICMP_TYPE, vec![*first], vec![*last], Sense::In, out);
+        }
+        Match::Flow(state) => {
+            let bit =
+                FLOW_STATES.iter().find(|(known, _)| known == state).map_or(0, |&(_, bit)| bit);
+            out.push(Expression::Load { field: Field::FlowState, register: Register(0) });
+            out.push(Expression::Mask { mask: bit.to_ne_bytes().to_vec() });
+            out.push(Expression::Compare { test: Test::NotEqual, value: vec![0; 4] });
+        }
+        Match::Unknown => out.push(Expression::Unknown),
+    }
+}
+
+fn lower_compare(field: Field, test: Test, value: Vec<u8>, out: &mut Vec<Expression>) {
+    out.push(Expression::Load { field, register: Register(0) });
+    out.push(Expression::Compare { test, value });
+}
+
+fn lower_range(
+    field: Field,
+    first: Vec<u8>,
+    last: Vec<u8>,
+    sense: Sense,
+    out: &mut Vec<Expression>,
+) {
+    if first == last {
+        return lower_compare(field, equality(sense), first, out);
+    }
+    out.push(Expression::Load { field, register: Register(0) });
+    match sense {
+        Sense::In => {
+            out.push(Expression::Compare { test: Test::AtLeast, value: first });
+            out.push(Expression::Compare { test: Test::AtMost, value: last });
+        }
+        Sense::NotIn => out.push(Expression::OutsideRange { first, last }),
+    }
+}
+
+fn lower_lookup(fields: Fields, set: &Name, result: LookupResult, out: &mut Vec<Expression>) {
+    let mut word = 0;
+    for field in loads(fields) {
+        out.push(Expression::Load { field, register: Register(word) });
+        word += field.len().div_ceil(4);
+    }
+    out.push(Expression::Lookup { set: set.clone(), result });
+}
+
+fn equality(sense: Sense) -> Test {
+    match sense {
+        Sense::In => Test::Equal,
+        Sense::NotIn => Test::NotEqual,
+    }
+}
+
+/// Returns the fields that make a key, in the order of the key's parts.
+fn loads(fields: Fields) -> Vec<Field> {
+    match fields {
+        Fields::InputInterface => vec![Field::InputInterface],
+        Fields::OutputInterface => vec![Field::OutputInterface],
+        Fields::Interfaces => vec![Field::InputInterface, Field::OutputInterface],
+        Fields::Address(family, end) => vec![address(family, end)],
+        Fields::Addresses(family) => {
+            vec![address(family, End::Source), address(family, End::Destination)]
+        }
+        Fields::Target(family, end) => vec![address(family, end), Field::Protocol, port(end)],
+        Fields::Port(end) => vec![port(end)],
+    }
+}
+
+/// Every combination of fields that we look up.
+const ALL_FIELDS: [Fields; 15] = [
+    Fields::InputInterface,
+    Fields::OutputInterface,
+    Fields::Interfaces,
+    Fields::Address(Family::V4, End::Source),
+    Fields::Address(Family::V4, End::Destination),
+    Fields::Address(Family::V6, End::Source),
+    Fields::Address(Family::V6, End::Destination),
+    Fields::Addresses(Family::V4),
+    Fields::Addresses(Family::V6),
+    Fields::Target(Family::V4, End::Source),
+    Fields::Target(Family::V4, End::Destination),
+    Fields::Target(Family::V6, End::Source),
+    Fields::Target(Family::V6, End::Destination),
+    Fields::Port(End::Source),
+    Fields::Port(End::Destination),
+];
+
+/// Returns the address at one end of a packet (RFC 791 section 3.1, RFC 8200 section 3).
+fn address(family: Family, end: End) -> Field {
+    let (offset, len) = match (family, end) {
+        (Family::V4, End::Source) => (12, 4),
+        (Family::V4, End::Destination) => (16, 4),
+        (Family::V6, End::Source) => (8, 16),
+        (Family::V6, End::Destination) => (24, 16),
+    };
+    Field::Network { offset, len }
+}
+
+/// Returns the port at one end of a TCP, UDP or SCTP packet.
+fn port(end: End) -> Field {
+    let offset = match end {
+        End::Source => 0,
+        End::Destination => 2,
+    };
+    Field::Transport { offset, len: 2 }
+}
+
+impl Field {
+    /// Returns how many bytes the field has.
+    pub(crate) fn len(self) -> u32 {
+        match self {
+            Self::Family | Self::Protocol => 1,
+            Self::InputInterface | Self::OutputInterface => 16,
+            Self::FlowState => 4,
+            Self::Network { len, .. } | Self::Transport { len, .. } => len,
+        }
+    }
+}
+
+/// Reads expressions back as the rule that they were written from. What we never write becomes `Unknown`.
+pub(crate) fn raise(expressions: &[Expression], comment: String) -> Rule {
+    let mut rule = Rule { matches: Vec::new(), action: Action::Unknown, comment };
+    let mut rest = expressions;
+    while !rest.is_empty() {
+        if let Some(action) = raise_action(rest) {
+            rule.action = action;
+            return rule;
+        }
+        let (it, after) = raise_match(rest, &rule.matches);
+        rule.matches.push(it);
+        rest = after;
+    }
+    rule
+}
+
+/// Reads the end of a rule.
+fn raise_action(rest: &[Expression]) -> Option<Action> {
+    match rest {
+        [Expression::Counter, Expression::Verdict(verdict)] => {
+            Some(Action::Verdict(verdict.clone()))
+        }
+        [
+            Expression::Counter,
+            Expression::Limit { packets: LOG_RATE },
+            Expression::Log { group, prefix },
+        ] => Some(Action::Log { group: *group, prefix: prefix.clone() }),
+        [Expression::Load { .. }, ..] => match raise_lookup(rest)? {
+            (fields, map, LookupResult::Verdict, []) => {
+                Some(Action::Dispatch { fields, map: map.clone() })
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Reads one condition; `before` are those that the rule has so far.
+fn raise_match<'a>(rest: &'a [Expression], before: &[Match]) -> (Match, &'a [Expression]) {
+    raise_lookup_match(rest)
+        .or_else(|| raise_range(rest))
+        .or_else(|| raise_flow(rest))
+        .or_else(|| raise_compare(rest, before))
+        .unwrap_or_else(|| (Match::Unknown, rest.get(1..).unwrap_or_default()))
+}
+
+fn raise_lookup_match(rest: &[Expression]) -> Option<(Match, &[Expression])> {
+    match raise_lookup(rest)? {
+        (fields, set, LookupResult::Member(sense), after) => {
+            Some((Match::Member { fields, set: set.clone(), sense }, after))
+        }
+        _ => None,
+    }
+}
+
+fn raise_lookup(rest: &[Expression]) -> Option<(Fields, &Name, LookupResult, &[Expression])> {
+    let at = rest.iter().position(|it| !matches!(it, Expression::Load { .. }))?;
+    let (loaded, after) = rest.split_at_checked(at)?;
+    let [Expression::Lookup { set, result }, after @ ..] = after else { return None };
+    let mut word = 0;
+    let mut found = Vec::with_capacity(loaded.len());
+    for it in loaded {
+        match it {
+            Expression::Load { field, register } if *register == Register(word) => {
+                found.push(*field);
+                word += field.len().div_ceil(4);
+            }
+            _ => return None,
+        }
+    }
+    let fields = ALL_FIELDS.into_iter().find(|&fields| loads(fields) == found)?;
+    Some((fields, set, *result, after))
+}
+
+fn raise_range(rest: &[Expression]) -> Option<(Match, &[Expression])> {
+    let [Expression::Load { field, register: Register(0) }, test @ ..] = rest else { return None };
+    let (first, last, sense, after) = match test {
+        [
+            Expression::Compare { test: Test::AtLeast, value: first },
+            Expression::Compare { test: Test::AtMost, value: last },
+            after @ ..,
+        ] => (first, last, Sense::In, after),
+        [Expression::OutsideRange { first, last }, after @ ..] => {
+            (first, last, Sense::NotIn, after)
+        }
+        _ => return None,
+    };
+    let it = match (port_end(*field), first.as_slice(), last.as_slice()) {
+        (Some(end), &[a, b], &[c, d]) => Match::Ports {
+            end,
+            first: u16::from_be_bytes([a, b]),
+            last: u16::from_be_bytes([c, d]),
+            sense,
+        },
+        (None, &[first], &[last]) if *field == ICMP_TYPE && sense == Sense::In => {
+            Match::IcmpTypes { first, last }
+        }
+        _ => return None,
+    };
+    Some((it, after))
+}
+
+fn raise_flow(rest: &[Expression]) -> Option<(Match, &[Expression])> {
+    let [
+        Expression::Load { field: Field::FlowState, register: Register(0) },
+        Expression::Mask { mask },
+        Expression::Compare { test: Test::NotEqual, value },
+        after @ ..,
+    ] = rest
+    else {
+        return None;
+    };
+    let (state, _) =
+        FLOW_STATES.into_iter().find(|(_, bit)| bit.to_ne_bytes().as_slice() == mask.as_slice())?;
+    value.iter().all(|&byte| byte == 0).then_some((Match::Flow(state), after))
+}
+
+fn raise_compare<'a>(
+    rest: &'a [Expression],
+    before: &[Match],
+) -> Option<(Match, &'a [Expression])> {
+    let [
+        Expression::Load { field, register: Register(0) },
+        Expression::Compare { test, value },
+        after @ ..,
+    ] = rest
+    else {
+        return None;
+    };
+    let sense = match test {
+        Test::Equal => Sense::In,
+        Test::NotEqual => Sense::NotIn,
+        Test::AtLeast | Test::AtMost => return None,
+    };
+    let icmp =
+        before.iter().any(|it| matches!(it, Match::Protocol(number) if ICMP.contains(number)));
+    let it = match (*field, value.as_slice(), sense) {
+        (Field::Family, &[number], Sense::In) => {
+            Match::Family(FAMILIES.into_iter().find(|&(_, known)| known == number)?.0)
+        }
+        (Field::Protocol, &[number], Sense::In) => Match::Protocol(number),
+        (Field::Protocol, &[number], Sense::NotIn) => Match::NotProtocol(number),
+        (ICMP_TYPE, &[kind], Sense::In) if icmp => Match::Icmp { kind, code: None },
+        (ICMP_TYPE, &[kind], Sense::NotIn) if icmp => Match::NotIcmpType(kind),
+        (ICMP_CODE, &[code], Sense::NotIn) if icmp => Match::NotIcmpCode(code),
+        (ICMP_TYPE_AND_CODE, &[kind, code], Sense::In) if icmp => {
+            Match::Icmp { kind, code: Some(code) }
+        }
+        (_, &[a, b], _) => {
+            let number = u16::from_be_bytes([a, b]);
+            Match::Ports { end: port_end(*field)?, first: number, last: number, sense }
+        }
+        _ => return None,
+    };
+    Some((it, after))
+}
+
+fn port_end(field: Field) -> Option<End> {
+    [End::Source, End::Destination].into_iter().find(|&end| port(end) == field)
+}
+
+#[cfg(test)]
+mod tests;

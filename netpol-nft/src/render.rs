@@ -1,0 +1,259 @@
+//! The ruleset that enforces a program. Pure.
+//!
+//! One `inet` table, version 1 of the layout:
+//!
+//! | objects | what they are |
+//! |---|---|
+//! | `np-forward`, `np-input`, `np-output` | base chains; their rules never change, see [`base`] |
+//! | `np-eg-{if,4,6}`, `np-in-{if,4,6}` | verdict maps from an endpoint to the chain of its policy set |
+//! | `np-ep-…`, `np-iso-…`, `np-self-…` | sets of all endpoints, of the isolated ones, and of each with itself |
+//! | `np-eg-<digest>`, `np-in-<digest>` | one chain for each stage of a policy set, named after its content |
+//! | `np-s4-<set>-<class>`, `np-s6-…` | hash sets: the exact members of an address set; they change |
+//! | `np-n4-<set>-<class>`, `np-n6-…` | hash sets: address, protocol and port of a named port; they change |
+//! | `np-c4-<digest>`, `np-c6-<digest>`, `np-p-<digest>` | interval sets of prefixes and ports; they never change |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netpol_core::Program;
+use netpol_core::model::{Attachment, EndpointId, Mode};
+use netpol_core::net::Family;
+use netpol_core::program::{Endpoint, Members as ProgramMembers, PolicySetId};
+
+use crate::error::NftError;
+use crate::name::{Name, Side, SizeClass};
+use crate::ruleset::{Elements, Interface, Key, Ruleset, Verdict};
+
+mod base;
+mod condition;
+mod policy;
+
+pub(crate) use self::base::{Fixed, skeleton};
+#[cfg(test)]
+pub(crate) use self::policy::MAX_STAGES;
+pub(crate) use self::policy::PolicyRenderer;
+
+/// What a caller configures.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Options {
+    /// The priority of our base chains.
+    pub(crate) priority: i32,
+    /// The NFLOG group of Log rules.
+    pub(crate) log_group: u16,
+}
+
+/// A policy set as rendered for one direction.
+pub(crate) type PolicyUse = (Side, PolicySetId);
+
+/// What render needs besides the program.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) options: Options,
+    /// The size classes of the sets that exist, by the name without the class.
+    pub(crate) classes: &'a BTreeMap<String, SizeClass>,
+    /// Policy sets that the kernel refused; their endpoints are isolated.
+    pub(crate) refused: &'a BTreeMap<PolicyUse, Arc<NftError>>,
+}
+
+/// A rendered program.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    /// All that must be in the table.
+    pub(crate) ruleset: Ruleset,
+    /// Endpoints that are isolated because theirs could not be rendered.
+    pub(crate) isolated: Vec<(EndpointId, Arc<NftError>)>,
+    /// Which policy sets need a chain or set.
+    pub(crate) users: BTreeMap<Name, BTreeSet<PolicyUse>>,
+}
+
+/// Returns the ruleset that enforces a program.
+///
+/// # Errors
+///
+/// [`NftError::TooManyEndpoints`] if the maps are too small. What concerns single endpoints isolates these.
+pub(crate) fn render(program: &Program, context: &Context<'_>) -> Result<Rendered, NftError> {
+    let mut policies = PolicyRenderer::new(program, context);
+    let mut entries = Entries::default();
+    let mut isolated = Vec::new();
+    let conflicts = conflicts(&program.endpoints);
+    for endpoint in &program.endpoints {
+        let disposition = match conflicts.get(&endpoint.id) {
+            Some(error) => Err(Arc::clone(error)),
+            None => disposition(endpoint, &mut policies),
+        };
+        let disposition = disposition.unwrap_or_else(|error| {
+            isolated.push((endpoint.id.clone(), error));
+            Disposition::Isolated
+        });
+        entries.add(endpoint, &disposition);
+    }
+    let (mut ruleset, users) = policies.finish();
+    let fixed = entries.into_skeleton(context.options)?;
+    ruleset.sets.extend(fixed.sets);
+    ruleset.chains.extend(fixed.chains);
+    Ok(Rendered { ruleset, isolated, users })
+}
+
+/// Returns the families of addresses that occur in a program: of the other one, exact members cannot match.
+pub(crate) fn families(program: &Program) -> BTreeSet<Family> {
+    let endpoints = program.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).copied();
+    let members = program.address_sets.values().flat_map(|set| {
+        let (exact, ports): (&[IpAddr], &[(IpAddr, u16)]) = match &set.members {
+            ProgramMembers::Addresses { exact, .. } => (exact, &[]),
+            ProgramMembers::Ports(ports) => (&[], ports),
+        };
+        exact.iter().copied().chain(ports.iter().map(|(address, _)| *address))
+    });
+    endpoints.chain(members).map(Family::of).collect()
+}
+
+/// What happens to an endpoint's packets.
+#[derive(Debug)]
+enum Disposition {
+    /// They pass, unless the other end's policy objects.
+    Open,
+    /// They are judged by these chains; `None` is open in that direction.
+    Judged { egress: Option<Name>, ingress: Option<Name> },
+    /// They are dropped.
+    Isolated,
+}
+
+fn disposition(
+    endpoint: &Endpoint,
+    policies: &mut PolicyRenderer<'_>,
+) -> Result<Disposition, Arc<NftError>> {
+    if let Attachment::Interface(interface) = &endpoint.attachment
+        && Interface::new(interface).is_none()
+    {
+        return Err(Arc::new(NftError::Interface { interface: interface.clone() }));
+    }
+    match endpoint.mode {
+        Mode::Isolate => Ok(Disposition::Isolated),
+        Mode::Audit => Ok(Disposition::Open),
+        Mode::Enforce => {
+            let egress = policies.entry(Side::Egress, endpoint.egress)?;
+            let ingress = policies.entry(Side::Ingress, endpoint.ingress)?;
+            Ok(Disposition::Judged { egress, ingress })
+        }
+    }
+}
+
+/// Returns the endpoints that share an interface or address with one that is treated in another way.
+fn conflicts(endpoints: &[Endpoint]) -> BTreeMap<EndpointId, Arc<NftError>> {
+    let mut owners: BTreeMap<Key, &Endpoint> = BTreeMap::new();
+    let mut conflicts = BTreeMap::new();
+    for endpoint in endpoints {
+        for key in keys(endpoint) {
+            let owner = *owners.entry(key).or_insert(endpoint);
+            let treatment = |it: &Endpoint| (it.mode, it.ingress, it.egress);
+            if treatment(owner) != treatment(endpoint) {
+                for (one, other) in [(owner, endpoint), (endpoint, owner)] {
+                    let other = Box::new(other.id.clone());
+                    let error = NftError::Shared { key: key.to_string(), other };
+                    conflicts.entry(one.id.clone()).or_insert_with(|| Arc::new(error));
+                }
+            }
+        }
+    }
+    conflicts
+}
+
+/// Returns the keys by which an endpoint's packets are known. An interface that cannot exist carries no packets; its
+/// endpoint is known by its addresses then, so that it can be closed.
+pub(crate) fn keys(endpoint: &Endpoint) -> Vec<Key> {
+    match &endpoint.attachment {
+        Attachment::Interface(name) => match Interface::new(name) {
+            Some(interface) => vec![Key::Interface(interface)],
+            None => address_keys(endpoint),
+        },
+        _ => address_keys(endpoint),
+    }
+}
+
+fn address_keys(endpoint: &Endpoint) -> Vec<Key> {
+    endpoint.addresses.iter().map(|&address| address_key(address)).collect()
+}
+
+pub(crate) fn address_key(address: IpAddr) -> Key {
+    match address {
+        IpAddr::V4(address) => Key::V4(address),
+        IpAddr::V6(address) => Key::V6(address),
+    }
+}
+
+/// The entries of the maps and sets whose names are fixed.
+#[derive(Debug, Default)]
+struct Entries {
+    maps: BTreeMap<Name, BTreeMap<Key, Verdict>>,
+    sets: BTreeMap<Name, BTreeSet<Key>>,
+}
+
+impl Entries {
+    fn add(&mut self, endpoint: &Endpoint, disposition: &Disposition) {
+        let keys = keys(endpoint);
+        for &key in &keys {
+            self.member(Fixed::Endpoints, key);
+            match disposition {
+                Disposition::Open => {}
+                Disposition::Isolated => self.member(Fixed::Isolated, key),
+                Disposition::Judged { egress, ingress } => {
+                    self.dispatch(Fixed::Egress, key, egress.as_ref());
+                    self.dispatch(Fixed::Ingress, key, ingress.as_ref());
+                }
+            }
+        }
+        for pair in keys.iter().flat_map(|one| keys.iter().filter_map(|other| pair(*one, *other))) {
+            self.member(Fixed::SelfTraffic, pair);
+        }
+    }
+
+    fn member(&mut self, fixed: Fixed, key: Key) {
+        if let Some(name) = fixed.name(key) {
+            self.sets.entry(name).or_default().insert(key);
+        }
+    }
+
+    fn dispatch(&mut self, fixed: Fixed, key: Key, chain: Option<&Name>) {
+        if let (Some(name), Some(chain)) = (fixed.name(key), chain) {
+            self.maps.entry(name).or_default().insert(key, Verdict::Jump(chain.clone()));
+        }
+    }
+
+    /// Returns the base chains with their maps and sets, filled.
+    fn into_skeleton(mut self, options: Options) -> Result<Ruleset, NftError> {
+        let mut ruleset = skeleton(options);
+        for (name, set) in &mut ruleset.sets {
+            set.elements = match &set.elements {
+                Elements::Verdicts(_) => {
+                    Elements::Verdicts(self.maps.remove(name).unwrap_or_default())
+                }
+                _ => Elements::keys(self.sets.remove(name).unwrap_or_default()),
+            };
+            check_room(name, set.elements.len())?;
+        }
+        Ok(ruleset)
+    }
+}
+
+/// Refuses more entries than the map or set called `name` holds.
+pub(crate) fn check_room(name: &Name, entries: usize) -> Result<(), NftError> {
+    let max = SizeClass::ENDPOINTS.capacity();
+    if entries > max {
+        return Err(NftError::TooManyEndpoints { map: name.to_string(), entries, max });
+    }
+    Ok(())
+}
+
+/// Returns the key of traffic between two keys of one endpoint, if there can be any.
+pub(crate) fn pair(one: Key, other: Key) -> Option<Key> {
+    match (one, other) {
+        (Key::Interface(one), Key::Interface(other)) => Some(Key::Interfaces(one, other)),
+        (Key::V4(one), Key::V4(other)) => Some(Key::Pair4(one, other)),
+        (Key::V6(one), Key::V6(other)) => Some(Key::Pair6(one, other)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! The objects that are always there: base chains, and the maps and sets of endpoints.
+//!
+//! The rules of a base chain, in order:
+//!
+//! 1. Router advertisements and redirects that an endpoint sends are dropped; other neighbour and multicast listener
+//!    discovery passes.
+//! 2. Whatever comes from or goes to an isolated endpoint is dropped, established flows included.
+//! 3. Established flows pass, and ICMP errors that belong to one.
+//! 4. Traffic between an endpoint and itself passes.
+//! 5. The packet is judged by the sender's egress policy, then by the receiver's ingress policy. A chain that allows
+//!    returns, and so does the end of the base chain: other owners' chains still judge.
+//!
+//! `np-input` has packets for the node itself, which has no ingress policy here. `np-output` has the node's own packets,
+//! which are outside of policy unless the endpoint is isolated; they are known by the hook, never by an address.
+
+use std::collections::BTreeMap;
+
+use netpol_core::net::Family;
+
+use super::Options;
+use crate::name::{Name, SizeClass, short_digest};
+use crate::ruleset::{
+    Action, Base, Chain, Elements, End, Fields, FlowState, Hook, Key, KeyType, Match, Rule,
+    Ruleset, Sense, Set, Storage, Verdict,
+};
+
+/// ICMP and ICMPv6 as protocol numbers (IANA).
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+/// Router advertisement and redirect (RFC 4861, sections 4.2 and 4.5).
+const ROUTER_MESSAGES: [u8; 2] = [134, 137];
+/// Multicast listener discovery (RFC 2710: 130 to 132) and neighbour discovery (RFC 4861: 133 to 137).
+const DISCOVERY: (u8, u8) = (130, 137);
+/// Version 2 multicast listener report (RFC 3810, section 5.2).
+const LISTENER_REPORT: u8 = 143;
+
+/// A map or set whose name is fixed. There is one for interfaces and one for the addresses of each family.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fixed {
+    /// All endpoints.
+    Endpoints,
+    /// Isolated endpoints.
+    Isolated,
+    /// Pairs of keys that belong to one endpoint.
+    SelfTraffic,
+    /// From endpoints to the chains of their egress policy.
+    Egress,
+    /// From endpoints to the chains of their ingress policy.
+    Ingress,
+}
+
+/// By what an endpoint is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum By {
+    Interface,
+    Address(Family),
+}
+
+impl By {
+    const ALL: [Self; 3] = [Self::Interface, Self::Address(Family::V4), Self::Address(Family::V6)];
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Interface => "if",
+            Self::Address(Family::V4) => "4",
+            Self::Address(Family::V6) => "6",
+        }
+    }
+
+    /// Returns the fields that tell the endpoint at one end of a packet.
+    fn fields(self, end: End) -> Fields {
+        match (self, end) {
+            (Self::Interface, End::Source) => Fields::InputInterface,
+            (Self::Interface, End::Destination) => Fields::OutputInterface,
+            (Self::Address(family), end) => Fields::Address(family, end),
+        }
+    }
+
+    /// Returns the fields that tell both endpoints of a packet.
+    fn both(self) -> Fields {
+        match self {
+            Self::Interface => Fields::Interfaces,
+            Self::Address(family) => Fields::Addresses(family),
+        }
+    }
+
+    /// Returns what must be tested before the fields are read.
+    fn guard(self) -> Option<Match> {
+        match self {
+            Self::Interface => None,
+            Self::Address(family) => Some(Match::Family(family)),
+        }
+    }
+}
+
+impl Fixed {
+    const ALL: [Self; 5] =
+        [Self::Endpoints, Self::Isolated, Self::SelfTraffic, Self::Egress, Self::Ingress];
+
+    /// Returns the name of the map or set that takes a key, if one does.
+    pub(crate) fn name(self, key: Key) -> Option<Name> {
+        match key {
+            Key::Interface(_) | Key::Interfaces(..) => Some(self.name_by(By::Interface)),
+            Key::V4(_) | Key::Pair4(..) => Some(self.name_by(By::Address(Family::V4))),
+            Key::V6(_) | Key::Pair6(..) => Some(self.name_by(By::Address(Family::V6))),
+            Key::Target4(..) | Key::Target6(..) | Key::Port(_) => None,
+        }
+    }
+
+    fn name_by(self, by: By) -> Name {
+        let stem = match self {
+            Self::Endpoints => "ep",
+            Self::Isolated => "iso",
+            Self::SelfTraffic => "self",
+            Self::Egress => "eg",
+            Self::Ingress => "in",
+        };
+        Name::new(&format!("np-{stem}-{}", by.suffix()))
+    }
+
+    fn empty(self, by: By) -> Set {
+        let key = match (self, by) {
+            (Self::SelfTraffic, By::Interface) => KeyType::Interfaces,
+            (Self::SelfTraffic, By::Address(family)) => KeyType::Addresses(family),
+            (_, By::Interface) => KeyType::Interface,
+            (_, By::Address(family)) => KeyType::Address(family),
+        };
+        let elements = match self {
+            Self::Egress | Self::Ingress => Elements::Verdicts(BTreeMap::new()),
+            Self::Endpoints | Self::Isolated | Self::SelfTraffic => Elements::Keys(Vec::new()),
+        };
+        Set { key, storage: Storage::hash(SizeClass::ENDPOINTS), elements }
+    }
+}
+
+/// Returns the base chains with empty maps and sets: a table that changes the fate of no endpoint's packets.
+pub(crate) fn skeleton(options: Options) -> Ruleset {
+    let sets = Fixed::ALL
+        .into_iter()
+        .flat_map(|fixed| By::ALL.map(|by| (fixed.name_by(by), fixed.empty(by))))
+        .collect();
+    let chain = |name: &str, hook: Hook, rules: Vec<Rule>| {
+        (Name::new(name), Chain { base: Some(Base { hook, priority: options.priority }), rules })
+    };
+    let chains = BTreeMap::from([
+        chain("np-forward", Hook::Forward, forward()),
+        chain("np-input", Hook::Input, input()),
+        chain("np-output", Hook::Output, output()),
+    ]);
+    Ruleset { sets, chains }
+}
+
+fn forward() -> Vec<Rule> {
+    [
+        router_messages(),
+        discovery(),
+        isolation(End::Source),
+        isolation(End::Destination),
+        established(),
+        self_traffic(),
+        dispatch(Fixed::Egress, End::Source),
+        dispatch(Fixed::Ingress, End::Destination),
+    ]
+    .concat()
+}
+
+fn input() -> Vec<Rule> {
+    [
+        router_messages(),
+        discovery(),
+        isolation(End::Source),
+        established(),
+        dispatch(Fixed::Egress, End::Source),
+    ]
+    .concat()
+}
+
+fn output() -> Vec<Rule> {
+    [discovery(), isolation(End::Destination)].concat()
+}
+
+fn router_messages() -> Vec<Rule> {
+    let by = [By::Interface, By::Address(Family::V6)];
+    let rule = |kind: u8, by: By| {
+        let mut matches = icmpv6(Match::Icmp { kind, code: None });
+        matches.push(member(Fixed::Endpoints, by, End::Source));
+        base_rule("router", matches, Action::Verdict(Verdict::Drop))
+    };
+    ROUTER_MESSAGES.into_iter().flat_map(|kind| by.map(|by| rule(kind, by))).collect()
+}
+
+fn discovery() -> Vec<Rule> {
+    let (first, last) = DISCOVERY;
+    let report = Match::Icmp { kind: LISTENER_REPORT, code: None };
+    [Match::IcmpTypes { first, last }, report]
+        .into_iter()
+        .map(|it| base_rule("discovery", icmpv6(it), Action::Verdict(Verdict::Return)))
+        .collect()
+}
+
+fn icmpv6(it: Match) -> Vec<Match> {
+    vec![Match::Family(Family::V6), Match::Protocol(ICMPV6), it]
+}
+
+fn isolation(end: End) -> Vec<Rule> {
+    let rule = |by: By| {
+        let matches = by.guard().into_iter().chain([member(Fixed::Isolated, by, end)]).collect();
+        base_rule("isolated", matches, Action::Verdict(Verdict::Drop))
+    };
+    By::ALL.map(rule).to_vec()
+}
+
+fn established() -> Vec<Rule> {
+    let related = |family: Family, protocol: u8| {
+        let matches =
+            vec![Match::Flow(FlowState::Related), Match::Family(family), Match::Protocol(protocol)];
+        base_rule("related", matches, Action::Verdict(Verdict::Return))
+    };
+    vec![
+        base_rule(
+            "established",
+            vec![Match::Flow(FlowState::Established)],
+            Action::Verdict(Verdict::Return),
+        ),
+        related(Family::V4, ICMP),
+        related(Family::V6, ICMPV6),
+    ]
+}
+
+fn self_traffic() -> Vec<Rule> {
+    let rule = |by: By| {
+        let it = Match::Member {
+            fields: by.both(),
+            set: Fixed::SelfTraffic.name_by(by),
+            sense: Sense::In,
+        };
+        base_rule(
+            "self",
+            by.guard().into_iter().chain([it]).collect(),
+            Action::Verdict(Verdict::Return),
+        )
+    };
+    By::ALL.map(rule).to_vec()
+}
+
+fn dispatch(fixed: Fixed, end: End) -> Vec<Rule> {
+    let rule = |by: By| {
+        let action = Action::Dispatch { fields: by.fields(end), map: fixed.name_by(by) };
+        base_rule("dispatch", by.guard().into_iter().collect(), action)
+    };
+    By::ALL.map(rule).to_vec()
+}
+
+fn member(fixed: Fixed, by: By, end: End) -> Match {
+    Match::Member { fields: by.fields(end), set: fixed.name_by(by), sense: Sense::In }
+}
+
+fn base_rule(id: &str, matches: Vec<Match>, action: Action) -> Rule {
+    commented(id, matches, action)
+}
+
+/// Returns a rule whose comment has an id and a digest of the rest.
+pub(super) fn commented(id: &str, matches: Vec<Match>, action: Action) -> Rule {
+    let mut rule = Rule { matches, action, comment: String::new() };
+    rule.comment = format!("np:{id} {}", short_digest(rule.to_string().as_bytes()));
+    rule
+}

@@ -1,0 +1,290 @@
+//! Policy sets as chains.
+//!
+//! Each stage is one chain, named after its content, so that equal stages share one and an edited one is another. A
+//! stage that passes on goes to the chain of the next stage and does not come back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netpol_core::model::Action as PolicyAction;
+use netpol_core::net::{Family, Prefix, PrefixSet};
+use netpol_core::program::{
+    Members as ProgramMembers, PolicySet, PolicySetId, SetDefinition, SetId, Stage, StageEnd,
+};
+use netpol_core::{Program, Verdict as PolicyVerdict};
+
+use super::base::commented;
+use super::condition::Conditions;
+use super::{Context, PolicyUse, address_key, families};
+use crate::error::NftError;
+use crate::name::{Members, Name, Ranges, Side, SizeClass};
+use crate::ruleset::{Action, Chain, Elements, Key, KeyType, Rule, Ruleset, Set, Storage, Verdict};
+
+/// Most stages of a policy set. The kernel follows 16 chains deep and counts `goto` too
+/// (`NFT_JUMP_STACK_SIZE`, `nft_chain_validate`); the first is the base chain.
+pub(crate) const MAX_STAGES: usize = 14;
+
+/// Renders policy sets, each once for each side, with the sets that they need.
+pub(crate) struct PolicyRenderer<'a> {
+    program: &'a Program,
+    context: &'a Context<'a>,
+    families: BTreeSet<Family>,
+    ruleset: Ruleset,
+    users: BTreeMap<Name, BTreeSet<PolicyUse>>,
+    entries: BTreeMap<PolicyUse, Result<Option<Name>, Arc<NftError>>>,
+    current: Option<PolicyUse>,
+}
+
+impl<'a> PolicyRenderer<'a> {
+    pub(crate) fn new(program: &'a Program, context: &'a Context<'a>) -> Self {
+        Self {
+            program,
+            context,
+            families: families(program),
+            ruleset: Ruleset::default(),
+            users: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            current: None,
+        }
+    }
+
+    /// Returns the chain that judges by a policy set, `None` if the set is open.
+    pub(crate) fn entry(
+        &mut self,
+        side: Side,
+        id: PolicySetId,
+    ) -> Result<Option<Name>, Arc<NftError>> {
+        let key = (side, id);
+        if let Some(known) = self.entries.get(&key) {
+            return known.clone();
+        }
+        self.current = Some(key);
+        let entry = match self.context.refused.get(&key) {
+            Some(error) => Err(Arc::clone(error)),
+            None => self.policy_set(side, id).map_err(Arc::new),
+        };
+        self.entries.insert(key, entry.clone());
+        entry
+    }
+
+    /// Returns the chains and sets of all policy sets that were asked for.
+    pub(crate) fn finish(self) -> (Ruleset, BTreeMap<Name, BTreeSet<PolicyUse>>) {
+        (self.ruleset, self.users)
+    }
+
+    fn policy_set(&mut self, side: Side, id: PolicySetId) -> Result<Option<Name>, NftError> {
+        let program = self.program;
+        let set = program
+            .policy_sets
+            .get(&id)
+            .ok_or_else(|| NftError::Dangling { missing: format!("policy set {id}") })?;
+        if set.is_open() {
+            return Ok(None);
+        }
+        if set.stages.len() > MAX_STAGES {
+            return Err(NftError::TooManyStages { stages: set.stages.len(), max: MAX_STAGES });
+        }
+        let mut next = self.default_chain(side, set);
+        for stage in set.stages.iter().rev() {
+            let rules = self.stage(side, stage, next.as_ref(), set.default)?;
+            next = Some(self.chain(side, rules));
+        }
+        Ok(next)
+    }
+
+    /// Returns a chain for the default verdict of a policy set without stages.
+    fn default_chain(&mut self, side: Side, set: &PolicySet) -> Option<Name> {
+        (set.stages.is_empty()).then(|| self.chain(side, vec![deny()]))
+    }
+
+    fn stage(
+        &mut self,
+        side: Side,
+        stage: &Stage,
+        next: Option<&Name>,
+        default: PolicyVerdict,
+    ) -> Result<Vec<Rule>, NftError> {
+        let mut rules = Vec::new();
+        for rule in &stage.rules {
+            let id = rule.id.to_string();
+            for matches in Conditions::new(self, side).of(rule)? {
+                let action = match rule.action {
+                    PolicyAction::Allow => Action::Verdict(Verdict::Return),
+                    PolicyAction::Deny => Action::Verdict(Verdict::Drop),
+                    PolicyAction::Pass => Action::Verdict(onward(next, default)),
+                    PolicyAction::Log => self.log(side, &id),
+                };
+                rules.push(commented(&id, matches, action));
+            }
+        }
+        match stage.end {
+            StageEnd::Deny => rules.push(deny()),
+            StageEnd::Next => match onward(next, default) {
+                Verdict::Drop => rules.push(deny()),
+                verdict => rules.push(commented("next", Vec::new(), Action::Verdict(verdict))),
+            },
+        }
+        Ok(rules)
+    }
+
+    fn log(&self, side: Side, id: &str) -> Action {
+        Action::Log {
+            group: self.context.options.log_group,
+            prefix: format!("np1:{}:{id}", side.short()),
+        }
+    }
+
+    fn chain(&mut self, side: Side, rules: Vec<Rule>) -> Name {
+        let chain = Chain { base: None, rules };
+        let name = Name::stage(side, &chain.to_string());
+        self.note_use(&name);
+        self.ruleset.chains.entry(name.clone()).or_insert(chain);
+        name
+    }
+
+    fn note_use(&mut self, name: &Name) {
+        if let Some(current) = self.current {
+            self.users.entry(name.clone()).or_default().insert(current);
+        }
+    }
+
+    /// Returns whether exact addresses of a family occur in the program at all.
+    pub(super) fn uses(&self, family: Family) -> bool {
+        self.families.contains(&family)
+    }
+
+    /// Returns the set of the exact addresses of a family in an address set.
+    pub(super) fn exact(&mut self, id: SetId, family: Family) -> Result<Name, NftError> {
+        let ProgramMembers::Addresses { exact, .. } = self.members(id)? else {
+            return Err(not_addresses(id));
+        };
+        let keys =
+            exact.iter().copied().filter(|address| Family::of(*address) == family).map(address_key);
+        Ok(self.members_set(Members::Addresses, family, id, Elements::keys(keys)))
+    }
+
+    /// Returns the prefixes of an address set.
+    pub(super) fn prefixes(&self, id: SetId) -> Result<&'a PrefixSet, NftError> {
+        match self.members(id)? {
+            ProgramMembers::Addresses { prefixes, .. } => Ok(prefixes),
+            ProgramMembers::Ports(_) => Err(not_addresses(id)),
+        }
+    }
+
+    /// Returns the set of the ports of a family in a named port.
+    pub(super) fn named_ports(&mut self, id: SetId, family: Family) -> Result<Name, NftError> {
+        let missing = || NftError::Dangling { missing: format!("set {id} as a set of ports") };
+        let set = self.program.address_sets.get(&id).ok_or_else(missing)?;
+        let (ProgramMembers::Ports(ports), SetDefinition::NamedPort { transport, .. }) =
+            (&set.members, &set.definition)
+        else {
+            return Err(missing());
+        };
+        let protocol = transport.protocol().number();
+        let keys = ports.iter().filter(|(address, _)| Family::of(*address) == family).map(
+            |&(address, port)| match address {
+                IpAddr::V4(address) => Key::Target4(address, protocol, port),
+                IpAddr::V6(address) => Key::Target6(address, protocol, port),
+            },
+        );
+        Ok(self.members_set(Members::NamedPorts, family, id, Elements::keys(keys)))
+    }
+
+    /// Returns the immutable set of these prefixes, which must be disjoint and sorted.
+    pub(super) fn prefix_set(
+        &mut self,
+        family: Family,
+        prefixes: impl Iterator<Item = Prefix>,
+    ) -> Name {
+        let ranges =
+            prefixes.map(|prefix| (address_key(prefix.first()), address_key(prefix.last())));
+        let elements = Elements::Ranges(merged(ranges));
+        self.ranges_set(Ranges::Prefixes(family), KeyType::Address(family), elements)
+    }
+
+    /// Returns the immutable set of these ranges of ports, which must be disjoint and sorted.
+    pub(super) fn port_set(&mut self, ranges: impl Iterator<Item = (u16, u16)>) -> Name {
+        let elements = Elements::Ranges(
+            ranges.map(|(first, last)| (Key::Port(first), Key::Port(last))).collect(),
+        );
+        self.ranges_set(Ranges::Ports, KeyType::Port, elements)
+    }
+
+    fn ranges_set(&mut self, kind: Ranges, key: KeyType, elements: Elements) -> Name {
+        let set = Set { key, storage: Storage::Interval, elements };
+        let name = Name::ranges(kind, &set.to_string());
+        self.note_use(&name);
+        self.ruleset.sets.entry(name.clone()).or_insert(set);
+        name
+    }
+
+    fn members_set(
+        &mut self,
+        kind: Members,
+        family: Family,
+        id: SetId,
+        elements: Elements,
+    ) -> Name {
+        let id = id.to_string();
+        let stem = Name::members_stem(kind, family, &id);
+        let class =
+            SizeClass::kept_or_new(self.context.classes.get(&stem).copied(), elements.len());
+        let name = Name::members(kind, family, &id, class);
+        let key = match kind {
+            Members::Addresses => KeyType::Address(family),
+            Members::NamedPorts => KeyType::Target(family),
+        };
+        self.note_use(&name);
+        self.ruleset.sets.entry(name.clone()).or_insert(Set {
+            key,
+            storage: Storage::hash(class),
+            elements,
+        });
+        name
+    }
+
+    fn members(&self, id: SetId) -> Result<&'a ProgramMembers, NftError> {
+        let set = self.program.address_sets.get(&id);
+        set.map(|set| &set.members)
+            .ok_or_else(|| NftError::Dangling { missing: format!("set {id}") })
+    }
+}
+
+fn not_addresses(id: SetId) -> NftError {
+    NftError::Dangling { missing: format!("set {id} as a set of addresses") }
+}
+
+/// Returns where a flow goes that a stage passes on.
+fn onward(next: Option<&Name>, default: PolicyVerdict) -> Verdict {
+    match (next, default) {
+        (Some(next), _) => Verdict::Goto(next.clone()),
+        (None, PolicyVerdict::Allow) => Verdict::Return,
+        (None, PolicyVerdict::Deny) => Verdict::Drop,
+    }
+}
+
+/// Returns the rule that denies what no rule matched.
+fn deny() -> Rule {
+    commented("deny", Vec::new(), Action::Verdict(Verdict::Drop))
+}
+
+/// Joins ranges that follow each other without a gap.
+fn merged(ranges: impl Iterator<Item = (Key, Key)>) -> Vec<(Key, Key)> {
+    let mut merged: Vec<(Key, Key)> = Vec::new();
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if follows(*end, first) => *end = last,
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+fn follows(end: Key, first: Key) -> bool {
+    match (end, first) {
+        (Key::V4(end), Key::V4(first)) => end.to_bits().checked_add(1) == Some(first.to_bits()),
+        (Key::V6(end), Key::V6(first)) => end.to_bits().checked_add(1) == Some(first.to_bits()),
+        _ => false,
+    }
+}
