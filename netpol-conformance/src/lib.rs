@@ -58,6 +58,7 @@
 //!
 //! let open: Arc<Open> = Arc::new(|| Ok(Box::new(YourDataplane::default())));
 //! let backend = Backend::new("yours", 4, move || Ok(Box::new(Kernel::new(Arc::clone(&open))?)));
+//! assert_eq!(backend.name(), "yours");
 //! ```
 //!
 //! # Guarantees

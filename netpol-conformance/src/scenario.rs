@@ -53,6 +53,8 @@ pub struct Skipped {
 pub struct Plan {
     /// Where it comes from and what it is about.
     pub about: About,
+    /// The cluster before the first step.
+    pub initial: Arc<Cluster>,
     /// The steps, in order.
     pub steps: Vec<Step>,
 }

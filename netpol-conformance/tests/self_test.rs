@@ -30,6 +30,8 @@ struct Mutant {
     seen: Vec<Object>,
 }
 
+type Make = fn() -> Mutant;
+
 const SOUND: Mutant = Mutant {
     inputs: |_| {},
     flow: |flow| flow,
@@ -66,7 +68,7 @@ fn shipped() -> Vec<Scenario> {
 }
 
 /// Returns how many probes of all scenarios the subject fails.
-fn failures(mutant: fn() -> Mutant) -> usize {
+fn failures(mutant: Make) -> usize {
     let backend = Backend::new("mutant", 1, move || Ok(Box::new(mutant())));
     let rows = shipped().into_iter().flat_map(|scenario| backend.run(&scenario).unwrap());
     rows.filter(|row| row.got != row.expect.map(|it| Observation::of(it, None).got)).count()
@@ -120,7 +122,7 @@ fn the_judge_without_a_mistake_passes() {
 
 #[test]
 fn every_mistake_is_caught() {
-    let mutants: [(&str, fn() -> Mutant); 22] = [
+    let mutants: [(&str, Make); 22] = [
         ("allows everything", || Mutant { verdict: |_| Verdict::Allow, ..SOUND }),
         ("denies everything", || Mutant { verdict: |_| Verdict::Deny, ..SOUND }),
         ("ignores ports", || Mutant {

@@ -132,7 +132,7 @@ fn host_network_pods_are_their_node() {
     assert_eq!(from_host.source, Host::Node("n2".into()));
     assert_eq!(from_host.flow.origin, Origin::OwnNode);
     assert_eq!(to_host.destination, Host::Node("n2".into()));
-    assert_eq!(to_host.flow.destination, "172.18.0.3".parse::<std::net::IpAddr>().unwrap());
+    assert_eq!(to_host.flow.destination, "192.0.2.77".parse::<std::net::IpAddr>().unwrap());
 }
 
 #[test]
