@@ -186,20 +186,28 @@ impl IptablesDataplane {
 
     /// Isolates the endpoints that the chains do not know, and changes nothing else.
     fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<(), IptablesError> {
-        let observed = Observed { tables: self.tables()?, ..Observed::default() };
+        let mut conflicts = 0;
+        loop {
+            let observed = Observed { tables: self.tables()?, ..Observed::default() };
+            let plan = self.isolation(endpoints, &observed);
+            match self.execute(&plan, &observed) {
+                Err(failed) if failed.is_conflict() && conflicts < CONFLICTS => conflicts += 1,
+                outcome => return outcome.map_err(|failed| failed.error),
+            }
+        }
+    }
+
+    fn isolation(&self, endpoints: &[Endpoint], observed: &Observed) -> Plan {
         let owner = &self.config.owner;
-        let known = known_keys(owner, &observed);
+        let known = known_keys(owner, observed);
         let mut lists = Lists::default();
-        for keys in
-            endpoints.iter().map(keys).filter(|it| !it.iter().all(|key| known.contains(key)))
-        {
+        for keys in endpoints.iter().map(keys) {
             let new: Vec<Key> = keys.into_iter().filter(|key| !known.contains(key)).collect();
             lists.add(&new, &Disposition::Isolated);
         }
         let families = self.families.iter();
         let lists = families.map(|&family| (family, lists.chains(owner, family))).collect();
-        let plan = plan_isolation(owner, &observed, &lists);
-        self.execute(&plan, &observed).map_err(|failed| failed.error)
+        plan_isolation(owner, observed, &lists)
     }
 
     /// Does all of a plan but the sweep, or nothing.
@@ -214,13 +222,9 @@ impl IptablesDataplane {
 
     fn try_execute(&mut self, plan: &Plan, done: &mut Done) -> Result<(), Failed> {
         let table = self.config.table;
-        for changes in [&plan.prepare, &plan.members] {
-            if !changes.is_empty() {
-                done.members = std::ptr::eq(changes, &plan.members);
-                let outcome = self.tools.restore_sets(&set_script(changes));
-                outcome.map_err(|error| Failed::in_sets(changes, error))?;
-            }
-        }
+        self.change_sets(&plan.prepare)?;
+        done.members = true;
+        self.change_sets(&plan.members)?;
         for (&family, changes) in &plan.switch {
             let script = chain_script(table, changes);
             let outcome = self.tools.restore(self.variant(family), &script);
@@ -240,6 +244,14 @@ impl IptablesDataplane {
         Ok(())
     }
 
+    fn change_sets(&mut self, changes: &[SetChange]) -> Result<(), Failed> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.tools.restore_sets(&set_script(changes));
+        outcome.map_err(|error| Failed::in_sets(changes, error))
+    }
+
     /// Takes back what was done of a plan that failed, as far as possible: the failure itself is what the caller hears of.
     fn take_back(&mut self, plan: &Plan, observed: &Observed, done: &Done) {
         let table = self.config.table;
@@ -254,7 +266,7 @@ impl IptablesDataplane {
             let script = undo_script(table, changes, before);
             let _result = self.tools.restore(self.variant(*family), &script);
         }
-        if done.members {
+        if done.members && !plan.members_back.is_empty() {
             let _result = self.tools.restore_sets(&set_script(&plan.members_back));
         }
     }
@@ -446,6 +458,10 @@ struct Failed {
 }
 
 impl Failed {
+    fn is_conflict(&self) -> bool {
+        self.error.kind() == DataplaneErrorKind::Conflict
+    }
+
     fn elsewhere(error: IptablesError) -> Self {
         Self { error, set: None }
     }

@@ -21,7 +21,7 @@ use crate::{Flavour, IptablesConfig, IptablesDataplane, IptablesError, Owner, Ta
 
 /// Runs `body` in a new network namespace for each flavour.
 fn in_namespaces(body: impl Fn(Flavour) + Send + Copy + 'static) {
-    Flavour::BOTH.map(|flavour| in_namespace(move || body(flavour)));
+    Flavour::BOTH.into_iter().for_each(|flavour| in_namespace(move || body(flavour)));
 }
 
 /// Runs `body` in a new network namespace.
@@ -99,7 +99,7 @@ fn what_is_rendered_is_observed() {
         let program = everything().build();
         let mut dataplane = open(flavour);
         apply(&mut dataplane, &program);
-        assert_eq!(dataplane.audit(&program).unwrap().differences, [String::new(); 0]);
+        assert_eq!(dataplane.audit(&program).unwrap().differences, Vec::<String>::new());
     });
 }
 
@@ -308,7 +308,7 @@ fn whatever_was_changed_is_repaired() {
             assert_eq!(got.replace("-A FORWARD -j ACCEPT\n", ""), want, "{damage}");
             assert_eq!(
                 dataplane.audit(&program).unwrap().differences,
-                [String::new(); 0],
+                Vec::<String>::new(),
                 "{damage}"
             );
         }
@@ -348,7 +348,7 @@ fn every_prefix_length_works() {
         }
         let mut dataplane = open(flavour);
         apply(&mut dataplane, &builder.build());
-        assert_eq!(dataplane.audit(&builder.build()).unwrap().differences, [String::new(); 0]);
+        assert_eq!(dataplane.audit(&builder.build()).unwrap().differences, Vec::<String>::new());
     });
 }
 
@@ -374,7 +374,7 @@ fn extreme_members_are_no_obstacle() {
         builder.add(pod);
         let mut dataplane = open(flavour);
         apply(&mut dataplane, &builder.build());
-        assert_eq!(dataplane.audit(&builder.build()).unwrap().differences, [String::new(); 0]);
+        assert_eq!(dataplane.audit(&builder.build()).unwrap().differences, Vec::<String>::new());
     });
 }
 
@@ -385,7 +385,7 @@ fn a_set_grows_beyond_its_limit() {
         for members in [3, 70_000 - 11_000, 100] {
             let program = many_members(1, members);
             apply(&mut dataplane, &program);
-            assert_eq!(dataplane.audit(&program).unwrap().differences, [String::new(); 0]);
+            assert_eq!(dataplane.audit(&program).unwrap().differences, Vec::<String>::new());
         }
         let name = state(flavour)
             .lines()
@@ -393,11 +393,11 @@ fn a_set_grows_beyond_its_limit() {
             .unwrap()
             .to_owned();
         let name = format!("np4{}", name.split(' ').next().unwrap());
-        tool(&format!("ipset create small hash:ip maxelem 2"), "").unwrap();
+        tool("ipset create small hash:ip maxelem 2", "").unwrap();
         tool(&format!("ipset swap small {name}"), "").unwrap();
         let program = many_members(1, 100);
         apply(&mut dataplane, &program);
-        assert_eq!(dataplane.audit(&program).unwrap().differences, [String::new(); 0]);
+        assert_eq!(dataplane.audit(&program).unwrap().differences, Vec::<String>::new());
     });
 }
 

@@ -26,7 +26,7 @@ impl Command {
 
     /// Runs the tool in the network namespace of the calling thread, and returns what it printed.
     pub(super) fn run(self) -> Result<String, IptablesError> {
-        let name = [&[self.program.clone()], self.arguments.as_slice()].concat().join(" ");
+        let name = format!("{} {}", self.program, self.arguments.join(" "));
         let mut command = process::Command::new(&self.program);
         command.args(&self.arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
