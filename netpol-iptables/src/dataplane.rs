@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
     Program, SourceView, Update,
 };
+use netpol_netfilter::Holders;
 
 use crate::error::IptablesError;
 use crate::name::{Fixed, Name, Owner};
@@ -67,6 +69,10 @@ pub struct IptablesDataplane {
     capabilities: Capabilities,
     /// Whether chains of ours may be in the table that is not used: the configuration was another one before.
     moved: bool,
+    /// Who had which address by the last update, as far as this process knows.
+    holders: Holders,
+    /// The addresses whose flows must still be forgotten.
+    ended: BTreeSet<IpAddr>,
 }
 
 impl IptablesDataplane {
@@ -98,7 +104,9 @@ impl IptablesDataplane {
         })?;
         let moved = !table(owner, config.table.other().as_str(), listing).is_empty();
         tools.save_sets()?;
-        Ok(Self { tools, config, flavour, families, capabilities: capabilities(), moved })
+        let capabilities = capabilities();
+        let (holders, ended) = Default::default();
+        Ok(Self { tools, config, flavour, families, capabilities, moved, holders, ended })
     }
 
     /// Returns the flavour of iptables that is used.
@@ -192,9 +200,29 @@ impl IptablesDataplane {
             let plan = self.isolation(endpoints, &observed);
             match self.execute(&plan, &observed) {
                 Err(failed) if failed.is_conflict() && conflicts < CONFLICTS => conflicts += 1,
-                outcome => return outcome.map_err(|failed| failed.error),
+                Err(failed) => return Err(failed.error),
+                Ok(()) => {
+                    let known = known_keys(&self.config.owner, &observed);
+                    let unknown = |it: &&Endpoint| !keys(it).iter().all(|key| known.contains(key));
+                    let unknown = endpoints.iter().filter(unknown);
+                    self.ended.extend(unknown.flat_map(|it| &it.addresses));
+                    return Ok(());
+                }
             }
         }
+    }
+
+    /// Forgets the flows of addresses that changed hands, and returns how many those were. What fails is tried again with
+    /// the next update.
+    fn end_flows(&mut self) -> u64 {
+        if self.ended.is_empty() {
+            return 0;
+        }
+        let forgotten = self.tools.forget_flows(&self.ended);
+        if forgotten.is_ok() {
+            self.ended.clear();
+        }
+        forgotten.unwrap_or_default()
     }
 
     fn isolation(&self, endpoints: &[Endpoint], observed: &Observed) -> Plan {
@@ -412,12 +440,16 @@ impl Dataplane for IptablesDataplane {
                 applied.isolated = self
                     .enforce(&program)
                     .map_err(|error| error.into_dataplane("enforce a program"))?;
+                let holders = Holders::of(&program, &applied.isolated);
+                self.ended.append(&mut self.holders.ended_by(&holders));
+                self.holders = holders;
             }
             _ => {
                 let kind = DataplaneErrorKind::Unsupported;
                 return Err(DataplaneError::new(kind, "apply this kind of update"));
             }
         }
+        applied.revoked = self.end_flows();
         Ok(applied)
     }
 

@@ -46,6 +46,14 @@ pub enum IptablesError {
         /// The system's error.
         source: io::Error,
     },
+    /// Tracked flows cannot be forgotten.
+    #[error(
+        "tracked flows of an address could not be forgotten, expected a kernel with CONFIG_NF_CT_NETLINK"
+    )]
+    Conntrack {
+        /// The system's error.
+        source: io::Error,
+    },
     /// The other flavour has chains of ours.
     #[error(
         "{other} iptables already has our chains; remove them before {wanted} iptables is used, or use {other} iptables"
@@ -116,6 +124,11 @@ impl IptablesError {
             Self::NoTool { .. } | Self::BridgedPods { .. } | Self::Inexpressible { .. } => {
                 DataplaneErrorKind::Unsupported
             }
+            Self::Conntrack { source } => match source.kind() {
+                io::ErrorKind::PermissionDenied => DataplaneErrorKind::Permission,
+                io::ErrorKind::Unsupported => DataplaneErrorKind::Unsupported,
+                _ => DataplaneErrorKind::Transient,
+            },
             Self::TimedOut { .. } | Self::Process { .. } => DataplaneErrorKind::Transient,
             Self::OtherFlavour { .. } | Self::ForeignSet { .. } | Self::Shared { .. } => {
                 DataplaneErrorKind::Conflict

@@ -44,7 +44,8 @@
 //! - Endpoints are listed one by one, so that the first packet of a flow costs more with every endpoint of the node.
 //! - An endpoint that is known by its address can forge that of another one; one that is known by its interface cannot.
 //! - Endpoints in audit mode pass; their verdicts are not reported.
-//! - Established flows go on when policy changes.
+//! - Established flows go on when policy changes. They end when their endpoint goes, is isolated, or loses its address to
+//!   another; of what changed while no process was running, only new flows notice.
 //! - IP protocol 0 and ICMP type 255 cannot be matched; endpoints whose policy names them are isolated.
 
 #![forbid(unsafe_code)]

@@ -1,9 +1,12 @@
 //! The tools of the host.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::process::Output;
 use std::time::Duration;
 
 use netpol_core::net::Family;
+use netpol_netfilter::Conntrack;
 
 use crate::error::IptablesError;
 use crate::name::Name;
@@ -70,6 +73,9 @@ pub(crate) trait Tools: Send {
 
     /// Runs a script of `ipset restore`. It stops at the first line that fails; those before it stay done.
     fn restore_sets(&mut self, script: &str) -> Result<(), IptablesError>;
+
+    /// Forgets all tracked flows of these addresses, and returns how many those were.
+    fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, IptablesError>;
 }
 
 /// The real tools, in the network namespace of the thread that started them here.
@@ -77,6 +83,7 @@ pub(crate) trait Tools: Send {
 pub(crate) struct Processes {
     worker: Worker,
     limit: Duration,
+    conntrack: Conntrack,
 }
 
 /// How long a tool waits for the lock of the legacy flavour, in seconds.
@@ -86,7 +93,9 @@ impl Processes {
     /// Starts a thread for the tools. None of them may take longer than `limit`.
     pub(crate) fn start(limit: Duration) -> Result<Self, IptablesError> {
         let start = |source| IptablesError::Process { operation: "start a thread", source };
-        Ok(Self { worker: Worker::start().map_err(start)?, limit })
+        let worker = Worker::start().map_err(start)?;
+        let conntrack = Conntrack::open().map_err(|source| IptablesError::Conntrack { source })?;
+        Ok(Self { worker, limit, conntrack })
     }
 
     fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
@@ -167,6 +176,10 @@ impl Tools for Processes {
 
     fn restore_sets(&mut self, script: &str) -> Result<(), IptablesError> {
         self.run("ipset", &["-exist", "restore"], script).map(drop)
+    }
+
+    fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, IptablesError> {
+        self.conntrack.forget(addresses).map_err(|source| IptablesError::Conntrack { source })
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "test code")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use netpol_core::net::Family;
@@ -45,6 +46,10 @@ struct State {
     /// Words with which nothing can be done, and what the tool says.
     refused: Vec<(String, String)>,
     changes: usize,
+    /// The addresses whose flows were forgotten.
+    forgotten: BTreeSet<IpAddr>,
+    /// Whether flows cannot be forgotten.
+    clinging: bool,
 }
 
 impl Fake {
@@ -59,6 +64,16 @@ impl Fake {
     pub(crate) fn refuse(&self, refused: Option<(&str, &str)>) {
         let owned = refused.map(|(word, message)| (word.to_owned(), message.to_owned()));
         self.0.lock().unwrap().refused = owned.into_iter().collect();
+    }
+
+    /// Lets no flow be forgotten, or again.
+    pub(crate) fn cling(&self, clinging: bool) {
+        self.0.lock().unwrap().clinging = clinging;
+    }
+
+    /// Returns the addresses whose flows were forgotten since the last call.
+    pub(crate) fn take_forgotten(&self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.0.lock().unwrap().forgotten)
     }
 
     pub(crate) fn host(&self) -> Host {
@@ -173,6 +188,16 @@ impl Tools for Fake {
             outcome.map_err(|error| failed(format!("Error in line {}: {error}", index + 1)))?;
         }
         Ok(())
+    }
+
+    fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, IptablesError> {
+        let mut state = self.0.lock().unwrap();
+        if state.clinging {
+            let source = std::io::ErrorKind::OutOfMemory.into();
+            return Err(IptablesError::Conntrack { source });
+        }
+        state.forgotten.extend(addresses);
+        Ok(addresses.len().try_into().unwrap())
     }
 }
 

@@ -20,7 +20,7 @@ use crate::render::MAX_DEPTH;
 use crate::{Flavour, IptablesConfig, IptablesDataplane, IptablesError, Owner, TableName};
 
 /// Runs `body` in a new network namespace for each flavour.
-fn in_namespaces(body: impl Fn(Flavour) + Send + Copy + 'static) {
+pub(crate) fn in_namespaces(body: impl Fn(Flavour) + Send + Copy + 'static) {
     Flavour::BOTH.into_iter().for_each(|flavour| in_namespace(move || body(flavour)));
 }
 

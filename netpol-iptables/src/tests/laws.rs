@@ -178,7 +178,7 @@ fn stay(policies: Policies, old: &Policies, new: &Policies) -> Policies {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(32) })]
 
     #[test]
     fn a_program_is_enforced_and_then_nothing_is_left_to_do(one in programs(), two in programs()) {
