@@ -30,10 +30,14 @@ const BUILD: [Package; 3] = [
     Package { name: "libnftnl-dev", why: "netpol-nft encodes nf_tables messages with libnftnl" },
 ];
 
-const TEST: [Package; 1] = [Package {
-    name: "nftables",
-    why: "the tests let `nft` print and re-load what netpol-nft programs",
-}];
+const TEST: [Package; 3] = [
+    Package { name: "ipset", why: "netpol-iptables keeps addresses in sets" },
+    Package { name: "iptables", why: "netpol-iptables runs its tools, of both flavours" },
+    Package {
+        name: "nftables",
+        why: "the tests let `nft` print and re-load what netpol-nft programs",
+    },
+];
 
 /// What has to be done.
 #[derive(Debug, Eq, PartialEq)]
@@ -149,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_complete_machine_needs_nothing() {
-        let installed = names(&["libmnl-dev", "libnftnl-dev", "nftables", "pkg-config"]);
+        let installed =
+            names(&["ipset", "iptables", "libmnl-dev", "libnftnl-dev", "nftables", "pkg-config"]);
         assert_eq!(plan(&packages(Purpose::Test), Some(&installed), false), Plan::Nothing);
     }
 
@@ -181,7 +186,9 @@ mod tests {
     fn the_request_is_a_command_with_reasons() {
         let text = request(&TEST.iter().collect::<Vec<_>>());
         assert!(
-            text.ends_with("sudo apt-get install -y --no-install-recommends nftables"),
+            text.ends_with(
+                "sudo apt-get install -y --no-install-recommends ipset iptables nftables"
+            ),
             "{text}"
         );
         assert!(text.contains("the tests let `nft` print"), "{text}");
