@@ -531,21 +531,3 @@ fn the_hook_can_move_to_another_table() {
         assert_eq!(without(&back), without(&want));
     });
 }
-
-#[test]
-fn without_permission_there_is_no_dataplane() {
-    // A new user namespace without a mapping has no rights on the network namespace of its parent.
-    let thread = thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        unshare(CloneFlags::CLONE_NEWUSER).map(|()| {
-            Flavour::BOTH.map(|flavour| {
-                IptablesDataplane::open(config(flavour)).map_err(|error| error.kind())
-            })
-        })
-    });
-    if let Ok(results) = thread.join().unwrap() {
-        for result in results {
-            assert_eq!(result.map(|_| ()), Err(DataplaneErrorKind::Permission));
-        }
-    }
-}
