@@ -139,6 +139,11 @@ impl IptablesError {
         }
     }
 
+    /// Returns whether a tool failed with these words.
+    pub(crate) fn says(&self, words: &str) -> bool {
+        matches!(self, Self::Failed { message, .. } if message.contains(words))
+    }
+
     /// Returns the error for callers of the trait. `operation` is a verb phrase.
     #[must_use]
     pub fn into_dataplane(self, operation: &'static str) -> DataplaneError {

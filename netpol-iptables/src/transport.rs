@@ -86,6 +86,10 @@ pub(crate) struct Processes {
     conntrack: Conntrack,
 }
 
+/// What the legacy flavour says where it may change tables but not list their names: in a user namespace, whose root does
+/// not own `/proc/net/ip_tables_names` (Linux 6.18). To list a table by name makes it there.
+const NO_TABLE_NAMES: &str = "Failed to list table names";
+
 /// How long a tool waits for the lock of the legacy flavour, in seconds.
 const WAIT: &str = "5";
 
@@ -137,9 +141,15 @@ impl Tools for Processes {
         table: Option<TableName>,
     ) -> Result<String, IptablesError> {
         let program = format!("{}-save", variant.command());
+        let list = |table: TableName| self.run(&program, &["-c", "-t", table.as_str()], "");
         match table {
-            Some(table) => self.run(&program, &["-c", "-t", table.as_str()], ""),
-            None => self.run(&program, &["-c"], ""),
+            Some(table) => list(table),
+            None => match self.run(&program, &["-c"], "") {
+                Err(error) if error.says(NO_TABLE_NAMES) => {
+                    Ok(list(TableName::Filter)? + &list(TableName::Mangle)?)
+                }
+                outcome => outcome,
+            },
         }
     }
 
