@@ -531,3 +531,35 @@ fn the_hook_can_move_to_another_table() {
         assert_eq!(without(&back), without(&want));
     });
 }
+
+#[test]
+fn packets_are_counted_by_rule() {
+    in_namespaces(|flavour| {
+        let mut builder = Builder::new();
+        let mut pod = builder.endpoint("pod", &["10.0.0.1"]);
+        let allow = rule(7, Action::Allow);
+        let id = allow.id;
+        pod.ingress = builder.policy(deny_unless(vec![allow]));
+        let program = builder.add(pod).build();
+        let mut dataplane = open(flavour);
+        apply(&mut dataplane, &program);
+        for program in ["iptables", "ip6tables"] {
+            // The same chain again, with counters.
+            let listed = tool(&format!("{program}-{flavour}-save"), "").unwrap();
+            let rules: Vec<&str> =
+                listed.lines().filter(|line| line.starts_with("-A NP-I-")).collect();
+            let [allow, deny] = rules.as_slice() else { panic!("{rules:?}") };
+            let chain = allow.split(' ').nth(1).unwrap();
+            let counted =
+                format!("*filter\n:{chain} - [0:0]\n[3:30] {allow}\n[5:50] {deny}\nCOMMIT\n");
+            tool(&format!("{program}-{flavour}-restore --noflush -c"), &counted).unwrap();
+        }
+        // `ip6tables-nft-restore` does not take counters (1.8.9).
+        let families = if flavour == Flavour::Legacy { 2 } else { 1 };
+        let counters = dataplane.counters().unwrap();
+        let counted = (counters.rules.get(&id).copied(), counters.unmatched);
+        assert_eq!(counted, (Some(3 * families), 5 * families));
+        apply(&mut dataplane, &program);
+        assert_eq!(dataplane.counters().unwrap(), counters);
+    });
+}
