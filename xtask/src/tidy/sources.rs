@@ -42,7 +42,8 @@ fn check_rust(file: &File) -> Vec<String> {
         if line.starts_with("#[ignore") {
             problems.push(format!("{path}:{number}: an ignored test"));
         }
-        if names_backend(path) && line.contains("netpol_nft") && !line.starts_with("//") {
+        let named = ["netpol_iptables", "netpol_nft"].iter().any(|it| line.contains(it));
+        if names_backend(path) && named && !line.starts_with("//") {
             problems.push(format!("{path}:{number}: the conformance library names a backend"));
         }
     }

@@ -1,14 +1,16 @@
 //! The backends of this build.
 
 use std::num::NonZero;
-#[cfg(feature = "nft")]
+#[cfg(any(feature = "iptables", feature = "nft"))]
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use netpol_conformance::runner::Backend;
-#[cfg(feature = "nft")]
+#[cfg(any(feature = "iptables", feature = "nft"))]
 use netpol_conformance::subject::{Kernel, Open};
 use netpol_conformance::subject::{Model, Programs};
+#[cfg(feature = "iptables")]
+use netpol_iptables::{Flavour, IptablesConfig, IptablesDataplane};
 #[cfg(feature = "nft")]
 use netpol_nft::{NftConfig, NftDataplane};
 
@@ -18,7 +20,7 @@ use super::Result;
 const ALL: &str = "all";
 
 /// How many files are run at a time on a kernel, for each processor: probes wait more than they work.
-#[cfg(feature = "nft")]
+#[cfg(any(feature = "iptables", feature = "nft"))]
 const KERNEL_JOBS: usize = 2;
 
 /// Returns every backend of this build.
@@ -29,6 +31,10 @@ pub(crate) fn all() -> Vec<Backend> {
         Backend::new("program", cores, || Ok(Box::new(Programs::default()))),
         #[cfg(feature = "nft")]
         Backend::new("nft", KERNEL_JOBS * cores, || Ok(Box::new(Kernel::new(open_nft())?))),
+        #[cfg(feature = "iptables")]
+        iptables("iptables", Flavour::Nft, KERNEL_JOBS * cores),
+        #[cfg(feature = "iptables")]
+        iptables("iptables-legacy", Flavour::Legacy, KERNEL_JOBS * cores),
     ]
 }
 
@@ -36,6 +42,22 @@ pub(crate) fn all() -> Vec<Backend> {
 #[cfg(feature = "nft")]
 pub(crate) fn open_nft() -> Arc<Open> {
     Arc::new(|| Ok(Box::new(NftDataplane::open(NftConfig::default())?)))
+}
+
+/// Returns the backend of a flavour of iptables.
+#[cfg(feature = "iptables")]
+fn iptables(name: &'static str, flavour: Flavour, jobs: usize) -> Backend {
+    Backend::new(name, jobs, move || Ok(Box::new(Kernel::new(open_iptables(flavour))?)))
+}
+
+/// Returns what makes a dataplane of a flavour of iptables.
+#[cfg(feature = "iptables")]
+fn open_iptables(flavour: Flavour) -> Arc<Open> {
+    Arc::new(move || {
+        let mut config = IptablesConfig::default();
+        config.flavour = Some(flavour);
+        Ok(Box::new(IptablesDataplane::open(config)?))
+    })
 }
 
 /// Returns the backends with these names, each once.
