@@ -120,21 +120,30 @@ fn before_the_barrier_an_endpoint_that_comes_back_is_closed_again() {
 
 #[test]
 fn an_address_that_another_endpoint_gives_up_is_closed() {
-    let mut engine = engine();
-    let address_only = |name: &str, created| {
-        let mut pod = pod(name, "10.0.0.1");
+    let address_only = |name: &str, node: &str, created| {
+        let mut pod = pod(name, "10.0.0.1").on_node(node);
         (pod.attachment, pod.created) = (Attachment::Address, Timestamp(created));
         pod
     };
-    engine.upsert(address_only("new", 2)).unwrap();
-    engine.upsert(address_only("old", 1)).unwrap();
-    assert_eq!(isolated(engine.poll_update()), ["x/new", "x/old"]);
-    done(&mut engine);
-    engine.remove(&ObjectKey::Endpoint(address_only("new", 2).id));
-    let Some(Change::Isolate(endpoints)) = engine.poll_update().map(|it| it.change) else {
-        panic!("not closed");
-    };
-    assert_eq!((&*endpoints[0].id.name, endpoints[0].addresses.len()), ("old", 1));
+    for is_removed in [true, false] {
+        let mut engine = engine();
+        let mut newer = address_only("new", "node-b", 2);
+        engine.upsert(newer.clone()).unwrap();
+        assert_eq!(engine.poll_update(), None, "an endpoint of another node");
+        engine.upsert(address_only("old", "node-a", 1)).unwrap();
+        assert_eq!(isolated(engine.poll_update()), ["x/old"]);
+        done(&mut engine);
+        if is_removed {
+            engine.remove(&ObjectKey::Endpoint(newer.id.clone()));
+        } else {
+            newer.lifecycle = Lifecycle::Finished;
+            engine.upsert(newer).unwrap();
+        }
+        let Some(Change::Isolate(endpoints)) = engine.poll_update().map(|it| it.change) else {
+            panic!("not closed");
+        };
+        assert_eq!((&*endpoints[0].id.name, endpoints[0].addresses.len()), ("old", 1));
+    }
 }
 
 #[test]
