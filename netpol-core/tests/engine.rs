@@ -293,7 +293,7 @@ fn removing_a_policy_undoes_exactly_what_it_did() {
 }
 
 #[test]
-fn removing_a_namespace_takes_along_what_is_in_it() {
+fn removing_a_namespace_takes_along_its_policies_and_not_its_endpoints() {
     let mut engine = engine();
     engine
         .upsert(Object::Namespace { name: "x".into(), labels: [("a", "b")].into_iter().collect() })
@@ -301,7 +301,36 @@ fn removing_a_namespace_takes_along_what_is_in_it() {
     engine.upsert(pod("a", "10.0.0.1")).unwrap();
     engine.upsert(closed("a")).unwrap();
     assert!(engine.remove(&ObjectKey::Namespace("x".into())));
-    assert_eq!((engine.inputs().endpoints().count(), engine.inputs().policies().count()), (0, 0));
+    assert_eq!((engine.inputs().endpoints().count(), engine.inputs().policies().count()), (1, 0));
+}
+
+#[test]
+fn when_full_updates_keep_failing_new_endpoints_are_closed_in_between() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.inputs_complete();
+    let fail = |engine: &mut Engine| {
+        engine.handle_applied(Err(DataplaneError::new(DataplaneErrorKind::Capacity, "test")));
+    };
+    full(engine.poll_update());
+    fail(&mut engine);
+    full(engine.poll_update());
+    fail(&mut engine);
+    for _ in 0..2 {
+        assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+        done(&mut engine);
+        full(engine.poll_update());
+        fail(&mut engine);
+        assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+        fail(&mut engine);
+        full(engine.poll_update());
+        fail(&mut engine);
+    }
+    assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+    done(&mut engine);
+    full(engine.poll_update());
+    done(&mut engine);
+    assert_eq!(engine.poll_update(), None);
 }
 
 #[test]
