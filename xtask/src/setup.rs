@@ -14,6 +14,8 @@ pub(crate) enum Purpose {
     Demo,
     /// To run the tests too.
     Test,
+    /// To run them on an older kernel too.
+    Full,
 }
 
 /// A Debian package and the reason why it is needed.
@@ -34,6 +36,16 @@ const TEST: [Package; 1] = [Package {
     name: "nftables",
     why: "the tests let `nft` print and re-load what netpol-nft programs",
 }];
+
+const FULL: [Package; 4] = [
+    Package {
+        name: "qemu-system-x86",
+        why: "runs the scenarios on an older kernel, as a user program",
+    },
+    Package { name: "busybox-static", why: "mounts file systems in that virtual machine" },
+    Package { name: "kmod", why: "loads kernel modules in that virtual machine" },
+    Package { name: "cpio", why: "packs the files of that virtual machine" },
+];
 
 /// What has to be done.
 #[derive(Debug, Eq, PartialEq)]
@@ -75,6 +87,7 @@ fn packages(purpose: Purpose) -> Vec<&'static Package> {
     match purpose {
         Purpose::Demo => BUILD.iter().collect(),
         Purpose::Test => BUILD.iter().chain(&TEST).collect(),
+        Purpose::Full => BUILD.iter().chain(&TEST).chain(&FULL).collect(),
     }
 }
 
@@ -125,7 +138,7 @@ fn apt_get() -> Command {
 fn list(packages: &[&Package]) -> String {
     packages
         .iter()
-        .map(|Package { name, why }| format!("  {name:<13} {why}"))
+        .map(|Package { name, why }| format!("  {name:<15} {why}"))
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -151,6 +164,13 @@ mod tests {
     fn a_complete_machine_needs_nothing() {
         let installed = names(&["libmnl-dev", "libnftnl-dev", "nftables", "pkg-config"]);
         assert_eq!(plan(&packages(Purpose::Test), Some(&installed), false), Plan::Nothing);
+    }
+
+    #[test]
+    fn an_older_kernel_needs_more() {
+        let installed = names(&["libmnl-dev", "libnftnl-dev", "nftables", "pkg-config"]);
+        let missing = FULL.iter().collect();
+        assert_eq!(plan(&packages(Purpose::Full), Some(&installed), false), Plan::Ask(missing));
     }
 
     #[test]
