@@ -21,14 +21,19 @@ const ALL: &str = "all";
 #[cfg(feature = "nft")]
 const KERNEL_JOBS: usize = 2;
 
-/// Returns every backend of this build.
-pub(crate) fn all() -> Vec<Backend> {
+/// The patience of a machine that is not slow.
+pub(crate) const USUAL: NonZero<u32> = NonZero::<u32>::MIN;
+
+/// Returns every backend of this build; those on a kernel have this [patience](Kernel::with_patience).
+pub(crate) fn all(patience: NonZero<u32>) -> Vec<Backend> {
     let cores = available_parallelism().map_or(1, NonZero::get);
     vec![
         Backend::new("model", cores, || Ok(Box::new(Model::default()))),
         Backend::new("program", cores, || Ok(Box::new(Programs::default()))),
         #[cfg(feature = "nft")]
-        Backend::new("nft", KERNEL_JOBS * cores, || Ok(Box::new(Kernel::new(open_nft())?))),
+        Backend::new("nft", KERNEL_JOBS * cores, move || {
+            Ok(Box::new(Kernel::new(open_nft())?.with_patience(patience)))
+        }),
     ]
 }
 
@@ -39,8 +44,12 @@ pub(crate) fn open_nft() -> Arc<Open> {
 }
 
 /// Returns the backends with these names, each once.
-pub(crate) fn named(names: &[String], jobs: Option<NonZero<usize>>) -> Result<Vec<Backend>> {
-    let known = all();
+pub(crate) fn named(
+    names: &[String],
+    jobs: Option<NonZero<usize>>,
+    patience: NonZero<u32>,
+) -> Result<Vec<Backend>> {
+    let known = all(patience);
     let is_known = |name: &String| name == ALL || known.iter().any(|it| it.name() == *name);
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         let known: Vec<_> = known.iter().map(Backend::name).chain([ALL]).collect();
