@@ -23,8 +23,8 @@ const KERNEL_OPTIONS: &str = "console=ttyS0 quiet panic=-1 mitigations=off --";
 /// The exit status of timeout(1) if it was too long.
 const TIMED_OUT: i32 = 124;
 
-/// How much of the console an error shows, in lines.
-const CONSOLE_LINES: usize = 20;
+/// How much of the console an error shows, in lines: a panic with its registers takes 50.
+const CONSOLE_LINES: usize = 60;
 
 /// What a machine is made of, and where its two serial ports go.
 #[derive(Debug)]
