@@ -67,6 +67,11 @@
 //! - A scenario that needs what is not there is reported as skipped, with its reason. A run in which nothing ran is no
 //!   success.
 //! - On a kernel, a probe counts as denied only if it passed while nothing was enforced.
+//!
+//! # Features and versions
+//!
+//! `nft` (on by default) builds the nf_tables backend into the binary; the library names no backend. Linux only, Rust 1.95
+//! or later. How it fits together is told in `ARCHITECTURE.md` in the repository.
 
 #![forbid(unsafe_code)]
 #![doc(test(attr(deny(warnings))))]

@@ -5,13 +5,14 @@ use std::process::Command;
 
 use crate::Result;
 use crate::command::{cannot_start, run};
+use crate::demo::Backend;
 use crate::privilege::is_root;
 
 /// What the machine is prepared for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
     /// To build everything and run the demo.
-    Demo,
+    Demo(Backend),
     /// To run the tests too.
     Test,
     /// To run them on an older kernel too.
@@ -32,10 +33,18 @@ const BUILD: [Package; 3] = [
     Package { name: "libnftnl-dev", why: "netpol-nft encodes nf_tables messages with libnftnl" },
 ];
 
-const TEST: [Package; 1] = [Package {
-    name: "nftables",
-    why: "the tests let `nft` print and re-load what netpol-nft programs",
-}];
+const IPTABLES: [Package; 2] = [
+    Package { name: "ipset", why: "netpol-iptables keeps addresses in sets" },
+    Package { name: "iptables", why: "netpol-iptables runs its tools, of both flavours" },
+];
+
+const TEST: [Package; 2] = [
+    Package { name: "iproute2", why: "a test gives addresses to a loopback interface with `ip`" },
+    Package {
+        name: "nftables",
+        why: "the tests let `nft` print and re-load what netpol-nft programs",
+    },
+];
 
 const FULL: [Package; 4] = [
     Package {
@@ -85,9 +94,12 @@ pub(crate) fn set_up(purpose: Purpose) -> Result<()> {
 
 fn packages(purpose: Purpose) -> Vec<&'static Package> {
     match purpose {
-        Purpose::Demo => BUILD.iter().collect(),
-        Purpose::Test => BUILD.iter().chain(&TEST).collect(),
-        Purpose::Full => BUILD.iter().chain(&TEST).chain(&FULL).collect(),
+        Purpose::Demo(Backend::Nft) => BUILD.iter().collect(),
+        Purpose::Demo(Backend::Iptables | Backend::IptablesLegacy) => {
+            BUILD.iter().chain(&IPTABLES).collect()
+        }
+        Purpose::Test => BUILD.iter().chain(&IPTABLES).chain(&TEST).collect(),
+        Purpose::Full => BUILD.iter().chain(&IPTABLES).chain(&TEST).chain(&FULL).collect(),
     }
 }
 
@@ -162,13 +174,22 @@ mod tests {
 
     #[test]
     fn a_complete_machine_needs_nothing() {
-        let installed = names(&["libmnl-dev", "libnftnl-dev", "nftables", "pkg-config"]);
+        let installed = names(&[
+            "ipset",
+            "iproute2",
+            "iptables",
+            "libmnl-dev",
+            "libnftnl-dev",
+            "nftables",
+            "pkg-config",
+        ]);
         assert_eq!(plan(&packages(Purpose::Test), Some(&installed), false), Plan::Nothing);
     }
 
     #[test]
     fn an_older_kernel_needs_more() {
-        let installed = names(&["libmnl-dev", "libnftnl-dev", "nftables", "pkg-config"]);
+        let installed: Vec<_> =
+            packages(Purpose::Test).iter().map(|package| package.name.to_owned()).collect();
         let missing = FULL.iter().collect();
         assert_eq!(plan(&packages(Purpose::Full), Some(&installed), false), Plan::Ask(missing));
     }
@@ -179,15 +200,18 @@ mod tests {
         let missing: Vec<_> =
             BUILD.iter().filter(|package| package.name == "libnftnl-dev").collect();
         assert_eq!(
-            plan(&packages(Purpose::Demo), Some(&installed), true),
+            plan(&packages(Purpose::Demo(Backend::Nft)), Some(&installed), true),
             Plan::Install(missing.clone())
         );
-        assert_eq!(plan(&packages(Purpose::Demo), Some(&installed), false), Plan::Ask(missing));
+        assert_eq!(
+            plan(&packages(Purpose::Demo(Backend::Nft)), Some(&installed), false),
+            Plan::Ask(missing)
+        );
     }
 
     #[test]
     fn a_machine_without_dpkg_is_told_the_names() {
-        let wanted = packages(Purpose::Demo);
+        let wanted = packages(Purpose::Demo(Backend::Nft));
         assert_eq!(plan(&wanted, None, true), Plan::NotDebian(wanted.clone()));
     }
 
@@ -201,7 +225,7 @@ mod tests {
     fn the_request_is_a_command_with_reasons() {
         let text = request(&TEST.iter().collect::<Vec<_>>());
         assert!(
-            text.ends_with("sudo apt-get install -y --no-install-recommends nftables"),
+            text.ends_with("sudo apt-get install -y --no-install-recommends iproute2 nftables"),
             "{text}"
         );
         assert!(text.contains("the tests let `nft` print"), "{text}");

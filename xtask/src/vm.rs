@@ -95,6 +95,7 @@ fn initramfs(
 const fn tools(backend: Backend) -> &'static [&'static str] {
     match backend {
         Backend::Nft => &[],
+        Backend::Iptables | Backend::IptablesLegacy => &["iptables", "ipset"],
     }
 }
 

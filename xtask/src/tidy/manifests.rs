@@ -19,14 +19,21 @@ struct Edges {
 }
 
 /// Every permitted edge. A new crate or edge is a change of the architecture: put it here, and say so in ARCHITECTURE.md.
-const EDGES: [Edges; 4] = [
+const EDGES: [Edges; 6] = [
     Edges { from: "netpol-core", normal: &[], optional: &[], dev: &[] },
     Edges { from: "netpol-nft", normal: &["netpol-core"], optional: &[], dev: &[] },
+    Edges { from: "netpol-netfilter", normal: &["netpol-core"], optional: &[], dev: &[] },
+    Edges {
+        from: "netpol-iptables",
+        normal: &["netpol-core", "netpol-netfilter"],
+        optional: &[],
+        dev: &[],
+    },
     Edges {
         from: "netpol-conformance",
         normal: &["netpol-core"],
-        optional: &["netpol-nft"],
-        dev: &["netpol-nft"],
+        optional: &["netpol-iptables", "netpol-nft"],
+        dev: &["netpol-iptables", "netpol-nft"],
     },
     Edges { from: "xtask", normal: &[], optional: &[], dev: &[] },
 ];

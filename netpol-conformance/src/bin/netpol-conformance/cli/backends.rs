@@ -1,14 +1,16 @@
 //! The backends of this build.
 
 use std::num::NonZero;
-#[cfg(feature = "nft")]
+#[cfg(any(feature = "iptables", feature = "nft"))]
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use netpol_conformance::runner::Backend;
-#[cfg(feature = "nft")]
+#[cfg(any(feature = "iptables", feature = "nft"))]
 use netpol_conformance::subject::{Kernel, Open};
 use netpol_conformance::subject::{Model, Programs};
+#[cfg(feature = "iptables")]
+use netpol_iptables::{Flavour, IptablesConfig, IptablesDataplane};
 #[cfg(feature = "nft")]
 use netpol_nft::{NftConfig, NftDataplane};
 
@@ -18,7 +20,7 @@ use super::Result;
 const ALL: &str = "all";
 
 /// How many files are run at a time on a kernel, for each processor: probes wait more than they work.
-#[cfg(feature = "nft")]
+#[cfg(any(feature = "iptables", feature = "nft"))]
 const KERNEL_JOBS: usize = 2;
 
 /// The patience of a machine that is not slow.
@@ -26,21 +28,48 @@ pub(crate) const USUAL: NonZero<u32> = NonZero::<u32>::MIN;
 
 /// Returns every backend of this build; those on a kernel have this [patience](Kernel::with_patience).
 pub(crate) fn all(patience: NonZero<u32>) -> Vec<Backend> {
-    let cores = available_parallelism().map_or(1, NonZero::get);
     vec![
-        Backend::new("model", cores, || Ok(Box::new(Model::default()))),
-        Backend::new("program", cores, || Ok(Box::new(Programs::default()))),
+        Backend::new("model", cores(), || Ok(Box::new(Model::default()))),
+        Backend::new("program", cores(), || Ok(Box::new(Programs::default()))),
         #[cfg(feature = "nft")]
-        Backend::new("nft", KERNEL_JOBS * cores, move || {
-            Ok(Box::new(Kernel::new(open_nft())?.with_patience(patience)))
-        }),
+        on_kernel("nft", patience, open_nft),
+        #[cfg(feature = "iptables")]
+        on_kernel("iptables", patience, || open_iptables(Flavour::Nft)),
+        #[cfg(feature = "iptables")]
+        on_kernel("iptables-legacy", patience, || open_iptables(Flavour::Legacy)),
     ]
+}
+
+fn cores() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Returns a backend on a kernel. `open` returns what makes the dataplanes of one scenario.
+#[cfg(any(feature = "iptables", feature = "nft"))]
+fn on_kernel(
+    name: &str,
+    patience: NonZero<u32>,
+    open: impl Fn() -> Arc<Open> + Send + Sync + 'static,
+) -> Backend {
+    Backend::new(name, KERNEL_JOBS * cores(), move || {
+        Ok(Box::new(Kernel::new(open())?.with_patience(patience)))
+    })
 }
 
 /// Returns what makes a dataplane of nf_tables.
 #[cfg(feature = "nft")]
 pub(crate) fn open_nft() -> Arc<Open> {
     Arc::new(|| Ok(Box::new(NftDataplane::open(NftConfig::default())?)))
+}
+
+/// Returns what makes a dataplane of a flavour of iptables.
+#[cfg(feature = "iptables")]
+fn open_iptables(flavour: Flavour) -> Arc<Open> {
+    Arc::new(move || {
+        let mut config = IptablesConfig::default();
+        config.flavour = Some(flavour);
+        Ok(Box::new(IptablesDataplane::open(config)?))
+    })
 }
 
 /// Returns the backends with these names, each once.
