@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ pub struct Kernel {
     dataplanes: BTreeMap<String, Node>,
     hosts: Option<Hosts>,
     controlled: BTreeSet<Control>,
+    patience: NonZero<u32>,
     runtime: Runtime,
 }
 
@@ -83,8 +85,16 @@ impl Kernel {
             dataplanes: BTreeMap::new(),
             hosts: None,
             controlled: BTreeSet::new(),
+            patience: NonZero::<u32>::MIN,
             runtime: runtime.map_err(|source| SubjectError::Thread { source })?,
         })
+    }
+
+    /// Returns the same subject, which waits `factor` times as long for answers: on a slow machine, what is not denied
+    /// would else be taken for denied if it came late.
+    #[must_use]
+    pub fn with_patience(self, factor: NonZero<u32>) -> Self {
+        Self { patience: factor, ..self }
     }
 
     /// Brings hosts and dataplanes up to what the step needs, without a change of policy.
@@ -169,12 +179,13 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes attempts, each for some time, and returns what came of them, in order.
+    /// Makes attempts, each for some time (more with patience), and returns what came of them, in order.
     fn watch(&self, attempts: &[(&Attempt, Duration)]) -> Result<Vec<Outcome>, SubjectError> {
         let Some(hosts) = &self.hosts else { return Ok(Vec::new()) };
         let probe =
             |(attempt, length): &(&Attempt, Duration)| -> Result<(Probe, Window), SubjectError> {
-                Ok((hosts.probe(attempt, request(attempt.port))?, Window::new(*length, RETRY)))
+                let probe = hosts.probe(attempt, request(attempt.port))?;
+                Ok((probe, Window::new(*length * self.patience.get(), RETRY)))
             };
         let mut outcomes = Vec::with_capacity(attempts.len());
         for some in attempts.chunks(AT_A_TIME) {
