@@ -2,6 +2,7 @@
 
 mod backends;
 mod check;
+mod demo;
 mod explain;
 mod list;
 mod progress;
@@ -36,6 +37,8 @@ enum Command {
     Check(check::Arguments),
     /// Show the verdict of the model on one flow of a scenario, and the rules that led to it
     Explain(explain::Arguments),
+    /// Tell the story of the shipped scenarios on a real dataplane: what each policy changes, and why
+    Demo(demo::Arguments),
     /// List the backends of this build, and scenarios
     List(list::Arguments),
 }
@@ -47,6 +50,7 @@ impl Cli {
             Command::Run(arguments) => run::run(&arguments),
             Command::Check(arguments) => check::check(&arguments),
             Command::Explain(arguments) => explain::explain(&arguments),
+            Command::Demo(arguments) => demo::demo(&arguments),
             Command::List(arguments) => list::list(&arguments),
         }
     }

@@ -140,10 +140,10 @@ impl Cluster {
         };
         let mut found = self.objects.keys().filter(is_meant);
         let Some(id) = found.next().cloned() else {
-            return Err(Problem::NothingToDelete(describe(wanted)));
+            return Err(Problem::NothingToDelete(wanted.to_string()));
         };
         if found.next().is_some() {
-            return Err(Problem::Ambiguous(describe(wanted)));
+            return Err(Problem::Ambiguous(wanted.to_string()));
         }
         self.remove(&id);
         Ok(())
@@ -429,9 +429,4 @@ fn is_cluster_wide(id: &ObjectId) -> bool {
         ("projectcalico.org", "HostEndpoint"),
     ];
     KINDS.contains(&(&id.group, &id.kind))
-}
-
-fn describe(wanted: &ObjectRef) -> String {
-    let namespace = wanted.namespace.as_ref().map_or_else(String::new, |it| format!("{it}/"));
-    format!("{} {namespace}{}", wanted.kind, wanted.name)
 }

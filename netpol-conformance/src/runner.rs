@@ -89,10 +89,13 @@ impl Backend {
         pairs
             .map(|(attempt, Observation { got, detail })| {
                 let passed = got.is(attempt.expect);
-                let model = summary(&judge.evaluate(&attempt.flow).enforced);
+                let model =
+                    || format!("model: {}", summary(&judge.evaluate(&attempt.flow).enforced));
+                // The subject's own words are enough where it is right.
                 let reason = match detail {
-                    Some(detail) if detail != model => format!("{detail}; model: {model}"),
-                    _ => model,
+                    Some(detail) if passed => detail,
+                    Some(detail) => format!("{detail}; {}", model()),
+                    None => model(),
                 };
                 let status = if passed { Status::Pass } else { Status::Fail };
                 self.row(about, step, Some(attempt), Some(got), status, reason)

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use netpol_core::eval::{Evaluation, Judge};
 use netpol_core::{Capabilities, Verdict};
+use serde_json::Value;
 
 pub use self::attempt::{Attempt, ProbePort};
 pub use self::error::{Problem, ScenarioError};
@@ -74,6 +75,10 @@ pub struct About {
 pub struct Step {
     /// The name.
     pub name: String,
+    /// What is deleted first, as `KIND NAMESPACE/NAME`.
+    pub deleted: Vec<String>,
+    /// What is applied then, as it is written.
+    pub applied: Vec<Value>,
     /// The cluster after the step's changes.
     pub cluster: Arc<Cluster>,
     /// What is tried.

@@ -35,7 +35,7 @@ pub trait Subject {
 pub struct Observation {
     /// What was seen.
     pub got: Got,
-    /// What the subject has to say about it.
+    /// Why, as far as the subject knows. Reports add what the model says where it does not, or where it is wrong.
     pub detail: Option<String>,
 }
 

@@ -3,4 +3,5 @@
 mod fake;
 mod kernel;
 mod laws;
+mod meaning;
 pub(crate) mod program;

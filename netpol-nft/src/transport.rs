@@ -157,8 +157,15 @@ impl Netlink {
 
     /// Throws away answers that nobody waits for any more.
     fn discard(&mut self) -> io::Result<()> {
-        while self.socket.receive(&mut self.buffer)?.is_some() {}
-        Ok(())
+        loop {
+            match self.socket.receive(&mut self.buffer) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                // Some of them were lost already.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Returns the error of the first operation that failed.

@@ -132,14 +132,22 @@ impl Attempt {
             || cluster.pods().values().filter(|pod| matches!(pod.network, PodNetwork::Own(_)));
         let mut attempts = Vec::new();
         for from in pods() {
+            let from_here: Vec<_> = exceptions
+                .iter()
+                .enumerate()
+                .filter(|(_, exception)| exception.is_from(&from.namespace, &from.name))
+                .collect();
             for to in pods().filter(|to| !std::ptr::eq(from, *to) && to.ports.contains(&declared)) {
-                let mut excepted = false;
-                for (exception, hit) in exceptions.iter().zip(&mut hit) {
-                    if exception.matches((&from.namespace, &from.name), (&to.namespace, &to.name)) {
-                        (excepted, *hit) = (true, true);
+                let mut expect = matrix.default;
+                for (index, _) in from_here
+                    .iter()
+                    .filter(|(_, exception)| exception.is_to(&to.namespace, &to.name))
+                {
+                    expect = opposite(matrix.default);
+                    if let Some(hit) = hit.get_mut(*index) {
+                        *hit = true;
                     }
                 }
-                let expect = if excepted { opposite(matrix.default) } else { matrix.default };
                 attempts.push(Self::resolve(cluster, &party(from), &party(to), port, expect)?);
             }
         }

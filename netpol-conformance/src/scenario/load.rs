@@ -122,7 +122,13 @@ fn steps(mut cluster: Cluster, spec: &Spec) -> Result<Vec<Step>, (String, Proble
         };
         change(&mut cluster, step).map_err(at)?;
         let attempts = attempts(&cluster, step).map_err(at)?;
-        steps.push(Step { name: step.name.clone(), cluster: Arc::new(cluster.clone()), attempts });
+        steps.push(Step {
+            name: step.name.clone(),
+            deleted: step.delete.iter().map(ToString::to_string).collect(),
+            applied: step.apply.clone(),
+            cluster: Arc::new(cluster.clone()),
+            attempts,
+        });
     }
     Ok(steps)
 }

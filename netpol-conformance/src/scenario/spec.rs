@@ -82,6 +82,16 @@ pub(crate) struct ObjectRef {
     pub(crate) name: String,
 }
 
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind)?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProbeSpec {
@@ -258,9 +268,14 @@ enum Pattern {
 }
 
 impl Exception {
-    /// Returns whether the pair is meant; pods by namespace and name.
-    pub(crate) fn matches(&self, from: (&str, &str), to: (&str, &str)) -> bool {
-        self.from.matches(from) && self.to.matches(to)
+    /// Returns whether pairs with this source are meant.
+    pub(crate) fn is_from(&self, namespace: &str, pod: &str) -> bool {
+        self.from.matches(namespace, pod)
+    }
+
+    /// Returns whether pairs with this destination are meant.
+    pub(crate) fn is_to(&self, namespace: &str, pod: &str) -> bool {
+        self.to.matches(namespace, pod)
     }
 }
 
@@ -275,7 +290,7 @@ impl Pattern {
         namespaced(text).map(|(namespace, name)| Self::Pod(namespace.to_owned(), name.to_owned()))
     }
 
-    fn matches(&self, (namespace, name): (&str, &str)) -> bool {
+    fn matches(&self, namespace: &str, name: &str) -> bool {
         match self {
             Self::Any => true,
             Self::Namespace(wanted) => wanted == namespace,
@@ -343,11 +358,11 @@ mod tests {
     fn exceptions_match_pairs() {
         let exception = |text: &str| Exception::try_from(text.to_owned());
         let any_to_a = exception("* -> x/a").unwrap();
-        assert!(any_to_a.matches(("y", "b"), ("x", "a")));
-        assert!(!any_to_a.matches(("x", "a"), ("y", "b")));
+        assert!(any_to_a.is_from("y", "b") && any_to_a.is_to("x", "a"));
+        assert!(!any_to_a.is_to("y", "b"));
         let within = exception("x/*->y/*").unwrap();
-        assert!(within.matches(("x", "a"), ("y", "b")));
-        assert!(!within.matches(("x", "a"), ("x", "b")));
+        assert!(within.is_from("x", "a") && within.is_to("y", "b"));
+        assert!(!within.is_to("x", "b"));
         for wrong in ["x/a", "x/a -> ", "x/a -> y", "*/a -> *", "x/a -> y/b -> z/c"] {
             assert!(exception(wrong).is_err(), "{wrong}");
         }

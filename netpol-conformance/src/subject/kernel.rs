@@ -289,7 +289,8 @@ fn observation(outcome: &Outcome) -> Observation {
         Outcome::Silent | Outcome::Refused => Got::Deny,
         Outcome::Failed(_) => Got::Error,
     };
-    Observation { got, detail: Some(describe(outcome)) }
+    let is_plain = matches!(outcome, Outcome::Reached | Outcome::Silent);
+    Observation { got, detail: (!is_plain).then(|| describe(outcome)) }
 }
 
 fn describe(outcome: &Outcome) -> String {

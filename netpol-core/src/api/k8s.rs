@@ -23,6 +23,7 @@
 //! ```
 
 mod cluster;
+mod labels;
 mod manifest;
 mod peer;
 mod pod;

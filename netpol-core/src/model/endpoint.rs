@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
+use super::keys;
 use crate::labels::Labels;
 use crate::net::Transport;
 use crate::verdict::Verdict;
@@ -135,7 +136,7 @@ pub struct Endpoint {
     pub labels: Labels,
     /// The name of its service account.
     pub service_account: Option<String>,
-    /// The orchestrator that runs it, [`keys::KUBERNETES`](super::keys::KUBERNETES) for pods.
+    /// The orchestrator that runs it, [`keys::KUBERNETES`] for pods.
     pub orchestrator: Option<String>,
     /// Its addresses, of both families, the primary one first.
     pub addresses: Vec<IpAddr>,
@@ -168,6 +169,18 @@ impl Endpoint {
             default_verdict: Verdict::Deny,
             mode: Mode::Enforce,
             lifecycle: Lifecycle::Running,
+        }
+    }
+
+    /// Returns a running Kubernetes pod of the service account `default`, without labels or addresses. It allows where no
+    /// policy decides.
+    #[must_use]
+    pub fn pod(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            service_account: Some("default".into()),
+            orchestrator: Some(keys::KUBERNETES.into()),
+            default_verdict: Verdict::Allow,
+            ..Self::new(EndpointId::workload(namespace, name))
         }
     }
 

@@ -1,1 +1,165 @@
+#![expect(clippy::unwrap_used, reason = "test code")]
 
+use expect_test::{Expect, expect};
+use netpol_core::net::Family;
+
+use super::*;
+use crate::render::{Options, skeleton};
+use crate::ruleset::{KeyType, Storage};
+
+fn state(endpoints: &[(u8, &str)], isolated: &[u8], members: &[u8]) -> Ruleset {
+    let mut ruleset = skeleton(Options { priority: -5, log_group: 100 });
+    let address = |last: u8| Key::V4([10, 0, 0, last].into());
+    let set_elements = |ruleset: &mut Ruleset, name: &str, elements| {
+        ruleset.sets.get_mut(&Name::new(name)).unwrap().elements = elements;
+    };
+    let entries = endpoints
+        .iter()
+        .map(|&(last, chain)| (address(last), Verdict::Jump(Name::new(chain))))
+        .collect();
+    set_elements(&mut ruleset, "np-in-4", Elements::Verdicts(entries));
+    set_elements(&mut ruleset, "np-iso-4", Elements::keys(isolated.iter().copied().map(address)));
+    let set = Name::new("np-s4-a-6");
+    for &(_, chain) in endpoints {
+        let fields = crate::ruleset::Fields::Address(Family::V4, crate::ruleset::End::Source);
+        let it = crate::ruleset::Match::Member {
+            fields,
+            set: set.clone(),
+            sense: crate::ruleset::Sense::In,
+        };
+        let action = crate::ruleset::Action::Verdict(Verdict::Return);
+        let rule = crate::ruleset::Rule { matches: vec![it], action, comment: "np:x".to_owned() };
+        ruleset.chains.insert(Name::new(chain), Chain { base: None, rules: vec![rule] });
+    }
+    let elements = Elements::keys(members.iter().copied().map(address));
+    ruleset.sets.insert(
+        set,
+        Set { key: KeyType::Address(Family::V4), storage: Storage::Hash { size: 64 }, elements },
+    );
+    ruleset
+}
+
+#[track_caller]
+fn check(from: Option<Ruleset>, to: &Ruleset, want: Expect) {
+    let observed = from.map(|ruleset| Observed { ruleset, ..Observed::default() });
+    let plan = plan(&Owner::default(), observed.as_ref(), to, Extra::Swept).unwrap();
+    let mut lines = Vec::new();
+    lines.extend(plan.prepare.iter().map(|it| format!("prepare: {it}")));
+    for (step, groups) in &plan.switch {
+        for group in groups {
+            let group: Vec<String> = group.iter().map(ToString::to_string).collect();
+            lines.push(format!("switch {step:?}: {}", group.join("; ")));
+        }
+    }
+    lines.extend(plan.sweep.iter().map(|it| format!("sweep: {it}")));
+    want.assert_eq(&(lines.join("\n") + "\n"));
+}
+
+#[test]
+fn a_new_policy_is_made_then_switched_to_then_the_old_one_goes() {
+    let (old, new) = (state(&[(1, "np-in-old")], &[], &[7]), state(&[(1, "np-in-new")], &[], &[7]));
+    check(
+        Some(old),
+        &new,
+        expect![[r#"
+        prepare: make chain `np-in-new`
+        prepare: add to chain `np-in-new` the rule `ip saddr @np-s4-a-6 counter return comment "np:x"`
+        switch Dispatch: delete 1 elements of set `np-in-4`; add 1 elements to set `np-in-4`
+        sweep: empty chain `np-in-old`
+        sweep: remove chain `np-in-old`
+    "#]],
+    );
+}
+
+#[test]
+fn endpoints_are_closed_first_and_released_last() {
+    let (old, new) =
+        (state(&[(1, "np-in-a")], &[2, 3], &[7, 8]), state(&[(2, "np-in-a")], &[1, 3], &[8, 9]));
+    check(
+        Some(old),
+        &new,
+        expect![[r#"
+        switch Close: add 1 elements to set `np-iso-4`
+        switch Members: delete 1 elements of set `np-s4-a-6`; add 1 elements to set `np-s4-a-6`
+        switch Dispatch: delete 1 elements of set `np-in-4`; add 1 elements to set `np-in-4`
+        switch Release: delete 1 elements of set `np-iso-4`
+    "#]],
+    );
+}
+
+#[test]
+fn what_was_left_half_made_is_completed() {
+    let mut left = state(&[], &[], &[7]);
+    left.chains.insert(Name::new("np-in-a"), Chain::default());
+    check(
+        Some(left),
+        &state(&[(1, "np-in-a")], &[], &[7, 8]),
+        expect![[r#"
+        prepare: add 1 elements to set `np-s4-a-6`
+        prepare: empty chain `np-in-a`
+        prepare: add to chain `np-in-a` the rule `ip saddr @np-s4-a-6 counter return comment "np:x"`
+        switch Dispatch: add 1 elements to set `np-in-4`
+    "#]],
+    );
+}
+
+#[test]
+fn base_chains_come_last_where_there_was_nothing() {
+    let mut new = state(&[(1, "np-in-a")], &[], &[7]);
+    for chain in new.chains.values_mut().filter(|chain| chain.base.is_some()) {
+        chain.rules.truncate(1);
+    }
+    new.sets.retain(|name, _| ["np-in-4", "np-s4-a-6", "np-ep-if"].contains(&name.as_str()));
+    check(
+        None,
+        &new,
+        expect![[r#"
+        prepare: make the table
+        prepare: make set `np-ep-if`
+        prepare: make set `np-s4-a-6`
+        prepare: add 1 elements to set `np-s4-a-6`
+        prepare: make chain `np-in-a`
+        prepare: add to chain `np-in-a` the rule `ip saddr @np-s4-a-6 counter return comment "np:x"`
+        prepare: make set `np-in-4`
+        prepare: add 1 elements to set `np-in-4`
+        switch Chains: make chain `np-forward`; add to chain `np-forward` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
+        switch Chains: make chain `np-input`; add to chain `np-input` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
+        switch Chains: make chain `np-output`; add to chain `np-output` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"`
+    "#]],
+    );
+}
+
+#[test]
+fn a_base_chain_at_another_place_is_replaced_at_once() {
+    let old = skeleton(Options { priority: 0, log_group: 100 });
+    let mut new = skeleton(Options { priority: -5, log_group: 100 });
+    new.chains.values_mut().for_each(|chain| chain.rules.truncate(1));
+    check(
+        Some(old),
+        &new,
+        expect![[r#"
+        switch Chains: empty chain `np-forward`; remove chain `np-forward`; make chain `np-forward`; add to chain `np-forward` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
+        switch Chains: empty chain `np-input`; remove chain `np-input`; make chain `np-input`; add to chain `np-input` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
+        switch Chains: empty chain `np-output`; remove chain `np-output`; make chain `np-output`; add to chain `np-output` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"`
+    "#]],
+    );
+}
+
+#[test]
+fn a_set_that_is_not_ours_is_a_conflict() {
+    let mut old = state(&[], &[], &[]);
+    let set = old.sets.get_mut(&Name::new("np-iso-4")).unwrap();
+    set.storage = Storage::Hash { size: 1 };
+    let observed = Observed { ruleset: old, ..Observed::default() };
+    let outcome = plan(&Owner::default(), Some(&observed), &state(&[], &[], &[]), Extra::Swept);
+    assert!(matches!(outcome, Err(NftError::ForeignSet { .. })), "{outcome:?}");
+}
+
+#[test]
+fn elements_come_in_portions() {
+    let keys: Vec<Key> = (0..600).map(Key::Port).collect();
+    let sizes: Vec<usize> = chunks(&Elements::Keys(keys)).iter().map(Elements::len).collect();
+    assert_eq!(sizes, [256, 256, 88]);
+    assert_eq!(missing(&[1, 2, 3, 5], &[0, 2, 4, 5, 6]), [1, 3]);
+    assert_eq!(missing(&[1, 2], &[]), [1, 2]);
+}

@@ -53,59 +53,71 @@ fn check_rule(mut builder: Builder, it: netpol_core::program::Rule, want: Expect
 
 #[test]
 fn an_empty_program_changes_no_packets_fate() {
-    expect![[r#"
-        	type filter hook forward priority -5; policy accept;
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 ip6 saddr @np-ep-6 counter drop comment "np:router 026ff169dd9624bc"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 iifname @np-ep-if counter drop comment "np:router ee3f9ae8c712dfaf"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 ip6 saddr @np-ep-6 counter drop comment "np:router d65def12efa2260f"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 143 counter return comment "np:discovery 59cec9718d2a102e"
-        	iifname @np-iso-if counter drop comment "np:isolated 30cc0e115322b5a9"
-        	meta nfproto ipv4 ip saddr @np-iso-4 counter drop comment "np:isolated 1cd640ade2866ce0"
-        	meta nfproto ipv6 ip6 saddr @np-iso-6 counter drop comment "np:isolated 340d92d8b7b95276"
-        	oifname @np-iso-if counter drop comment "np:isolated 345b81db28fe9687"
-        	meta nfproto ipv4 ip daddr @np-iso-4 counter drop comment "np:isolated 5c041233eb87b965"
-        	meta nfproto ipv6 ip6 daddr @np-iso-6 counter drop comment "np:isolated a32d288898cc3bc0"
-        	ct state established counter return comment "np:established f0f17bd64b0cdae8"
-        	ct state related meta nfproto ipv4 meta l4proto 1 counter return comment "np:related 383eeabe111cb94f"
-        	ct state related meta nfproto ipv6 meta l4proto 58 counter return comment "np:related 7bc3f5ecee94812b"
-        	iifname . oifname @np-self-if counter return comment "np:self 4505fda6fed483c1"
-        	meta nfproto ipv4 ip saddr . ip daddr @np-self-4 counter return comment "np:self 5a1e2923678efa5d"
-        	meta nfproto ipv6 ip6 saddr . ip6 daddr @np-self-6 counter return comment "np:self 73180f8e9ce574ad"
-        	iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
-        	meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
-        	meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
-        	oifname vmap @np-in-if comment "np:dispatch 8edeb2c96c6db99c"
-        	meta nfproto ipv4 ip daddr vmap @np-in-4 comment "np:dispatch 15b0a2acdbcc18bf"
-        	meta nfproto ipv6 ip6 daddr vmap @np-in-6 comment "np:dispatch d973a16f1baf2b81"
-    "#]].assert_eq(&render_all(&Builder::new().build()).ruleset.chains[&Name::new("np-forward")].to_string());
-    expect![[r#"
-        	type filter hook input priority -5; policy accept;
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 ip6 saddr @np-ep-6 counter drop comment "np:router 026ff169dd9624bc"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 iifname @np-ep-if counter drop comment "np:router ee3f9ae8c712dfaf"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 ip6 saddr @np-ep-6 counter drop comment "np:router d65def12efa2260f"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 143 counter return comment "np:discovery 59cec9718d2a102e"
-        	iifname @np-iso-if counter drop comment "np:isolated 30cc0e115322b5a9"
-        	meta nfproto ipv4 ip saddr @np-iso-4 counter drop comment "np:isolated 1cd640ade2866ce0"
-        	meta nfproto ipv6 ip6 saddr @np-iso-6 counter drop comment "np:isolated 340d92d8b7b95276"
-        	ct state established counter return comment "np:established f0f17bd64b0cdae8"
-        	ct state related meta nfproto ipv4 meta l4proto 1 counter return comment "np:related 383eeabe111cb94f"
-        	ct state related meta nfproto ipv6 meta l4proto 58 counter return comment "np:related 7bc3f5ecee94812b"
-        	iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
-        	meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
-        	meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
-    "#]].assert_eq(&render_all(&Builder::new().build()).ruleset.chains[&Name::new("np-input")].to_string());
-    expect![[r#"
-        	type filter hook output priority -5; policy accept;
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"
-        	meta nfproto ipv6 meta l4proto 58 @th,0,8 143 counter return comment "np:discovery 59cec9718d2a102e"
-        	oifname @np-iso-if counter drop comment "np:isolated 345b81db28fe9687"
-        	meta nfproto ipv4 ip daddr @np-iso-4 counter drop comment "np:isolated 5c041233eb87b965"
-        	meta nfproto ipv6 ip6 daddr @np-iso-6 counter drop comment "np:isolated a32d288898cc3bc0"
-    "#]].assert_eq(&render_all(&Builder::new().build()).ruleset.chains[&Name::new("np-output")].to_string());
+    let ruleset = render_all(&Builder::new().build()).ruleset;
+    let check =
+        |name: &str, want: Expect| want.assert_eq(&ruleset.chains[&Name::new(name)].to_string());
+    check(
+        "np-forward",
+        expect![[r#"
+            	type filter hook forward priority -5; policy accept;
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 ip6 saddr @np-ep-6 counter drop comment "np:router 026ff169dd9624bc"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 iifname @np-ep-if counter drop comment "np:router ee3f9ae8c712dfaf"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 ip6 saddr @np-ep-6 counter drop comment "np:router d65def12efa2260f"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 143 counter return comment "np:discovery 59cec9718d2a102e"
+            	iifname @np-iso-if counter drop comment "np:isolated 30cc0e115322b5a9"
+            	meta nfproto ipv4 ip saddr @np-iso-4 counter drop comment "np:isolated 1cd640ade2866ce0"
+            	meta nfproto ipv6 ip6 saddr @np-iso-6 counter drop comment "np:isolated 340d92d8b7b95276"
+            	oifname @np-iso-if counter drop comment "np:isolated 345b81db28fe9687"
+            	meta nfproto ipv4 ip daddr @np-iso-4 counter drop comment "np:isolated 5c041233eb87b965"
+            	meta nfproto ipv6 ip6 daddr @np-iso-6 counter drop comment "np:isolated a32d288898cc3bc0"
+            	ct state established counter return comment "np:established f0f17bd64b0cdae8"
+            	ct state related meta nfproto ipv4 meta l4proto 1 counter return comment "np:related 383eeabe111cb94f"
+            	ct state related meta nfproto ipv6 meta l4proto 58 counter return comment "np:related 7bc3f5ecee94812b"
+            	iifname . oifname @np-self-if counter return comment "np:self 4505fda6fed483c1"
+            	meta nfproto ipv4 ip saddr . ip daddr @np-self-4 counter return comment "np:self 5a1e2923678efa5d"
+            	meta nfproto ipv6 ip6 saddr . ip6 daddr @np-self-6 counter return comment "np:self 73180f8e9ce574ad"
+            	iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
+            	meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
+            	meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
+            	oifname vmap @np-in-if comment "np:dispatch 8edeb2c96c6db99c"
+            	meta nfproto ipv4 ip daddr vmap @np-in-4 comment "np:dispatch 15b0a2acdbcc18bf"
+            	meta nfproto ipv6 ip6 daddr vmap @np-in-6 comment "np:dispatch d973a16f1baf2b81"
+        "#]],
+    );
+    check(
+        "np-input",
+        expect![[r#"
+            	type filter hook input priority -5; policy accept;
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 ip6 saddr @np-ep-6 counter drop comment "np:router 026ff169dd9624bc"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 iifname @np-ep-if counter drop comment "np:router ee3f9ae8c712dfaf"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 ip6 saddr @np-ep-6 counter drop comment "np:router d65def12efa2260f"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 143 counter return comment "np:discovery 59cec9718d2a102e"
+            	iifname @np-iso-if counter drop comment "np:isolated 30cc0e115322b5a9"
+            	meta nfproto ipv4 ip saddr @np-iso-4 counter drop comment "np:isolated 1cd640ade2866ce0"
+            	meta nfproto ipv6 ip6 saddr @np-iso-6 counter drop comment "np:isolated 340d92d8b7b95276"
+            	ct state established counter return comment "np:established f0f17bd64b0cdae8"
+            	ct state related meta nfproto ipv4 meta l4proto 1 counter return comment "np:related 383eeabe111cb94f"
+            	ct state related meta nfproto ipv6 meta l4proto 58 counter return comment "np:related 7bc3f5ecee94812b"
+            	iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
+            	meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
+            	meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
+        "#]],
+    );
+    check(
+        "np-output",
+        expect![[r#"
+            	type filter hook output priority -5; policy accept;
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"
+            	meta nfproto ipv6 meta l4proto 58 @th,0,8 143 counter return comment "np:discovery 59cec9718d2a102e"
+            	oifname @np-iso-if counter drop comment "np:isolated 345b81db28fe9687"
+            	meta nfproto ipv4 ip daddr @np-iso-4 counter drop comment "np:isolated 5c041233eb87b965"
+            	meta nfproto ipv6 ip6 daddr @np-iso-6 counter drop comment "np:isolated a32d288898cc3bc0"
+        "#]],
+    );
 }
 
 #[test]

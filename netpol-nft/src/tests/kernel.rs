@@ -12,6 +12,7 @@ use std::error::Error as _;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use netpol_core::model::Action;
@@ -22,9 +23,10 @@ use nix::sched::{CloneFlags, unshare};
 use super::program::{Builder, deny_unless, everything, in_nets, many_members, nets, rule, stage};
 use crate::name::{Name, Owner};
 use crate::observe::Observed;
+use crate::operation::Operation;
 use crate::render::{Context, MAX_STAGES, Options, render};
 use crate::ruleset::Ruleset;
-use crate::transport::{Depth, Kernel, Netlink};
+use crate::transport::{Depth, Kernel, Netlink, Refusal};
 use crate::{NftConfig, NftDataplane, NftError};
 
 /// Runs `body` in a new network namespace.
@@ -323,5 +325,73 @@ fn counters_name_rules_and_ends() {
         let want: Vec<String> = (1..=11).map(|number| format!("{number:02x}").repeat(12)).collect();
         assert_eq!(rules, want);
         assert_eq!(counters.unmatched, 0);
+    });
+}
+
+#[test]
+fn a_change_of_policy_leaves_nothing_behind() {
+    in_namespace(|| {
+        let mut dataplane = open();
+        let first = everything().build();
+        let mut builder = everything();
+        let mut other = rule(99, Action::Deny);
+        other.remote = in_nets(&["172.16.0.0/12"]);
+        let policy = builder.policy(deny_unless(vec![other, rule(98, Action::Allow)]));
+        let mut second = builder.build();
+        second.endpoints.retain(|endpoint| endpoint.id.name != "pod-d");
+        for endpoint in &mut second.endpoints {
+            (endpoint.ingress, endpoint.egress) = (policy, policy);
+        }
+        for program in [&first, &second, &first, &second] {
+            assert_eq!(apply(&mut dataplane, program).ruleset, rendered(program));
+        }
+    });
+}
+
+#[test]
+fn a_refused_batch_changes_nothing_and_says_why() {
+    in_namespace(|| {
+        let mut kernel = Netlink::open(Owner::default()).unwrap();
+        let name = Name::new("np-missing");
+        let operations = [
+            Operation::AddTable,
+            Operation::AddChain { name: Name::new("np-chain"), base: None },
+            Operation::DeleteSet { name: name.clone() },
+            Operation::DeleteChain { name },
+        ];
+        let refusal = kernel.commit(&operations).unwrap_err();
+        assert!(matches!(refusal, Refusal::Operation { index: 2, .. }), "{refusal:?}");
+        let error = refusal.into_error(&operations);
+        assert_eq!(
+            error.to_string(),
+            "the kernel refused to remove set `np-missing`: No such file or directory (os error 2)"
+        );
+        assert_eq!(kernel.observe(Depth::All).unwrap(), None);
+    });
+}
+
+#[test]
+fn the_table_is_read_while_others_write_theirs() {
+    in_namespace(|| {
+        let program = many_members(4, 1_000);
+        let mut dataplane = open();
+        let want = apply(&mut dataplane, &program).ruleset;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let writer = thread::spawn(move || {
+            let mut other = Netlink::open(Owner::new("np-other").unwrap()).unwrap();
+            let mut transactions = 0_u32;
+            while !stopped.load(Ordering::Relaxed) {
+                other.commit(&[Operation::AddTable]).unwrap();
+                other.commit(&[Operation::DeleteTable]).unwrap();
+                transactions += 2;
+            }
+            transactions
+        });
+        for _ in 0..20 {
+            assert_eq!(observe().ruleset, want);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(writer.join().unwrap() > 0);
     });
 }

@@ -85,7 +85,7 @@ fn program(seeds: &[u16], members: &[u8]) -> Program {
     builder.build()
 }
 
-fn programs() -> impl Strategy<Value = Program> {
+pub(crate) fn programs() -> impl Strategy<Value = Program> {
     let members = proptest::collection::vec(any::<u8>(), 0..60);
     (proptest::collection::vec(any::<u16>(), 0..5), members)
         .prop_map(|(seeds, members)| program(&seeds, &members))

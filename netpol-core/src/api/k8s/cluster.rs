@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use super::super::field::{Field, List, buffered};
 use super::super::report::{Path, Report};
 use super::super::{Kind, Refused, address};
+use super::labels::LabelSpace;
 use super::manifest::{Ignored, Manifest, Meta, Scope};
 use crate::model;
 use crate::model::Object;
@@ -63,7 +64,8 @@ impl Namespace {
     pub fn to_object(&self) -> Result<Object, Refused> {
         let mut report = Report::default();
         let object = self.0.meta(Kind::Namespace, Scope::Namespace, &mut report).map(|meta| {
-            let Meta { namespace: _, name, uid: _, created: _, mut labels } = meta;
+            let Meta { namespace: _, name, uid: _, created: _, labels } = meta;
+            let mut labels = LabelSpace::Namespaces.labels(&labels);
             labels.insert(NAME_LABEL, name.as_str());
             Object::Namespace { name, labels }
         });

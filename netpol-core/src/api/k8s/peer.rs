@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::super::address::parse_block;
 use super::super::field::{Extra, Field, List};
 use super::super::report::{Path, Report};
+use super::labels::LabelSpace;
 use super::manifest::required_text;
 use super::selector::LabelSelector;
 use crate::model::{EntityMatch, Peers, keys};
@@ -120,11 +121,13 @@ impl Peer {
         let Self { pod_selector, namespace_selector, ip_block, extra } = self;
         report.unknown_fields(Some(at), extra);
         let pods_at = at.field("podSelector");
-        let pods = report.given(&pods_at, pod_selector).map(|it| it.to_terms(&pods_at, report));
+        let pods = report
+            .given(&pods_at, pod_selector)
+            .map(|it| it.to_terms(LabelSpace::Pods, &pods_at, report));
         let namespaces_at = at.field("namespaceSelector");
         let namespaces = report
             .given(&namespaces_at, namespace_selector)
-            .map(|it| it.to_terms(&namespaces_at, report));
+            .map(|it| it.to_terms(LabelSpace::Namespaces, &namespaces_at, report));
         let block_at = at.field("ipBlock");
         let block = report.given(&block_at, ip_block).map(|it| it.read(&block_at, report));
         let has_selector = is_written(pod_selector) || is_written(namespace_selector);

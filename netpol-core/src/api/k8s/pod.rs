@@ -11,9 +11,9 @@ use serde::{Deserialize, Deserializer};
 use super::super::field::{Field, List, buffered};
 use super::super::report::{Path, Report};
 use super::super::{Kind, Refused, address, names};
+use super::labels::LabelSpace;
 use super::manifest::{Ignored, Manifest, Meta, Scope, optional_text};
 use super::port::{Number, read_transport};
-use crate::labels::Labels;
 use crate::model::{Endpoint, EndpointId, Lifecycle, NamedPort, keys};
 use crate::net::Transport;
 use crate::verdict::Verdict;
@@ -194,8 +194,8 @@ impl Pod {
     ///
     /// A pod that is `Pending` owns no address, unless it has the condition `PodReadyToStartContainers`: what it
     /// lists otherwise may be another pod's. A network plugin knows better, and sets
-    /// [`addresses`](Endpoint::addresses) to what it gave the pod. Labels that could pass for inherited ones (`pcns.`,
-    /// `pcsa.`) are left out.
+    /// [`addresses`](Endpoint::addresses) to what it gave the pod. Labels whose keys the model keeps for itself (`pcns.`, …)
+    /// are found by Kubernetes' selectors only.
     ///
     /// # Errors
     ///
@@ -374,7 +374,7 @@ fn endpoint(meta: Meta, spec: Spec, status: Status) -> Endpoint {
     let mut endpoint = Endpoint::new(EndpointId::workload(namespace, name).with_uid(uid));
     endpoint.created = created;
     endpoint.node = node;
-    endpoint.labels = own_labels(&labels);
+    endpoint.labels = LabelSpace::Pods.labels(&labels);
     endpoint.service_account = Some(service_account);
     endpoint.orchestrator = Some(keys::KUBERNETES.into());
     endpoint.addresses = if has_network { addresses } else { Vec::new() };
@@ -382,13 +382,6 @@ fn endpoint(meta: Meta, spec: Spec, status: Status) -> Endpoint {
     endpoint.default_verdict = Verdict::Allow;
     endpoint.lifecycle = lifecycle;
     endpoint
-}
-
-fn own_labels(labels: &Labels) -> Labels {
-    let is_own = |key: &str| {
-        !key.starts_with(keys::NAMESPACE_PREFIX) && !key.starts_with(keys::SERVICE_ACCOUNT_PREFIX)
-    };
-    labels.iter().filter(|(key, _)| is_own(key)).collect()
 }
 
 fn named_ports(ports: Vec<ContainerPort>) -> Vec<NamedPort> {

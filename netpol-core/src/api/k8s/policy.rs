@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use super::super::field::{Extra, Field, List, buffered};
 use super::super::report::{Path, Report};
 use super::super::{Accepted, Kind, Refused, Strictness};
+use super::labels::LabelSpace;
 use super::manifest::{self, Manifest, Meta};
 use super::peer::{Peer, PolicyScope, read_peers};
 use super::port::{PolicyPort, matches, matches_apart, read_ports};
@@ -121,8 +122,9 @@ impl Spec {
         let namespace = meta.as_ref().map_or("", |meta| &meta.namespace);
         let scope = PolicyScope::of(namespace, report);
         let subject_at = at.field("podSelector");
-        let subject =
-            report.given(&subject_at, pod_selector).map(|it| it.to_terms(&subject_at, report));
+        let subject = report
+            .given(&subject_at, pod_selector)
+            .map(|it| it.to_terms(LabelSpace::Pods, &subject_at, report));
         let types_at = at.field("policyTypes");
         let directions = read_directions(&types_at, policy_types, has_items(egress), report);
         let mut rules = RuleReader { scope: &scope, strictness, report };

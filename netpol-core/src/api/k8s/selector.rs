@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::super::field::{Extra, Field, List, Map};
 use super::super::report::{Path, Report};
+use super::labels::LabelSpace;
 use super::manifest::{check_label_key, check_label_value, read_pairs};
 use crate::selector::{Selector, SelectorError};
 
@@ -42,26 +43,36 @@ enum Operator {
 }
 
 impl LabelSelector {
-    /// Returns the requirements in the model's language, all of which must hold. They say nothing if the object is
-    /// refused.
-    pub(super) fn to_terms(&self, at: &Path<'_>, report: &mut Report) -> Vec<Selector> {
+    /// Returns the requirements in the model's language, all of which must hold for the labels of `space`. They say
+    /// nothing if the object is refused.
+    pub(super) fn to_terms(
+        &self,
+        space: LabelSpace,
+        at: &Path<'_>,
+        report: &mut Report,
+    ) -> Vec<Selector> {
         let Self { match_labels, match_expressions, extra } = self;
         report.unknown_fields(Some(at), extra);
         let mut terms = Vec::new();
         let labels_at = at.field("matchLabels");
         for (key, value) in read_pairs(&labels_at, match_labels, report) {
-            terms.extend(checked(&labels_at, Selector::equal(key, value), report));
+            terms.extend(checked(&labels_at, Selector::equal(space.key(key), value), report));
         }
         let at = at.field("matchExpressions");
         report.each_item(&at, match_expressions, "an object", |report, at, requirement| {
-            terms.extend(requirement.to_selector(at, report));
+            terms.extend(requirement.to_selector(space, at, report));
         });
         terms
     }
 }
 
 impl Requirement {
-    fn to_selector(&self, at: &Path<'_>, report: &mut Report) -> Option<Selector> {
+    fn to_selector(
+        &self,
+        space: LabelSpace,
+        at: &Path<'_>,
+        report: &mut Report,
+    ) -> Option<Selector> {
         let Self { key, operator, values, extra } = self;
         report.unknown_fields(Some(at), extra);
         let key_at = at.field("key");
@@ -69,7 +80,7 @@ impl Requirement {
         let key = key.filter(|key| check_label_key(&key_at, key, report));
         let operator = read_operator(&at.field("operator"), operator, report);
         let values = read_values(&at.field("values"), values, operator, report);
-        let key = key?.as_str();
+        let key = space.key(key?);
         let selector = match operator? {
             Operator::In => Selector::is_in(key, values),
             Operator::NotIn => Selector::not_in(key, values),

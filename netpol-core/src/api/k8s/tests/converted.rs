@@ -302,6 +302,26 @@ fn selectors_of_peers() {
     );
 }
 
+/// To Kubernetes, keys that the model keeps for itself are like any other.
+#[test]
+fn selectors_on_keys_of_the_model() {
+    let requirement = |key| json!({"key": key, "operator": "Exists"});
+    let keys = ["projectcalico.org/namespace", "projectcalico.org/name", "pcns.a"];
+    let selector =
+        json!({"matchExpressions": keys.map(requirement), "matchLabels": {"pcsa.b": "c"}});
+    check_rule(
+        json!([{"podSelector": &selector}, {"namespaceSelector": &selector}]),
+        json!([]),
+        expect![[r#"
+            subject (NS == "ns" && PODS)
+            ingress 0 Allow everything from (has(k8s//pcns.a) && k8s//pcsa.b == "c" && has(k8s//NS) && has(projectcalico.org/name) && NS == "ns" && PODS)
+            ingress 0 Allow everything from (has(pcns.k8s//projectcalico.org/name) && has(pcns.pcns.a) && pcns.pcsa.b == "c" && has(pcns.NS) && PODS)
+            egress 0 Allow everything to (has(k8s//pcns.a) && k8s//pcsa.b == "c" && has(k8s//NS) && has(projectcalico.org/name) && NS == "ns" && PODS)
+            egress 0 Allow everything to (has(pcns.k8s//projectcalico.org/name) && has(pcns.pcns.a) && pcns.pcsa.b == "c" && has(pcns.NS) && PODS)
+        "#]],
+    );
+}
+
 #[test]
 fn two_peers_are_not_one_with_both_selectors() {
     check_rule(

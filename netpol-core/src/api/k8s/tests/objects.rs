@@ -82,7 +82,8 @@ fn pods_are_endpoints() {
     let mut want =
         Endpoint::new(EndpointId::workload("shop", "web-0").with_uid("8d2e")).on_node("node-a");
     want.created = Timestamp(1_769_846_400);
-    want.labels = labels(&[("app", "web"), ("pcns", "z")]);
+    want.labels =
+        labels(&[("app", "web"), ("k8s//pcns.team", "red"), ("k8s//pcsa.x", "y"), ("pcns", "z")]);
     want.service_account = Some("shopper".into());
     want.orchestrator = Some("k8s".into());
     want.addresses = ["10.244.1.5", "fd00:10:244:1::5"].map(|it| it.parse().unwrap()).into();

@@ -1,0 +1,54 @@
+//! All scenarios of this crate, on every subject.
+//!
+//! The kernels need root, of the machine or of a user namespace: `cargo xtask test` sees to that.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use std::path::Path;
+
+use netpol_conformance::document::files;
+use netpol_conformance::report::{Conclusion, pretty};
+use netpol_conformance::runner::{Backend, Progress, chain, run};
+use netpol_conformance::scenario::{Scenario, load};
+use netpol_conformance::subject::{Model, Programs};
+
+struct Unseen;
+
+impl Progress for Unseen {
+    fn advance(&self) {}
+}
+
+fn shipped() -> Vec<Scenario> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let load = |file: &std::path::PathBuf| load(file).unwrap_or_else(|error| panic!("{error}"));
+    files(&folder).unwrap().iter().map(load).collect()
+}
+
+#[track_caller]
+fn check(backend: Backend) {
+    let report =
+        run(&shipped(), &[backend], &Unseen).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let skipped = report.summary.values().map(|counts| counts.skip).sum::<usize>();
+    assert!(report.conclusion() == Conclusion::Passed && skipped == 0, "\n{}", pretty(&report));
+}
+
+#[test]
+fn the_model_passes_all_scenarios() {
+    check(Backend::new("model", 4, || Ok(Box::new(Model::default()))));
+}
+
+#[test]
+fn the_programs_pass_all_scenarios() {
+    check(Backend::new("program", 4, || Ok(Box::new(Programs::default()))));
+}
+
+#[cfg(feature = "nft")]
+#[test]
+fn nftables_passes_all_scenarios() {
+    use netpol_conformance::subject::{Kernel, Open};
+    use netpol_nft::{NftConfig, NftDataplane};
+    use std::sync::Arc;
+
+    let open: Arc<Open> = Arc::new(|| Ok(Box::new(NftDataplane::open(NftConfig::default())?)));
+    check(Backend::new("nft", 8, move || Ok(Box::new(Kernel::new(Arc::clone(&open))?))));
+}

@@ -1,0 +1,259 @@
+//! The scenarios catch subjects that get policy wrong.
+//!
+//! Each mutant is the judge with one mistake. One that no scenario catches fails the test.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+
+use netpol_conformance::document::files;
+use netpol_conformance::runner::Backend;
+use netpol_conformance::scenario::{Attempt, Scenario, Step, load};
+use netpol_conformance::subject::{Got, Observation, Subject, SubjectError};
+use netpol_core::eval::Judge;
+use netpol_core::model::{
+    Action, Endpoint, EntityMatch, Inputs, L4Match, Lifecycle, Object, ObjectKey, Peers, Policy,
+    PortConstraint, PortMatch, Rule,
+};
+use netpol_core::net::{PortSet, PrefixSet};
+use netpol_core::{Capabilities, Flow, Origin, Payload, Selector, Verdict};
+
+/// A judge that looks at something else than it was given.
+struct Mutant {
+    inputs: fn(&mut Object),
+    flow: fn(Flow) -> Flow,
+    verdict: fn(Verdict) -> Verdict,
+    /// Objects that were seen in an earlier step and are forgotten only if this says so.
+    forgets: fn(&ObjectKey) -> bool,
+    seen: Vec<Object>,
+}
+
+const SOUND: Mutant = Mutant {
+    inputs: |_| {},
+    flow: |flow| flow,
+    verdict: |verdict| verdict,
+    forgets: |_| true,
+    seen: Vec::new(),
+};
+
+impl Subject for Mutant {
+    fn play(&mut self, step: &Step, _later: &[Step]) -> Result<Vec<Observation>, SubjectError> {
+        let current = step.cluster.model();
+        self.seen.retain(|object| {
+            !(self.forgets)(&object.key()) && !current.contains_key(&object.key())
+        });
+        self.seen.extend(current.into_values().cloned());
+        let mut inputs = Inputs::default();
+        for mut object in self.seen.clone() {
+            (self.inputs)(&mut object);
+            inputs.upsert(object);
+        }
+        let capabilities = Capabilities::all();
+        let judge = Judge::new(&inputs, &capabilities);
+        let verdict = |attempt: &Attempt| {
+            (self.verdict)(judge.evaluate(&(self.flow)(attempt.flow)).enforced.verdict())
+        };
+        Ok(step.attempts.iter().map(|attempt| Observation::of(verdict(attempt), None)).collect())
+    }
+}
+
+fn shipped() -> Vec<Scenario> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let load = |file: &std::path::PathBuf| load(file).unwrap_or_else(|error| panic!("{error}"));
+    files(&folder).unwrap().iter().map(load).collect()
+}
+
+/// Returns how many probes of all scenarios the subject fails.
+fn failures(mutant: fn() -> Mutant) -> usize {
+    let backend = Backend::new("mutant", 1, move || Ok(Box::new(mutant())));
+    let rows = shipped().into_iter().flat_map(|scenario| backend.run(&scenario).unwrap());
+    rows.filter(|row| row.got != row.expect.map(|it| Observation::of(it, None).got)).count()
+}
+
+/// Changes every rule of every policy.
+fn rules(object: &mut Object, change: impl Fn(&mut Rule)) {
+    if let Object::Policy(Policy { ingress, egress, .. }) = object {
+        ingress.iter_mut().chain(egress).flatten().for_each(change);
+    }
+}
+
+/// Changes both sides of every rule.
+fn sides(object: &mut Object, change: impl Fn(&mut EntityMatch)) {
+    rules(object, |rule| {
+        change(&mut rule.matches.source);
+        change(&mut rule.matches.destination);
+    });
+}
+
+/// Changes every list of ports.
+fn ports(object: &mut Object, change: impl Fn(&mut PortMatch)) {
+    rules(object, |rule| {
+        if let L4Match::Ports { source, destination, .. } = &mut rule.matches.l4 {
+            source.any_of.iter_mut().chain(&mut destination.any_of).for_each(&change);
+        }
+    });
+}
+
+fn endpoint(object: &mut Object, change: impl Fn(&mut Endpoint)) {
+    if let Object::Endpoint(endpoint) = object {
+        change(endpoint);
+    }
+}
+
+fn policy(object: &mut Object, change: impl Fn(&mut Policy)) {
+    if let Object::Policy(policy) = object {
+        change(policy);
+    }
+}
+
+/// Turns the order of numbers of equal length around, so that an address belongs to the oldest of its claimants.
+fn nines_complement(number: &str) -> String {
+    number.bytes().map(|digit| char::from(b'0' + b'9' - digit)).collect()
+}
+
+#[test]
+fn the_judge_without_a_mistake_passes() {
+    assert_eq!(failures(|| SOUND), 0);
+}
+
+#[test]
+fn every_mistake_is_caught() {
+    let mutants: [(&str, fn() -> Mutant); 22] = [
+        ("allows everything", || Mutant { verdict: |_| Verdict::Allow, ..SOUND }),
+        ("denies everything", || Mutant { verdict: |_| Verdict::Deny, ..SOUND }),
+        ("ignores ports", || Mutant {
+            inputs: |it| {
+                rules(it, |rule| {
+                    if let L4Match::Ports { destination, .. } = &mut rule.matches.l4 {
+                        *destination = PortConstraint::default();
+                    }
+                });
+            },
+            ..SOUND
+        }),
+        ("ignores protocols", || Mutant {
+            flow: |flow| match flow.payload {
+                Payload::Ports { source, destination, .. } => {
+                    let transport = netpol_core::net::Transport::Tcp;
+                    Flow { payload: Payload::Ports { transport, source, destination }, ..flow }
+                }
+                _ => flow,
+            },
+            ..SOUND
+        }),
+        ("ignores port names", || Mutant {
+            inputs: |it| ports(it, |it| it.names.clear()),
+            ..SOUND
+        }),
+        ("ignores port numbers", || Mutant {
+            inputs: |it| ports(it, |it| it.numbers = PortSet::default()),
+            ..SOUND
+        }),
+        ("ignores exceptions of networks", || Mutant {
+            inputs: |it| sides(it, |it| it.not_nets = PrefixSet::default()),
+            ..SOUND
+        }),
+        ("ignores networks", || Mutant { inputs: |it| sides(it, |it| it.nets = None), ..SOUND }),
+        ("ignores pods as peers", || Mutant {
+            inputs: |it| {
+                sides(it, |it| {
+                    it.peers = it.peers.take().map(|_| Peers::Endpoints(Selector::all()))
+                })
+            },
+            ..SOUND
+        }),
+        ("ignores subjects", || Mutant {
+            inputs: |it| policy(it, |it| it.subject = Selector::all()),
+            ..SOUND
+        }),
+        ("ignores ingress", || Mutant { inputs: |it| policy(it, |it| it.ingress = None), ..SOUND }),
+        ("ignores egress", || Mutant { inputs: |it| policy(it, |it| it.egress = None), ..SOUND }),
+        ("takes an empty list of rules for none", || Mutant {
+            inputs: |it| {
+                policy(it, |it| it.ingress = it.ingress.take().filter(|rules| !rules.is_empty()))
+            },
+            ..SOUND
+        }),
+        ("takes allow rules only from the first of a list", || Mutant {
+            inputs: |it| policy(it, |it| it.ingress.iter_mut().for_each(|rules| rules.truncate(1))),
+            ..SOUND
+        }),
+        ("denies what rules allow", || Mutant {
+            inputs: |it| rules(it, |rule| rule.action = Action::Deny),
+            ..SOUND
+        }),
+        ("forgets namespaces' labels", || Mutant {
+            inputs: |it| {
+                if let Object::Namespace { labels, .. } = it {
+                    *labels = netpol_core::Labels::default();
+                }
+            },
+            ..SOUND
+        }),
+        ("keeps deleted policies", || Mutant {
+            forgets: |key| !matches!(key, ObjectKey::Policy(_)),
+            ..SOUND
+        }),
+        ("keeps deleted pods", || Mutant {
+            forgets: |key| !matches!(key, ObjectKey::Endpoint(_)),
+            inputs: |it| endpoint(it, |it| it.id.uid = nines_complement(&it.id.uid)),
+            ..SOUND
+        }),
+        ("takes finished pods for running ones", || Mutant {
+            inputs: |it| {
+                endpoint(it, |it| {
+                    if it.lifecycle == Lifecycle::Finished {
+                        it.lifecycle = Lifecycle::Running;
+                        it.id.uid = "z".to_owned();
+                    }
+                });
+            },
+            ..SOUND
+        }),
+        ("knows only one address of a pod", || Mutant {
+            inputs: |it| endpoint(it, |it| it.addresses.truncate(1)),
+            ..SOUND
+        }),
+        ("subjects the own node to policy", || Mutant {
+            flow: |flow| flow.from_origin(Origin::Endpoint),
+            ..SOUND
+        }),
+        ("subjects pods to policy when they talk to themselves", || Mutant {
+            flow: |flow| {
+                let elsewhere: IpAddr = [203, 0, 113, 77].into();
+                if flow.source == flow.destination {
+                    Flow { source: elsewhere, ..flow }
+                } else {
+                    flow
+                }
+            },
+            ..SOUND
+        }),
+    ];
+    let names: BTreeSet<_> = mutants.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names.len(), mutants.len(), "a mutant is listed twice");
+    let survivors: Vec<_> =
+        mutants.iter().filter(|(_, it)| failures(*it) == 0).map(|(name, _)| *name).collect();
+    assert!(
+        survivors.is_empty(),
+        "no scenario catches a subject that {}",
+        survivors.join(", or one that ")
+    );
+}
+
+#[test]
+fn a_subject_that_sees_nothing_fails() {
+    struct Blind;
+    impl Subject for Blind {
+        fn play(&mut self, step: &Step, _later: &[Step]) -> Result<Vec<Observation>, SubjectError> {
+            Ok(step.attempts.iter().map(|_| Observation::error("nothing seen")).collect())
+        }
+    }
+    let backend = Backend::new("blind", 1, || Ok(Box::new(Blind)));
+    for scenario in shipped() {
+        let rows = backend.run(&scenario).unwrap();
+        assert!(rows.iter().all(|row| row.got == Some(Got::Error) && !row.reason.is_empty()));
+    }
+}

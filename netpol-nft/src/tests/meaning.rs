@@ -1,0 +1,268 @@
+//! The meaning of a ruleset on a flow, so that it can be compared with that of the program that it was rendered from.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use netpol_core::model::Attachment;
+use netpol_core::net::{Family, Transport};
+use netpol_core::program::{Members, Program};
+use netpol_core::{Flow, Origin, Payload, Verdict as PolicyVerdict};
+
+use proptest::prelude::*;
+
+use super::laws::programs;
+use super::program::everything;
+use crate::name::Name;
+use crate::render::{Context, Options, render};
+use crate::ruleset::{
+    Action, Elements, End, Fields, Interface, Key, Match, Rule, Ruleset, Sense, Verdict,
+};
+
+/// A new packet at the forward hook.
+struct Packet {
+    flow: Flow,
+    input: Interface,
+    output: Interface,
+}
+
+impl Packet {
+    fn address(&self, end: End) -> IpAddr {
+        match end {
+            End::Source => self.flow.source,
+            End::Destination => self.flow.destination,
+        }
+    }
+
+    fn port(&self, end: End) -> Option<u16> {
+        match (self.flow.payload, end) {
+            (Payload::Ports { source, .. }, End::Source) => Some(source),
+            (Payload::Ports { destination, .. }, End::Destination) => Some(destination),
+            _ => None,
+        }
+    }
+
+    fn icmp(&self) -> Option<(u8, u8)> {
+        match self.flow.payload {
+            Payload::Icmp { kind, code } => Some((kind, code)),
+            _ => None,
+        }
+    }
+
+    /// Returns the key that a lookup makes; `None` if the packet has no such fields.
+    fn key(&self, fields: Fields) -> Option<Key> {
+        let one = |end| match self.address(end) {
+            IpAddr::V4(address) => Key::V4(address),
+            IpAddr::V6(address) => Key::V6(address),
+        };
+        let protocol = self.flow.protocol().number();
+        match fields {
+            Fields::InputInterface => Some(Key::Interface(self.input)),
+            Fields::OutputInterface => Some(Key::Interface(self.output)),
+            Fields::Interfaces => Some(Key::Interfaces(self.input, self.output)),
+            Fields::Address(family, end) => (family == self.flow.family()).then(|| one(end)),
+            Fields::Addresses(_) => crate::render::pair(one(End::Source), one(End::Destination)),
+            Fields::Target(_, end) => match (self.address(end), self.port(end)?) {
+                (IpAddr::V4(address), port) => Some(Key::Target4(address, protocol, port)),
+                (IpAddr::V6(address), port) => Some(Key::Target6(address, protocol, port)),
+            },
+            Fields::Port(end) => Some(Key::Port(self.port(end)?)),
+        }
+    }
+
+    /// Returns whether the packet meets a condition. Like the kernel, a rule ends where a field cannot be read.
+    fn meets(&self, ruleset: &Ruleset, it: &Match) -> bool {
+        let sense = |found: bool, sense: Sense| found == (sense == Sense::In);
+        match it {
+            Match::Family(family) => self.flow.family() == *family,
+            Match::Member { fields, set, sense: wanted } => {
+                let Some(key) = self.key(*fields) else { return false };
+                sense(contains(&ruleset.sets.get(set).unwrap().elements, key), *wanted)
+            }
+            Match::Protocol(number) => self.flow.protocol().number() == *number,
+            Match::NotProtocol(number) => self.flow.protocol().number() != *number,
+            Match::Ports { end, first, last, sense: wanted } => {
+                self.port(*end).is_some_and(|port| sense((*first..=*last).contains(&port), *wanted))
+            }
+            Match::Icmp { kind, code } => {
+                self.icmp().is_some_and(|it| it.0 == *kind && code.is_none_or(|code| it.1 == code))
+            }
+            Match::NotIcmpType(kind) => self.icmp().is_some_and(|it| it.0 != *kind),
+            Match::NotIcmpCode(code) => self.icmp().is_some_and(|it| it.1 != *code),
+            Match::IcmpTypes { first, last } => {
+                self.icmp().is_some_and(|it| (*first..=*last).contains(&it.0))
+            }
+            Match::Flow(_) => false,
+            Match::Unknown => panic!("a rendered rule is known"),
+        }
+    }
+}
+
+fn contains(elements: &Elements, key: Key) -> bool {
+    match elements {
+        Elements::Keys(keys) => keys.contains(&key),
+        Elements::Ranges(ranges) => {
+            ranges.iter().any(|(first, last)| (*first..=*last).contains(&key))
+        }
+        Elements::Verdicts(entries) => entries.contains_key(&key),
+    }
+}
+
+/// How a chain ended.
+#[derive(Debug, PartialEq)]
+enum Walked {
+    Dropped,
+    Returned,
+}
+
+fn walk(ruleset: &Ruleset, chain: &Name, packet: &Packet) -> Walked {
+    for rule in &ruleset.chains.get(chain).unwrap().rules {
+        if !rule.matches.iter().all(|it| packet.meets(ruleset, it)) {
+            continue;
+        }
+        match decision(ruleset, rule, packet) {
+            Some(Verdict::Drop) => return Walked::Dropped,
+            Some(Verdict::Return) => return Walked::Returned,
+            Some(Verdict::Goto(next)) => return walk(ruleset, &next, packet),
+            Some(Verdict::Jump(next)) if walk(ruleset, &next, packet) == Walked::Dropped => {
+                return Walked::Dropped;
+            }
+            Some(Verdict::Jump(_)) | None => {}
+            Some(Verdict::Other(code)) => panic!("verdict {code}"),
+        }
+    }
+    Walked::Returned
+}
+
+fn decision(ruleset: &Ruleset, rule: &Rule, packet: &Packet) -> Option<Verdict> {
+    match &rule.action {
+        Action::Verdict(verdict) => Some(verdict.clone()),
+        Action::Dispatch { fields, map } => match &ruleset.sets.get(map).unwrap().elements {
+            Elements::Verdicts(entries) => entries.get(&packet.key(*fields)?).cloned(),
+            _ => panic!("{map} is no map"),
+        },
+        Action::Log { .. } => None,
+        Action::Unknown => panic!("a rendered rule is known"),
+    }
+}
+
+/// Returns addresses that rules of the program can tell apart, and some that they cannot: those of endpoints, some of
+/// each set, and the edges of prefixes.
+fn addresses(program: &Program) -> BTreeSet<IpAddr> {
+    let mut addresses: BTreeSet<IpAddr> =
+        program.endpoints.iter().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
+    for set in program.address_sets.values() {
+        match &set.members {
+            Members::Addresses { exact, prefixes } => {
+                addresses.extend(exact.iter().take(3));
+                addresses.extend(
+                    prefixes.prefixes().iter().flat_map(|prefix| [prefix.first(), prefix.last()]),
+                );
+            }
+            Members::Ports(ports) => addresses.extend(ports.iter().map(|(address, _)| *address)),
+        }
+    }
+    let others = [
+        "10.0.0.4",
+        "10.8.255.255",
+        "10.10.0.0",
+        "127.255.255.255",
+        "128.0.0.0",
+        "192.167.255.255",
+        "192.169.0.0",
+        "255.255.255.255",
+        "2001:db7::",
+        "2001:db9::",
+        "fe80::1",
+    ];
+    addresses.extend(others.iter().map(|it| it.parse::<IpAddr>().unwrap()));
+    addresses
+}
+
+/// Returns flows between these addresses.
+fn flows(program: &Program) -> Vec<Flow> {
+    let addresses = addresses(program);
+    let ports = [
+        0, 1, 4, 5, 9, 53, 79, 80, 81, 442, 443, 450, 451, 999, 1000, 2000, 2001, 8080, 8081,
+        65_000, 65_535,
+    ];
+    let mut payloads: Vec<Payload> = Vec::new();
+    for transport in [Transport::Tcp, Transport::Udp, Transport::Sctp] {
+        for destination in ports {
+            for source in [1023, 1024, 1999, 2000, 2010, 2011] {
+                payloads.push(Payload::Ports { transport, source, destination });
+            }
+        }
+    }
+    for kind in [0, 3, 8, 128, 129, 130, 134, 137, 143] {
+        payloads.extend([0, 12, 13].map(|code| Payload::Icmp { kind, code }));
+    }
+    payloads.push(Payload::Other(netpol_core::net::Protocol::new(47)));
+    let mut flows = Vec::new();
+    for &source in &addresses {
+        for &destination in addresses.iter().filter(|it| Family::of(**it) == Family::of(source)) {
+            let local =
+                program.endpoints.iter().any(|endpoint| endpoint.addresses.contains(&source));
+            let origin = if local { Origin::Endpoint } else { Origin::Forwarded };
+            flows.extend(payloads.iter().map(|&payload| Flow {
+                source,
+                destination,
+                payload,
+                origin,
+            }));
+        }
+    }
+    flows
+}
+
+fn interfaces(program: &Program) -> BTreeMap<IpAddr, Interface> {
+    let attached = program.endpoints.iter().filter_map(|endpoint| match &endpoint.attachment {
+        Attachment::Interface(name) => Some((endpoint, Interface::new(name)?)),
+        _ => None,
+    });
+    attached
+        .flat_map(|(endpoint, name)| endpoint.addresses.iter().map(move |&address| (address, name)))
+        .collect()
+}
+
+/// Compares ruleset and program on many flows. Returns how many passed and how many did not.
+fn compare(program: &Program) -> [usize; 2] {
+    let (classes, refused) = Default::default();
+    let options = Options { priority: -5, log_group: 100 };
+    let ruleset = render(program, &Context { options, classes: &classes, refused: &refused })
+        .unwrap()
+        .ruleset;
+    let interfaces = interfaces(program);
+    let uplink = Interface::new("eth0").unwrap();
+    let interface = |address: IpAddr| interfaces.get(&address).copied().unwrap_or(uplink);
+    let mut denied = 0;
+    let flows = flows(program);
+    for &flow in &flows {
+        let packet =
+            Packet { flow, input: interface(flow.source), output: interface(flow.destination) };
+        let got = match walk(&ruleset, &Name::new("np-forward"), &packet) {
+            Walked::Dropped => PolicyVerdict::Deny,
+            Walked::Returned => PolicyVerdict::Allow,
+        };
+        let outcome = program.outcome(&flow);
+        assert_eq!(got, outcome.verdict(), "{flow:?}: {outcome:?}");
+        denied += usize::from(got == PolicyVerdict::Deny);
+    }
+    [flows.len() - denied, denied]
+}
+
+#[test]
+fn a_ruleset_means_what_its_program_means() {
+    let [allowed, denied] = compare(&everything().build());
+    assert!(allowed > 1_000 && denied > 1_000, "{allowed} allowed, {denied} denied");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(6) })]
+
+    #[test]
+    fn random_rulesets_mean_what_their_programs_mean(program in programs()) {
+        compare(&program);
+    }
+}
