@@ -14,6 +14,7 @@ mod compile;
 mod dataplane;
 mod engine;
 pub mod eval;
+pub mod flat;
 mod flow;
 mod labels;
 pub mod model;

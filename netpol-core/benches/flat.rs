@@ -1,0 +1,148 @@
+//! The flat form: `flat/classify` makes it, `flat/lookup` asks it about one flow.
+//!
+//! The node has the pods that the names say, and as many ingress policies as policy sets, each for its share of the
+//! pods and with rules of one peer and one port each. Peers are selectors, each of which selects as many addresses of
+//! other nodes. `disjoint` addresses meet one selector each; `overlapping` ones meet two to five, so that there are many
+//! more classes.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "benchmark code")]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use netpol_core::flat::{Limits, TableKey, classify};
+use netpol_core::model::{
+    Action, Endpoint, EndpointId, L4Match, Object, Peers, Policy, PolicyKey, PortConstraint,
+    PortMatch, Rule, RuleMatch,
+};
+use netpol_core::net::{PortRange, Transport};
+use netpol_core::{Capabilities, Change, Direction, Engine, Flow, NodeConfig, Program, Selector};
+
+const PODS: u32 = 110;
+
+/// How large a node's world is.
+#[derive(Clone, Copy)]
+struct World {
+    selectors: u32,
+    addresses: u32,
+    policy_sets: u32,
+    rules: u32,
+    overlapping: bool,
+}
+
+impl World {
+    fn name(self) -> String {
+        let Self { selectors, addresses, policy_sets, rules, overlapping } = self;
+        let how = if overlapping { "overlapping" } else { "disjoint" };
+        format!(
+            "{selectors}_selectors_{addresses}_{how}_addresses_{PODS}_pods_{policy_sets}_policy_sets_{rules}_rules"
+        )
+    }
+
+    fn program(self) -> Arc<Program> {
+        let mut engine = Engine::new(NodeConfig::new("node"), &Capabilities::all());
+        let remote = (0..self.selectors * self.addresses).map(|it| self.remote(it).into());
+        let local = (0..PODS).map(|it| self.pod(it).into());
+        let policies = (0..self.policy_sets).map(|it| self.policy(it).into());
+        let objects = remote.chain(local).chain(policies);
+        objects.for_each(|it: Object| engine.upsert(it).unwrap());
+        engine.inputs_complete();
+        let Some(Change::Full(program)) = engine.poll_update().map(|it| it.change) else {
+            panic!("a full update")
+        };
+        program
+    }
+
+    /// A pod elsewhere. Overlapping ones also carry up to four labels that other selectors ask for.
+    fn remote(self, number: u32) -> Endpoint {
+        let mut pod = Endpoint::new(EndpointId::workload("remote", format!("r{number}")));
+        pod.addresses = vec![remote_address(number)];
+        let own = number % self.selectors;
+        let scattered = number.wrapping_mul(2_654_435_761) >> 8;
+        let more = (0..if self.overlapping { 1 + scattered % 4 } else { 0 })
+            .map(|it| (scattered >> (4 * it)) % self.selectors);
+        let labels = std::iter::once(own).chain(more);
+        pod.labels = labels.map(|it| (format!("peer-{it}"), "yes")).collect();
+        pod
+    }
+
+    fn pod(self, number: u32) -> Endpoint {
+        let id = EndpointId::workload("local", format!("pod-{number}"));
+        let mut pod = Endpoint::new(id).on_node("node").attached_to(format!("v{number}"));
+        pod.addresses = vec![local_address(number)];
+        let set = (number % self.policy_sets).to_string();
+        pod.labels = [("set", set)].into_iter().collect();
+        pod
+    }
+
+    fn policy(self, number: u32) -> Policy {
+        let subject = Selector::equal("set", number.to_string()).unwrap();
+        let mut policy = Policy::new(PolicyKey::kubernetes("local", format!("p{number}")), subject);
+        let peer = |rule| (number * self.rules + rule) % self.selectors;
+        policy.ingress =
+            Some((0..self.rules).map(|rule| allow(rule, peer(rule), 8_000 + rule)).collect());
+        policy
+    }
+}
+
+fn allow(index: u32, peer: u32, port: u32) -> Rule {
+    let mut matches = RuleMatch::default();
+    let selector = Selector::equal(format!("peer-{peer}"), "yes").unwrap();
+    matches.source.peers = Some(Peers::Endpoints(selector));
+    let port = PortRange::single(u16::try_from(port).unwrap()).unwrap();
+    let listed = PortMatch { numbers: [port].into_iter().collect(), ..PortMatch::default() };
+    matches.l4 = L4Match::Ports {
+        transport: Transport::Tcp,
+        source: PortConstraint::default(),
+        destination: PortConstraint { any_of: Some(listed), none_of: None },
+    };
+    Rule::new(usize::try_from(index).unwrap(), Action::Allow, matches)
+}
+
+fn remote_address(number: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number))
+}
+
+fn local_address(number: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(0x0ac8_0000 + number))
+}
+
+fn flat(criterion: &mut Criterion) {
+    let world = |selectors, addresses, overlapping| World {
+        selectors,
+        addresses,
+        policy_sets: 30,
+        rules: 5,
+        overlapping,
+    };
+    for world in [world(10, 10, false), world(40, 1_000, false), world(40, 1_000, true)] {
+        let (program, limits) = (world.program(), Limits::unlimited());
+        let flat = classify(&program, &limits).unwrap();
+        println!("flat/size/{}: {:?}", world.name(), flat.size());
+        let mut group = criterion.benchmark_group("flat");
+        group.bench_function(BenchmarkId::new("classify", world.name()), |bencher| {
+            bencher.iter(|| classify(black_box(&program), &limits).unwrap());
+        });
+        let flows: Vec<(TableKey, Flow)> = (0..1_000)
+            .map(|it| {
+                let to = it * 7 % PODS;
+                let endpoint = &program.endpoints[usize::try_from(to).unwrap()];
+                let policy_set = endpoint.policy_set(Direction::Ingress);
+                let key = TableKey { policy_set, direction: Direction::Ingress };
+                let from = remote_address(it * 7_919 % (world.selectors * world.addresses));
+                (key, Flow::to_port(from, endpoint.addresses[0], Transport::Tcp, 8_002))
+            })
+            .collect();
+        let mut next = (0..).map(|it: usize| &flows[it % flows.len()]);
+        group.bench_function(BenchmarkId::new("lookup", world.name()), |bencher| {
+            bencher.iter(|| {
+                let (key, flow) = next.next().unwrap();
+                flat.look_up(*key, flow)
+            });
+        });
+    }
+}
+
+criterion_group!(benches, flat);
+criterion_main!(benches);

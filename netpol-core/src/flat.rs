@@ -1,0 +1,369 @@
+//! The flat form: a program as tables without order, so that a packet costs the same whatever the number of rules.
+//!
+//! A look-up is two steps: the remote address gives its **class**, then (policy set, class) gives a **row**, in which the
+//! protocol and port give a **leaf**: a verdict with its reason. Stages, order and Pass are resolved when the tables are
+//! made; the look-up has no precedence.
+//!
+//! * A class is the addresses that no set, list of prefixes or named port of the program tells apart. Classes are
+//!   found by exact address, then by longest prefix; all other addresses of a family are one class,
+//!   [`Flat::other`].
+//! * A row has disjoint ranges. Where a rule also looks at the source port, the range leads to a second list of
+//!   disjoint ranges, of source ports. Nothing that is left has an order.
+//! * What is as in the row of the class `other` is not stored.
+//!
+//! It covers what policy decides. What nobody asks policy about (neighbour discovery, the own node, isolation, audit)
+//! is the business of whoever looks a flow up.
+//!
+//! **What it cannot hold.** A rule that looks at the endpoint's own address, where the addresses of the endpoints do
+//! not settle the answer for each family, and names of ports on the endpoint's own side. A policy set with such a rule
+//! is not flattened at all: [`Flat::unclassified`] says so, and whoever enforces the flat form enforces its stages
+//! otherwise or closes the endpoint. Nothing is ever approximated or left out.
+//!
+//! **Size.** [`size_bound`] says how many entries are needed before a row is made. [`classify`] refuses what is over the
+//! [`Limits`]: a policy set that is over its share is [`Unclassified`], and where the whole is too large there is no
+//! flat form, but a [`CapacityError`] that names the policy set to look at.
+
+mod features;
+mod interp;
+mod line;
+mod paint;
+mod plan;
+mod pool;
+mod regions;
+mod rows;
+mod size;
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+
+use self::plan::Plan;
+use self::pool::Pool;
+use self::regions::Regions;
+pub use self::regions::{Class, ClassId};
+pub use self::size::{CapacityError, Limits, Resource, Size, SizeBound};
+use crate::flow::Direction;
+use crate::net::{Family, Prefix, Protocol};
+use crate::program::{Digest, PolicySetId, Program, RuleId, digest_of};
+use crate::verdict::{Reason, RuleRef, Verdict};
+
+/// Returns the flat form of a program.
+///
+/// Equal programs give equal flat forms. Cost: the members of the sets that rules refer to, sorted once, and one row
+/// for each policy set and each combination of its own conditions that some address meets.
+///
+/// # Errors
+///
+/// [`CapacityError`] if the whole is over the limits. Nothing is left out to make it fit.
+pub fn classify(program: &Program, limits: &Limits) -> Result<Flat, CapacityError> {
+    let mut plan = Plan::of(program);
+    plan.check(limits)?;
+    let mut pool = Pool::default();
+    let mut tables = BTreeMap::new();
+    for set in &plan.sets {
+        let before = pool.mark();
+        match rows::table(set, &mut pool, limits) {
+            Ok(table) => {
+                tables.insert(set.key, table);
+            }
+            Err(too_large) if too_large.resource == Resource::RangesOfRow => {
+                pool.roll_back(before);
+                plan.unclassified.insert(set.key, Unclassified::Capacity(too_large));
+            }
+            Err(too_large) => return Err(too_large),
+        }
+    }
+    let (rows, sources, leaves, counters) = pool.into_parts();
+    let digests = plan.features.digests();
+    let (regions, unclassified) = (plan.regions, plan.unclassified);
+    Ok(Flat { regions, digests, tables, unclassified, rows, sources, leaves, counters })
+}
+
+/// Returns how large the flat form of a program can be, without making it.
+#[must_use]
+pub fn size_bound(program: &Program) -> SizeBound {
+    Plan::of(program).bound()
+}
+
+/// A program in flat form.
+///
+/// Invariants: every id leads to something, everything is led to by something, and no two classes, rows, leaves or
+/// counters are equal.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Flat {
+    regions: Regions,
+    /// What the features of classes stand for.
+    digests: Vec<Digest>,
+    tables: BTreeMap<TableKey, Table>,
+    unclassified: BTreeMap<TableKey, Unclassified>,
+    rows: Vec<Row>,
+    sources: Vec<Vec<SourceRange>>,
+    leaves: Vec<Leaf>,
+    counters: Vec<Counter>,
+}
+
+/// Which table judges a flow: that of a policy set, in the direction in which it judges.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "an endpoint has one policy set for each direction")]
+pub struct TableKey {
+    /// The policy set.
+    pub policy_set: PolicySetId,
+    /// The direction. A policy set without rules can be in force in both.
+    pub direction: Direction,
+}
+
+impl fmt::Display for TableKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.policy_set, self.direction)
+    }
+}
+
+/// A policy set in flat form: classes and their rows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Table {
+    /// The rows of classes that differ from the class `other` of their family, sorted.
+    entries: Vec<(ClassId, RowId)>,
+    /// The rows of the classes `other`, IPv4 and IPv6.
+    others: [RowId; 2],
+}
+
+impl Table {
+    /// Returns the classes whose rows differ from [`Self::other`] of their family, sorted.
+    #[must_use]
+    pub fn entries(&self) -> &[(ClassId, RowId)] {
+        &self.entries
+    }
+
+    /// Returns the row of every class of a family that has no entry.
+    #[must_use]
+    pub const fn other(&self, family: Family) -> RowId {
+        let [v4, v6] = self.others;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
+}
+
+/// Why a policy set has no table.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unclassified {
+    /// A rule looks at the endpoint's own address, and the addresses of the endpoints do not settle the answer: some
+    /// of one family meet the condition and some do not, or an endpoint's addresses are unknown.
+    #[error("{rule} depends on which of the endpoint's own addresses a packet carries")]
+    LocalAddress {
+        /// The first such rule.
+        rule: RuleRef,
+    },
+    /// A rule refers to a set of named ports for the endpoint's own side. The compiler makes no such rule.
+    #[error("{rule} looks the endpoint's own port up in a set")]
+    LocalPorts {
+        /// The first such rule.
+        rule: RuleRef,
+    },
+    /// The table would be over the share of a policy set.
+    #[error(transparent)]
+    Capacity(CapacityError),
+}
+
+/// Identifies a row of a flat form.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "an index into the rows of a flat form")]
+pub struct RowId(pub u32);
+
+/// Identifies a list of source port ranges of a flat form.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "an index into the source lists of a flat form")]
+pub struct SourceId(pub u32);
+
+/// Identifies a leaf of a flat form.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "an index into the leaves of a flat form")]
+pub struct LeafId(pub u32);
+
+/// Identifies a counter of a flat form.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "an index into the counters of a flat form")]
+pub struct CounterId(pub u32);
+
+/// What a policy set says to the addresses of a class.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "every backend needs both parts")]
+pub struct Row {
+    /// What holds for everything that is in no cell, protocols without a cell included.
+    pub default: LeafId,
+    /// Where it differs. Sorted by protocol and range, disjoint, none of them equal to the default, and no two
+    /// neighbours could be one.
+    pub cells: Vec<Cell>,
+}
+
+/// A part of a row.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "every backend needs each part")]
+pub struct Cell {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The first destination port of TCP, UDP or SCTP; the first `type << 8 | code` of the family's ICMP (ICMP in rows
+    /// of IPv4, ICMPv6 in rows of IPv6); 0 for any other protocol.
+    pub first: u16,
+    /// The last one; 65535 for any other protocol.
+    pub last: u16,
+    /// What holds there.
+    pub then: Then,
+}
+
+/// What a cell leads to.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "a verdict depends on the source port or does not")]
+pub enum Then {
+    /// A leaf.
+    Leaf(LeafId),
+    /// It depends on the source port: the leaf is in this list.
+    BySource(SourceId),
+}
+
+/// A range of source ports and its leaf. The ranges of a list are sorted and disjoint, and together hold every port.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "a range and what it leads to")]
+pub struct SourceRange {
+    /// The first source port.
+    pub first: u16,
+    /// The last one.
+    pub last: u16,
+    /// What holds there.
+    pub leaf: LeafId,
+}
+
+/// The end of a look-up.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct Leaf {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why: [`Reason::Rule`], [`Reason::NoMatch`] or [`Reason::DefaultVerdict`].
+    pub reason: Reason,
+    /// The Log rules that the flow met on its way, in order, each once.
+    pub logs: Vec<LogRule>,
+    /// What counts the flow.
+    pub counter: CounterId,
+}
+
+/// A Log rule on the way to a leaf.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "a rule is its id and its origin")]
+pub struct LogRule {
+    /// Identifies the rule across programs.
+    pub id: RuleId,
+    /// The rule as its author wrote it.
+    pub origin: RuleRef,
+}
+
+/// What a counter counts: flows that this decided.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a rule decides, or nothing does")]
+pub enum Counter {
+    /// A rule.
+    Rule(RuleId),
+    /// No rule: the end of a stage, or the default verdict.
+    Unmatched {
+        /// The verdict.
+        verdict: Verdict,
+        /// [`Reason::NoMatch`] or [`Reason::DefaultVerdict`].
+        reason: Reason,
+    },
+}
+
+impl Flat {
+    /// Returns the single addresses that are not in the class of the longest prefix that holds them, sorted.
+    #[must_use]
+    pub fn addresses(&self) -> &[(IpAddr, ClassId)] {
+        self.regions.addresses()
+    }
+
+    /// Returns the prefixes and their classes, sorted; the longest that holds an address counts. None holds all
+    /// addresses of a family or just one.
+    pub fn prefixes(&self) -> impl Iterator<Item = (Prefix, ClassId)> + '_ {
+        self.regions.prefixes()
+    }
+
+    /// Returns the class of all addresses of a family that have no class otherwise.
+    #[must_use]
+    pub const fn other(&self, family: Family) -> ClassId {
+        self.regions.other(family)
+    }
+
+    /// Returns the classes, by id.
+    #[must_use]
+    pub fn classes(&self) -> &[Class] {
+        self.regions.classes()
+    }
+
+    /// Returns what identifies a class across programs: the digest of its family, and of the sets, prefixes and named
+    /// ports that its addresses are in. `None` if there is no such class.
+    #[must_use]
+    pub fn class_key(&self, id: ClassId) -> Option<Digest> {
+        let class = self.regions.class(id)?;
+        let features = class.features.iter().filter_map(|&it| self.digests.get(pool::index(it)));
+        let mut features: Vec<Digest> = features.copied().collect();
+        features.sort_unstable();
+        Some(digest_of(&("class", class.family, features)))
+    }
+
+    /// Returns the tables, by policy set and direction.
+    #[must_use]
+    pub const fn tables(&self) -> &BTreeMap<TableKey, Table> {
+        &self.tables
+    }
+
+    /// Returns the policy sets that have no table, and why.
+    #[must_use]
+    pub const fn unclassified(&self) -> &BTreeMap<TableKey, Unclassified> {
+        &self.unclassified
+    }
+
+    /// Returns the rows, by id.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Returns the lists of source port ranges, by id.
+    #[must_use]
+    pub fn sources(&self) -> &[Vec<SourceRange>] {
+        &self.sources
+    }
+
+    /// Returns the leaves, by id.
+    #[must_use]
+    pub fn leaves(&self) -> &[Leaf] {
+        &self.leaves
+    }
+
+    /// Returns the counters, by id.
+    #[must_use]
+    pub fn counters(&self) -> &[Counter] {
+        &self.counters
+    }
+
+    /// Returns how large the flat form is.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        let cells = self.rows.iter().map(|row| row.cells.len());
+        let sources = self.sources.iter().map(Vec::len);
+        Size {
+            addresses: size::by_family(self.addresses().iter().map(|(it, _)| Family::of(*it))),
+            prefixes: size::by_family(self.prefixes().map(|(it, _)| it.family())),
+            classes: self.classes().len(),
+            entries: self.tables.values().map(|it| it.entries.len() + it.others.len()).sum(),
+            rows: self.rows.len(),
+            ranges: cells.chain(sources).sum(),
+            leaves: self.leaves.len(),
+            counters: self.counters.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! Tables and their rows.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::line::Range;
+use super::paint::{Hit, Plane, StageHits, TooManyRanges};
+use super::plan::{Answers, SetPlan};
+use super::pool::{End, Pool, id_of, index};
+use super::size::{CapacityError, Limits, Resource, check};
+use super::{Cell, LeafId, Row, RowId, SourceRange, Table, Then};
+use crate::net::{Family, Protocol};
+
+/// Returns the table of a policy set.
+pub(super) fn table<'p>(
+    set: &SetPlan<'p>,
+    pool: &mut Pool<'p>,
+    limits: &Limits,
+) -> Result<Table, CapacityError> {
+    let mut rows = Vec::with_capacity(set.answers.len());
+    for answers in &set.answers {
+        rows.push(row(set, answers, pool, limits)?);
+        check(Resource::Ranges, Some(set.key), pool.ranges(), limits.ranges)?;
+    }
+    // Numbers of answers are indexes, so there is always a row.
+    let row_of = |number: u32| rows.get(index(number)).copied().unwrap_or(RowId(u32::MAX));
+    let others = set.others.map(row_of);
+    let [v4, v6] = others;
+    let family = |number: u32| set.answers.get(index(number)).map(|(family, _)| *family);
+    let differs = |&(class, number): &(_, u32)| {
+        let other = if family(number) == Some(Family::V4) { v4 } else { v6 };
+        let row = row_of(number);
+        (row != other).then_some((class, row))
+    };
+    Ok(Table { entries: set.classes.iter().filter_map(differs).collect(), others })
+}
+
+/// Returns the row of the addresses that answer so.
+fn row<'p>(
+    set: &SetPlan<'p>,
+    (family, yes): &Answers,
+    pool: &mut Pool<'p>,
+    limits: &Limits,
+) -> Result<RowId, CapacityError> {
+    let stages = hits(set, *family, yes, pool);
+    let limit = limits.ranges_per_row.min(id_of(Plane::MAX_RANGES));
+    let resource = Resource::RangesOfRow;
+    let too_many = |TooManyRanges(needed)| CapacityError {
+        resource,
+        policy_set: Some(set.key),
+        needed,
+        limit,
+    };
+    let covers = stages.iter().flat_map(|stage| &stage.hits).map(|hit| &hit.cover);
+    let protocols: BTreeSet<Protocol> = covers.flat_map(|it| it.protocols(*family)).collect();
+    let plane = |protocol, pool: &mut Pool<'p>| {
+        Plane::painted(protocol, *family, &stages, set.default, pool).map_err(too_many)
+    };
+    let default = default_leaf(&plane(None, pool)?, pool);
+    let mut row = Draft { default, cells: Vec::new(), source_ranges: 0 };
+    for protocol in protocols {
+        row.add(protocol, &plane(Some(protocol), pool)?, pool);
+        let ranges = row.cells.len() + row.source_ranges;
+        check(resource, Some(set.key), ranges, limits.ranges_per_row)?;
+    }
+    Ok(pool.row(Row { default, cells: row.cells }))
+}
+
+/// Returns the rules that match flows of a family whose remote address answers so.
+fn hits<'a, 'p>(
+    set: &'a SetPlan<'p>,
+    family: Family,
+    yes: &[u32],
+    pool: &mut Pool<'p>,
+) -> Vec<StageHits<'a>> {
+    let stages = set.stages.iter().map(|stage| {
+        let hits = stage.rules.iter().filter_map(|plan| {
+            let cover = plan.cover(family, yes)?;
+            Some(Hit { number: pool.rule(plan.rule), action: plan.rule.action, cover })
+        });
+        let hits = hits.collect();
+        StageHits { number: pool.stage(stage.stage), end: stage.stage.end, hits }
+    });
+    stages.collect()
+}
+
+/// Returns the leaf of a plane whose protocol no rule names, and which therefore has one.
+fn default_leaf(plane: &Plane, pool: &mut Pool<'_>) -> LeafId {
+    let mut leaf = LeafId(u32::MAX);
+    plane.for_each(|_, ends| {
+        if let Some(&(_, end)) = ends.first() {
+            leaf = pool.leaf(end);
+        }
+    });
+    leaf
+}
+
+/// A row to which protocols are added in order.
+struct Draft {
+    default: LeafId,
+    cells: Vec<Cell>,
+    /// How many ranges the lists of its cells have.
+    source_ranges: usize,
+}
+
+impl Draft {
+    fn add(&mut self, protocol: Protocol, plane: &Plane, pool: &mut Pool<'_>) {
+        plane.for_each(|range, ends| {
+            let then = then(ends, pool);
+            if then == Then::Leaf(self.default) {
+                return;
+            }
+            match self.cells.last_mut() {
+                Some(before) if is_followed_by(before, protocol, range) && before.then == then => {
+                    before.last = range.1;
+                }
+                _ => {
+                    let (first, last) = range;
+                    self.cells.push(Cell { protocol, first, last, then });
+                    self.source_ranges += if ends.len() > 1 { ends.len() } else { 0 };
+                }
+            }
+        });
+    }
+}
+
+fn is_followed_by(before: &Cell, protocol: Protocol, (first, _): Range) -> bool {
+    before.protocol == protocol && before.last.checked_add(1) == Some(first)
+}
+
+fn then(ends: &[(Range, End)], pool: &mut Pool<'_>) -> Then {
+    if let [(_, end)] = ends {
+        return Then::Leaf(pool.leaf(*end));
+    }
+    let range =
+        |&((first, last), end): &(Range, End)| SourceRange { first, last, leaf: pool.leaf(end) };
+    let list = ends.iter().map(range).collect();
+    Then::BySource(pool.source(list))
+}
