@@ -1,14 +1,18 @@
 //! The backends of this build.
 
 use std::num::NonZero;
-#[cfg(feature = "nft")]
+#[cfg(feature = "ebpf")]
+use std::sync::Mutex;
+#[cfg(any(feature = "ebpf", feature = "nft"))]
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use netpol_conformance::runner::Backend;
-#[cfg(feature = "nft")]
+#[cfg(any(feature = "ebpf", feature = "nft"))]
 use netpol_conformance::subject::{Kernel, Open};
 use netpol_conformance::subject::{Model, Programs};
+#[cfg(feature = "ebpf")]
+use netpol_ebpf::{Capacity, EbpfConfig, EbpfDataplane, PrivateBpfFs};
 #[cfg(feature = "nft")]
 use netpol_nft::{NftConfig, NftDataplane};
 
@@ -18,7 +22,7 @@ use super::Result;
 const ALL: &str = "all";
 
 /// How many files are run at a time on a kernel, for each processor: probes wait more than they work.
-#[cfg(feature = "nft")]
+#[cfg(any(feature = "ebpf", feature = "nft"))]
 const KERNEL_JOBS: usize = 2;
 
 /// Returns every backend of this build.
@@ -27,6 +31,8 @@ pub(crate) fn all() -> Vec<Backend> {
     vec![
         Backend::new("model", cores, || Ok(Box::new(Model::default()))),
         Backend::new("program", cores, || Ok(Box::new(Programs::default()))),
+        #[cfg(feature = "ebpf")]
+        Backend::new("ebpf", KERNEL_JOBS * cores, || Ok(Box::new(Kernel::new(open_ebpf())?))),
         #[cfg(feature = "nft")]
         Backend::new("nft", KERNEL_JOBS * cores, || Ok(Box::new(Kernel::new(open_nft())?))),
     ]
@@ -36,6 +42,23 @@ pub(crate) fn all() -> Vec<Backend> {
 #[cfg(feature = "nft")]
 pub(crate) fn open_nft() -> Arc<Open> {
     Arc::new(|| Ok(Box::new(NftDataplane::open(NftConfig::default())?)))
+}
+
+/// Returns what makes a dataplane of eBPF. Its pins end with the file system that the maker keeps.
+#[cfg(feature = "ebpf")]
+pub(crate) fn open_ebpf() -> Arc<Open> {
+    let pins: Mutex<Option<PrivateBpfFs>> = Mutex::new(None);
+    Arc::new(move || {
+        let mut pins = pins.lock().map_err(|_| "another thread failed to make a BPF file system")?;
+        let pins = match &mut *pins {
+            Some(pins) => pins,
+            none => none.insert(PrivateBpfFs::new()?),
+        };
+        let mut config = EbpfConfig::default();
+        config.bpf_fs = pins.path();
+        config.capacity = Capacity::small();
+        Ok(Box::new(EbpfDataplane::open(config)?))
+    })
 }
 
 /// Returns the backends with these names, each once.
