@@ -74,6 +74,11 @@ impl EbpfDataplane {
         Statistic::ALL.into_iter().map(|it| Ok((it, maps.statistic(it)?))).collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn state_mut(&mut self) -> Option<&mut State> {
+        self.state.as_mut()
+    }
+
     /// Runs something with programs and maps, which are loaded again if they were removed.
     fn with_state<T: Send>(
         &mut self,

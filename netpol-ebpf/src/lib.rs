@@ -22,3 +22,6 @@ pub use self::dataplane::EbpfDataplane;
 pub use self::denial::{Denial, DenialReason};
 pub use self::error::EbpfError;
 pub use netpol_ebpf_abi::Statistic;
+
+#[cfg(test)]
+mod tests;

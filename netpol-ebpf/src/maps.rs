@@ -32,6 +32,8 @@ pub(crate) struct Maps {
     counters: PerCpuArray<MapData, u64>,
     statistics: PerCpuArray<MapData, u64>,
     events: RingBuf<MapData>,
+    #[cfg(test)]
+    flows: [Table; 2],
 }
 
 impl Maps {
@@ -61,6 +63,8 @@ impl Maps {
             counters: per_cpu(maps::COUNTERS)?,
             statistics: per_cpu(maps::STATISTICS)?,
             events: RingBuf::try_from(events).map_err(|error| opening(maps::EVENTS, error))?,
+            #[cfg(test)]
+            flows: [table(maps::FLOWS4)?, table(maps::FLOWS6)?],
         })
     }
 
@@ -207,6 +211,13 @@ impl Maps {
     /// Returns the next event.
     pub(crate) fn event(&mut self) -> Option<abi::Event> {
         self.events.next().and_then(|bytes| abi::Event::read_from_bytes(&bytes).ok())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn forget_flows(&self) {
+        for flows in &self.flows {
+            flows.remove_all(&flows.keys().unwrap_or_default()).unwrap_or_default();
+        }
     }
 
     fn part(&self, map: Map) -> Result<&Table, EbpfError> {

@@ -1,5 +1,8 @@
 //! Programs and their links.
 
+#[cfg(test)]
+mod run;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;

@@ -135,9 +135,13 @@ pub(crate) fn render(program: &Program, flat: &Flat, ids: &mut Ids, options: Opt
     }
     let mut seen = BTreeMap::new();
     for endpoint in &program.endpoints {
-        let Attachment::Interface(interface) = &endpoint.attachment else {
-            image.isolated.push((endpoint.id.clone(), Arc::new(EbpfError::Address)));
-            continue;
+        let interface = match interface(endpoint) {
+            Ok(Some(interface)) => interface,
+            Ok(None) => continue,
+            Err(error) => {
+                image.isolated.push((endpoint.id.clone(), Arc::new(error)));
+                continue;
+            }
         };
         let mut desired = desired(endpoint, space.id, options);
         if program.established == Established::Reevaluate {
@@ -147,14 +151,27 @@ pub(crate) fn render(program: &Program, flat: &Flat, ids: &mut Ids, options: Opt
         if let Err(error) = judged_by(&mut desired.record, endpoint, &tables, flat) {
             image.isolated.push((endpoint.id.clone(), Arc::new(error)));
         }
-        if let Some(other) = seen.insert(interface.clone(), endpoint.id.clone()) {
-            let shared = EbpfError::Shared { interface: interface.clone(), other: Box::new(other) };
+        if let Some(other) = seen.insert(interface.to_owned(), endpoint.id.clone()) {
+            let shared = EbpfError::Shared { interface: interface.to_owned(), other: Box::new(other) };
             isolate(&mut desired.record);
             image.isolated.push((endpoint.id.clone(), Arc::new(shared)));
         }
-        image.endpoints.insert(interface.clone(), desired);
+        image.endpoints.insert(interface.to_owned(), desired);
     }
     Ok(image)
+}
+
+/// Returns the interface of an endpoint; `None` if it has no packets yet, because nobody knows an address of it either.
+///
+/// # Errors
+///
+/// [`EbpfError::Address`] if its packets are known by an address.
+pub(crate) fn interface(endpoint: &Endpoint) -> Result<Option<&str>, EbpfError> {
+    match &endpoint.attachment {
+        Attachment::Interface(interface) => Ok(Some(interface)),
+        _ if endpoint.addresses.is_empty() => Ok(None),
+        _ => Err(EbpfError::Address),
+    }
 }
 
 /// Returns what isolates an endpoint.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_core::flat::{Flat, classify};
-use netpol_core::model::{Attachment, EndpointId};
+use netpol_core::model::EndpointId;
 use netpol_core::program::{Digest, Endpoint};
 use netpol_core::{DataplaneError, Program};
 use netpol_ebpf_abi as abi;
@@ -30,7 +30,7 @@ type Isolated = Vec<(EndpointId, DataplaneError)>;
 /// Programs and maps.
 pub(crate) struct State {
     pub(crate) maps: Maps,
-    programs: Programs,
+    pub(crate) programs: Programs,
     pins: Pins,
     config: EbpfConfig,
 }
@@ -95,9 +95,13 @@ impl State {
         let mut isolated = Isolated::new();
         for endpoint in endpoints {
             let failed = |error| (endpoint.id.clone(), closed(Arc::new(error)));
-            let Attachment::Interface(interface) = &endpoint.attachment else {
-                isolated.push(failed(EbpfError::Address));
-                continue;
+            let interface = match render::interface(endpoint) {
+                Ok(Some(interface)) => interface,
+                Ok(None) => continue,
+                Err(error) => {
+                    isolated.push(failed(error));
+                    continue;
+                }
             };
             let known = index_of(interface).is_ok_and(|index| {
                 attached.contains(&index) && (in_force.records.contains_key(&index) || !self.programs.is_current(index))
