@@ -123,11 +123,14 @@ impl Maps {
         self.names.set([kind as u32, id].as_bytes(), &value).map_err(|source| writing(maps::NAMES, source))
     }
 
+    fn unname(&self, kind: Kind, id: u32) -> Result<(), EbpfError> {
+        self.names.remove([kind as u32, id].as_bytes()).map_err(|source| writing(maps::NAMES, source))
+    }
+
     /// Removes all objects but these, and what is left of objects without a name.
     pub(crate) fn keep_only(&self, used: &BTreeSet<(Kind, u32)>) -> Result<(), EbpfError> {
         for (kind, id) in self.names()?.into_keys().filter(|name| !used.contains(name)) {
-            let key = [kind as u32, id];
-            self.names.remove(key.as_bytes()).map_err(|source| writing(maps::NAMES, source))?;
+            self.unname(kind, id)?;
         }
         for map in Map::ALL {
             let part = self.part(map)?;
@@ -141,7 +144,8 @@ impl Maps {
         Ok(())
     }
 
-    /// Returns how the objects in the maps differ from those of an image.
+    /// Returns how the objects in the maps differ from those of an image. Objects that were changed lose their name, so
+    /// that the next update makes them anew.
     pub(crate) fn differences(&self, image: &Image) -> Result<Vec<String>, EbpfError> {
         let names = self.names()?;
         let mut lines = Vec::new();
@@ -153,33 +157,33 @@ impl Maps {
         let extra = names.keys().filter(|name| name.0 != Kind::Endpoint && !image.objects.contains_key(name));
         lines.extend(extra.map(|(kind, id)| format!("{kind:?} {id} is too many")));
         for map in Map::ALL {
-            self.compare(map, image, &mut lines)?;
+            for id in self.spoiled(map, image)? {
+                lines.push(format!("{:?} {id} was changed in map `{}`", map.kind(), map.name()));
+                self.unname(map.kind(), id)?;
+            }
         }
         Ok(lines)
     }
 
-    fn compare(&self, map: Map, image: &Image, lines: &mut Vec<String>) -> Result<(), EbpfError> {
+    /// Returns the objects whose entries in a map are not those of an image.
+    fn spoiled(&self, map: Map, image: &Image) -> Result<BTreeSet<u32>, EbpfError> {
         let failed = |source| reading(map.name(), source);
         let part = self.part(map)?;
         let mut wanted: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
         for entries in image.objects.values().filter_map(|object| object.entries.get(&map)) {
-            let size = entries.values.len() / (entries.keys.len() / part.key_size()).max(1);
-            wanted.extend(entries.keys.chunks(part.key_size()).zip(entries.values.chunks(size.max(1))));
+            let keys = entries.keys.chunks(part.key_size());
+            wanted.extend(keys.zip(entries.values.chunks(part.value_size())));
         }
-        let (mut changed, mut extra) = (0_usize, 0_usize);
+        let mut spoiled = BTreeSet::new();
         let keys = part.keys().map_err(failed)?;
         for key in keys.chunks(part.key_size()) {
-            match wanted.remove(key) {
-                None => extra += 1,
-                Some(value) => changed += usize::from(part.get(key).map_err(failed)?.as_deref() != Some(value)),
+            let value = part.get(key).map_err(failed)?;
+            if wanted.remove(key) != value.as_deref() {
+                spoiled.extend(map.object(key));
             }
         }
-        for (count, what) in [(wanted.len(), "are missing"), (changed, "were changed"), (extra, "are too many")] {
-            if count > 0 {
-                lines.push(format!("{count} entries of map `{}` {what}", map.name()));
-            }
-        }
-        Ok(())
+        spoiled.extend(wanted.keys().filter_map(|key| map.object(key)));
+        Ok(spoiled)
     }
 
     /// Returns how many flows each rule decided.
@@ -211,6 +215,14 @@ impl Maps {
     /// Returns the next event.
     pub(crate) fn event(&mut self) -> Option<abi::Event> {
         self.events.next().and_then(|bytes| abi::Event::read_from_bytes(&bytes).ok())
+    }
+
+    /// Removes an entry of a map.
+    #[cfg(test)]
+    pub(crate) fn spoil(&self, map: Map) {
+        let part = self.part(map).expect("every map is open");
+        let keys = part.keys().expect("a map can be read");
+        part.remove(keys.chunks(part.key_size()).next().expect("the map has an entry")).expect("it can be removed");
     }
 
     #[cfg(test)]

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
@@ -20,6 +20,7 @@ use nix::time::{ClockId, clock_getres};
 use crate::config::{Capacity, Hook};
 use crate::error::EbpfError;
 use crate::pins::{self, Pins};
+use crate::sys::detach_link;
 
 /// The object, without debug information. `object/README.md` says how it is built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/netpol.bpf.o");
@@ -124,39 +125,47 @@ impl Programs {
         self.current.contains(&interface)
     }
 
-    /// Attaches the programs to an interface on both sides. Where one is attached, it is replaced in one step.
+    /// Attaches the programs to an interface on both sides, where they are not. Where one of an earlier process is
+    /// attached, it is replaced in one step.
     pub(crate) fn attach(&mut self, interface: u32) -> Result<(), EbpfError> {
-        if !self.current.contains(&interface) {
-            for side in Side::BOTH {
-                self.attach_side(interface, side)?;
+        let name = name_of(interface)?;
+        let is_current = self.current.contains(&interface);
+        for side in Side::BOTH {
+            if !is_current || !self.is_attached(interface, &name, side)? {
+                self.attach_side(interface, &name, side)?;
             }
-            self.current.insert(interface);
         }
+        self.current.insert(interface);
         Ok(())
     }
 
-    fn attach_side(&mut self, interface: u32, side: Side) -> Result<(), EbpfError> {
+    /// Returns whether a program of this process is still attached. Of filters only the marker is known.
+    pub(crate) fn is_attached(&mut self, interface: u32, name: &str, side: Side) -> Result<bool, EbpfError> {
+        if self.pins.filter(interface).exists() {
+            return Ok(true);
+        }
+        let failed = |error| refused("find attached programs", error);
+        let ours = program(&mut self.object, side)?.info().map_err(failed)?.id();
+        let (_, attached) = SchedClassifier::query_tcx(name, side.attach_type()).map_err(failed)?;
+        Ok(attached.iter().any(|program| program.id() == ours))
+    }
+
+    fn attach_side(&mut self, interface: u32, name: &str, side: Side) -> Result<(), EbpfError> {
         let pin = self.pins.link(interface, side);
         let marker = self.pins.filter(interface);
-        let failed = |error: ProgramError| refused("attach a program", error);
-        let name = name_of(interface)?;
         let program = program(&mut self.object, side)?;
         if let Ok(link) = PinnedLink::from_pin(&pin) {
-            let link = SchedClassifierLink::try_from(FdLink::from(link)).map_err(|error| link_error(&pin, error))?;
-            let id = program.attach_to_link(link).map_err(failed)?;
-            // The pin holds the link.
-            drop(program.take_link(id).map_err(failed)?);
-            return Ok(());
+            if replace(program, link, &pin).is_ok() {
+                return Ok(());
+            }
+            // The link holds on to an interface that is gone, or was detached by force.
+            unpin(&pin)?;
         }
         if self.hook == Hook::Tcx && !marker.exists() {
-            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let id = program.attach_with_options(&name, side.attach_type(), first).map_err(failed)?;
-            let link = program.take_link(id).map_err(failed)?;
-            let link = FdLink::try_from(link).map_err(|error| link_error(&pin, error))?;
-            link.pin(&pin).map_err(|error| pins::error("pin a link at", &pin, io::Error::other(error)))?;
-            return Ok(());
+            attach_link(program, name, side, &pin)
+        } else {
+            attach_filter(program, name, side, &marker)
         }
-        attach_filter(program, &name, side, &marker)
     }
 
     /// Detaches the programs from an interface. It may be gone.
@@ -169,13 +178,7 @@ impl Programs {
 /// Detaches programs from an interface, of whatever process. The interface may be gone.
 pub(crate) fn detach(pins: &Pins, interface: u32) -> Result<(), EbpfError> {
     for side in Side::BOTH {
-        let pin = pins.link(interface, side);
-        match fs::remove_file(&pin) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(pins::error("remove", &pin, source));
-            }
-            _ => {}
-        }
+        unpin(&pins.link(interface, side))?;
     }
     let marker = pins.filter(interface);
     if marker.exists() {
@@ -192,20 +195,50 @@ pub(crate) fn detach(pins: &Pins, interface: u32) -> Result<(), EbpfError> {
     Ok(())
 }
 
+/// Has a pinned link run a program.
+fn replace(program: &mut SchedClassifier, link: PinnedLink, pin: &Path) -> Result<(), EbpfError> {
+    let failed = |error: ProgramError| refused("replace a program", error);
+    let link = SchedClassifierLink::try_from(FdLink::from(link)).map_err(|error| link_error(pin, error))?;
+    let id = program.attach_to_link(link).map_err(failed)?;
+    // The pin holds the link.
+    drop(program.take_link(id).map_err(failed)?);
+    Ok(())
+}
+
+/// Attaches a program with a link, before those of others, and pins the link.
+fn attach_link(program: &mut SchedClassifier, name: &str, side: Side, pin: &Path) -> Result<(), EbpfError> {
+    let failed = |error: ProgramError| refused("attach a program", error);
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let id = program.attach_with_options(name, side.attach_type(), first).map_err(failed)?;
+    let link = program.take_link(id).map_err(failed)?;
+    let link = FdLink::try_from(link).map_err(|error| link_error(pin, error))?;
+    link.pin(pin).map_err(|error| pins::error("pin a link at", pin, io::Error::other(error)))?;
+    Ok(())
+}
+
+/// Detaches a pinned link and removes the pin. It may be absent.
+fn unpin(pin: &Path) -> Result<(), EbpfError> {
+    if pin.exists() {
+        // Removing the pin alone would detach some time later. A link whose interface is gone has nothing to detach.
+        drop(detach_link(pin));
+    }
+    match fs::remove_file(pin) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(pins::error("remove", pin, source)),
+        _ => Ok(()),
+    }
+}
+
 /// Attaches a program as a filter, or replaces the one of an earlier process. The marker says that it is there.
 fn attach_filter(program: &mut SchedClassifier, name: &str, side: Side, marker: &Path) -> Result<(), EbpfError> {
     let failed = |error: ProgramError| refused("attach a filter", error);
     // Where it is there already, the attachment works; where it could not be added, that fails.
     drop(qdisc_add_clsact(name));
-    let there = SchedClassifierLink::attached(name, side.attach_type(), PRIORITY, HANDLE, None);
-    let replaced = if marker.exists() { there.ok().map(|link| program.attach_to_link(link)) } else { None };
-    let id = match replaced {
-        Some(Ok(id)) => id,
-        _ => {
-            let options =
-                TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, ..Default::default() });
-            program.attach_with_options(name, side.attach_type(), options).map_err(failed)?
-        }
+    let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
+    let id = match replace_filter(program, name, side, marker) {
+        Some(id) => id,
+        None => program
+            .attach_with_options(name, side.attach_type(), TcAttachOptions::Netlink(options))
+            .map_err(failed)?,
     };
     let link = program.take_link(id).map_err(failed)?;
     // Dropping it would remove the filter, which has to outlive us.
@@ -216,6 +249,21 @@ fn attach_filter(program: &mut SchedClassifier, name: &str, side: Side, marker: 
         }
         _ => Ok(()),
     }
+}
+
+/// Has the filter of an earlier process run a program in one step, if there is one.
+fn replace_filter(
+    program: &mut SchedClassifier,
+    name: &str,
+    side: Side,
+    marker: &Path,
+) -> Option<SchedClassifierLinkId> {
+    if !marker.exists() {
+        return None;
+    }
+    // The value removes the filter when it is dropped, so it must not exist for anything else.
+    let there = SchedClassifierLink::attached(name, side.attach_type(), PRIORITY, HANDLE, None).ok()?;
+    program.attach_to_link(there).ok()
 }
 
 /// Returns the index of an interface.

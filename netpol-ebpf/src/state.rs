@@ -20,7 +20,7 @@ use crate::error::EbpfError;
 use crate::ids::{Ids, Kind};
 use crate::maps::Maps;
 use crate::pins::Pins;
-use crate::programs::{Programs, index_of};
+use crate::programs::{Programs, Side, index_of};
 use crate::render::{self, Desired, Image, Options};
 use crate::sys::wait_for_programs;
 
@@ -31,7 +31,7 @@ type Isolated = Vec<(EndpointId, DataplaneError)>;
 pub(crate) struct State {
     pub(crate) maps: Maps,
     pub(crate) programs: Programs,
-    pins: Pins,
+    pub(crate) pins: Pins,
     config: EbpfConfig,
 }
 
@@ -129,8 +129,10 @@ impl State {
                 continue;
             };
             wanted.insert(index);
-            if !attached.contains(&index) {
-                lines.push(format!("no program is attached to `{interface}`"));
+            for side in Side::BOTH {
+                if !attached.contains(&index) || !self.programs.is_attached(index, interface, side)? {
+                    lines.push(format!("program `{}` is not attached to `{interface}`", side.program()));
+                }
             }
             match in_force.records.get(&index) {
                 None => lines.push(format!("`{interface}` has no record")),

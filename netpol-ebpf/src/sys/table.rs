@@ -3,44 +3,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Commands of `bpf(2)`.
-///
-/// Source: `enum bpf_cmd` in `include/uapi/linux/bpf.h`.
-#[derive(Clone, Copy)]
-enum Command {
-    Lookup = 1,
-    Update = 2,
-    Delete = 3,
-    NextKey = 4,
-    UpdateBatch = 26,
-    DeleteBatch = 27,
-}
+use super::call::{Batch, Command, Element, call};
 
 /// What the kernel says where it has no batches for a kind of map (`ENOTSUPP`, which user space has no name for).
 const NOT_SUPPORTED: i32 = 524;
-
-/// Source: the second anonymous struct of `union bpf_attr`.
-#[repr(C)]
-struct Element {
-    map: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-/// Source: struct `batch` of `union bpf_attr`.
-#[repr(C)]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
-}
 
 /// A map whose keys and values have these sizes. Not for maps with a value for each CPU.
 #[derive(Debug)]
@@ -62,7 +28,7 @@ impl Table {
         let mut value = vec![0; self.value];
         let mut element = self.element(key.as_ptr(), value.as_mut_ptr());
         match call(Command::Lookup, &mut element) {
-            Ok(()) => Ok(Some(value)),
+            Ok(_) => Ok(Some(value)),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
@@ -72,7 +38,7 @@ impl Table {
     pub(crate) fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.check(key, 1, self.key)?;
         self.check(value, 1, self.value)?;
-        call(Command::Update, &mut self.element(key.as_ptr(), value.as_ptr().cast_mut()))
+        call(Command::Update, &mut self.element(key.as_ptr(), value.as_ptr().cast_mut())).map(drop)
     }
 
     /// Sets the values of keys that follow each other in memory. After an error some of them may be set.
@@ -113,7 +79,7 @@ impl Table {
             let last = keys.len().checked_sub(self.key).and_then(|at| keys.get(at..));
             let last = last.map_or(std::ptr::null(), <[u8]>::as_ptr);
             match call(Command::NextKey, &mut self.element(last, next.as_mut_ptr())) {
-                Ok(()) => keys.extend_from_slice(&next),
+                Ok(_) => keys.extend_from_slice(&next),
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
                 Err(error) => return Err(error),
             }
@@ -123,6 +89,11 @@ impl Table {
     /// Returns the size of a key, in bytes.
     pub(crate) const fn key_size(&self) -> usize {
         self.key
+    }
+
+    /// Returns the size of a value, in bytes.
+    pub(crate) const fn value_size(&self) -> usize {
+        self.value
     }
 
     /// Returns whether the kernel did it; it may not know batches of this kind of map.
@@ -139,7 +110,7 @@ impl Table {
             flags: 0,
         };
         match call(command, &mut batch) {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(error) => match error.raw_os_error() {
                 // A key that is absent ends a batch of removals.
                 Some(NOT_SUPPORTED | libc::EINVAL | libc::ENOENT) => Ok(false),
@@ -161,12 +132,4 @@ impl Table {
     fn check(&self, bytes: &[u8], count: usize, size: usize) -> io::Result<()> {
         if bytes.len() == count * size { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
-}
-
-fn call<T>(command: Command, attributes: &mut T) -> io::Result<()> {
-    // SAFETY: the attributes are those of the command. Their buffers are alive, and `Table` checks that they are as large
-    // as the kernel takes from the sizes of the map and the count.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command as i32, std::ptr::from_mut(attributes), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
