@@ -45,7 +45,8 @@ fn the_policy_of_the_example_is_enforced() {
     let topology = Topology::build(layout, runtime.handle()).unwrap();
     let reaches = |from: &str, port: u16| {
         let from = Host::Pod(format!("shop/{from}"));
-        let probe = topology.probe(&from, IpAddr::from([10, 244, 0, 3]), Request::Tcp(port)).unwrap();
+        let probe =
+            topology.probe(&from, IpAddr::from([10, 244, 0, 3]), Request::Tcp(port)).unwrap();
         let window = Window::new(Duration::from_millis(400), Duration::from_millis(100));
         match runtime.block_on(probe.watch(window)) {
             Outcome::Reached => true,
@@ -60,7 +61,12 @@ fn the_policy_of_the_example_is_enforced() {
 
     let interface = topology.attachment("shop/mysql").unwrap().interface;
     let node = topology.namespace(&Host::Node("node-a".to_owned())).unwrap();
-    let outcome = node.run(move || embed::protect(&interface, POLICY).map_err(|error| error.to_string()));
+    let outcome =
+        node.run(move || embed::protect(&interface, POLICY).map_err(|error| error.to_string()));
     outcome.unwrap().unwrap();
-    assert_eq!(pairs.map(|(from, port)| reaches(from, port)), [false, true, false], "with the policy");
+    assert_eq!(
+        pairs.map(|(from, port)| reaches(from, port)),
+        [false, true, false],
+        "with the policy"
+    );
 }

@@ -25,7 +25,8 @@ impl PrivateBpfFs {
     pub fn new() -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let point = std::env::temp_dir().join(format!("netpol-bpf-{}-{number}", std::process::id()));
+        let point =
+            std::env::temp_dir().join(format!("netpol-bpf-{}-{number}", std::process::id()));
         fs::create_dir(&point)?;
         let mounted = mount(Some("bpf"), &point, Some("bpf"), MsFlags::empty(), None::<&str>);
         let root = mounted.map_err(io::Error::from).and_then(|()| {

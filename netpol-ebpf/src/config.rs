@@ -140,7 +140,8 @@ impl Capacity {
     /// Returns the sizes of the maps.
     pub(crate) fn sizes(&self) -> [(&'static str, u32); 15] {
         let double = |size: u32| size.saturating_mul(2);
-        let names = double(double(self.endpoints.saturating_add(self.rows).saturating_add(self.counters)));
+        let names =
+            double(double(self.endpoints.saturating_add(self.rows).saturating_add(self.counters)));
         [
             (maps::SPILLED, self.endpoints),
             (maps::ENDPOINTS, self.records()),

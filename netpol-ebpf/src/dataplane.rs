@@ -6,8 +6,8 @@ use std::fmt;
 use netpol_core::model::EndpointId;
 use netpol_core::program::{Endpoint, RuleId};
 use netpol_core::{
-    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift, Program,
-    SourceView, Update,
+    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
+    Program, SourceView, Update,
 };
 use netpol_ebpf_abi::Statistic;
 
@@ -89,16 +89,24 @@ impl EbpfDataplane {
             if state.is_none() {
                 *state = Some(State::open(pins, config)?);
             }
-            state.as_mut().map_or_else(|| Err(EbpfError::Dangling { missing: "its maps".to_owned() }), work)
+            state
+                .as_mut()
+                .map_or_else(|| Err(EbpfError::Dangling { missing: "its maps".to_owned() }), work)
         };
         namespace.run(run).map_err(|source| EbpfError::Namespace { source })?
     }
 
-    fn enforce(&mut self, program: &Program) -> Result<Vec<(EndpointId, DataplaneError)>, EbpfError> {
+    fn enforce(
+        &mut self,
+        program: &Program,
+    ) -> Result<Vec<(EndpointId, DataplaneError)>, EbpfError> {
         self.with_state(|state| state.enforce(program))
     }
 
-    fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<Vec<(EndpointId, DataplaneError)>, EbpfError> {
+    fn isolate(
+        &mut self,
+        endpoints: &[Endpoint],
+    ) -> Result<Vec<(EndpointId, DataplaneError)>, EbpfError> {
         self.with_state(|state| state.isolate(endpoints))
     }
 
@@ -129,13 +137,18 @@ impl Dataplane for EbpfDataplane {
     fn apply(&mut self, update: Update) -> Result<Applied, DataplaneError> {
         let mut applied = Applied::completely(update.generation);
         applied.isolated = match update.change {
-            Change::Isolate(endpoints) => {
-                self.isolate(&endpoints).map_err(|error| error.into_dataplane("isolate endpoints"))?
-            }
+            Change::Isolate(endpoints) => self
+                .isolate(&endpoints)
+                .map_err(|error| error.into_dataplane("isolate endpoints"))?,
             Change::Full(program) => {
                 self.enforce(&program).map_err(|error| error.into_dataplane("enforce a program"))?
             }
-            _ => return Err(DataplaneError::new(DataplaneErrorKind::Unsupported, "apply this kind of update")),
+            _ => {
+                return Err(DataplaneError::new(
+                    DataplaneErrorKind::Unsupported,
+                    "apply this kind of update",
+                ));
+            }
         };
         Ok(applied)
     }

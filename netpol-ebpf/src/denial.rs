@@ -39,8 +39,13 @@ impl Denial {
         let remote_port = if is_icmp { event.remote_port } else { u16::from_be(event.remote_port) };
         Some(Self {
             interface: event.interface,
-            direction: if u32::from(event.direction) == EGRESS { Direction::Egress } else { Direction::Ingress },
-            addresses: address(event.version, event.remote).zip(address(event.version, event.local)),
+            direction: if u32::from(event.direction) == EGRESS {
+                Direction::Egress
+            } else {
+                Direction::Ingress
+            },
+            addresses: address(event.version, event.remote)
+                .zip(address(event.version, event.local)),
             ports: (remote_port, if is_icmp { 0 } else { u16::from_be(event.local_port) }),
             protocol: Protocol::new(event.protocol),
             reason,

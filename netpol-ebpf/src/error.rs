@@ -75,10 +75,14 @@ pub enum EbpfError {
         source: io::Error,
     },
     /// The endpoint is known by its address, and programs are attached to interfaces.
-    #[error("endpoints that are known by an address cannot be enforced here, expected an interface")]
+    #[error(
+        "endpoints that are known by an address cannot be enforced here, expected an interface"
+    )]
     Address,
     /// Two endpoints claim one interface.
-    #[error("endpoint {other:?} claims interface `{interface}` too, so that their packets cannot be told apart")]
+    #[error(
+        "endpoint {other:?} claims interface `{interface}` too, so that their packets cannot be told apart"
+    )]
     Shared {
         /// The interface.
         interface: String,
@@ -132,7 +136,9 @@ impl EbpfError {
             Self::Unclassified(_) => DataplaneErrorKind::Unsupported,
             Self::Interface { .. } => DataplaneErrorKind::Transient,
             Self::Owner { .. } | Self::Dangling { .. } => DataplaneErrorKind::Other,
-            Self::Pin { source, .. } | Self::Map { source, .. } | Self::Namespace { source } => kind_of(source),
+            Self::Pin { source, .. } | Self::Map { source, .. } | Self::Namespace { source } => {
+                kind_of(source)
+            }
             Self::Load { source } => kind_of_cause(&**source),
             Self::Program { source, .. } => kind_of_cause(&**source),
         }
@@ -156,7 +162,9 @@ fn kind_of(error: &io::Error) -> DataplaneErrorKind {
     match error.raw_os_error().unwrap_or_default() {
         libc::EPERM | libc::EACCES => DataplaneErrorKind::Permission,
         libc::E2BIG | libc::ENOSPC | libc::ENFILE | libc::EMFILE => DataplaneErrorKind::Capacity,
-        libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::EBUSY | libc::ENODEV => DataplaneErrorKind::Transient,
+        libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::EBUSY | libc::ENODEV => {
+            DataplaneErrorKind::Transient
+        }
         libc::EEXIST => DataplaneErrorKind::Conflict,
         libc::ENOSYS | libc::EOPNOTSUPP => DataplaneErrorKind::Unsupported,
         _ => DataplaneErrorKind::Other,

@@ -26,8 +26,15 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Space, Self::Table, Self::List, Self::Endpoint, Self::Rule, Self::Denied, Self::Passed];
+    const ALL: [Self; 7] = [
+        Self::Space,
+        Self::Table,
+        Self::List,
+        Self::Endpoint,
+        Self::Rule,
+        Self::Denied,
+        Self::Passed,
+    ];
 
     pub(crate) fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)
@@ -57,8 +64,10 @@ pub(crate) struct Ids {
 impl Ids {
     /// Returns the ids of what is there. `last` is the last number that was ever given.
     pub(crate) fn new(known: BTreeMap<(Kind, Digest), u32>, last: u32, counter_limit: u32) -> Self {
-        let counters = known.iter().filter(|((kind, _), _)| kind.is_counter()).map(|(_, id)| *id).collect();
-        let highest = known.iter().filter(|((kind, _), _)| !kind.is_counter()).map(|(_, id)| *id).max();
+        let counters =
+            known.iter().filter(|((kind, _), _)| kind.is_counter()).map(|(_, id)| *id).collect();
+        let highest =
+            known.iter().filter(|((kind, _), _)| !kind.is_counter()).map(|(_, id)| *id).max();
         Self { known, counters, last: last.max(highest.unwrap_or_default()), counter_limit }
     }
 

@@ -1,13 +1,15 @@
 //! The pinned maps, and what is in them.
 
 mod records;
+#[cfg(test)]
+mod testing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use aya::maps::{Map as AyaMap, MapData, PerCpuArray, RingBuf};
-use netpol_core::program::{Digest, RuleId};
 use netpol_core::Counters;
+use netpol_core::program::{Digest, RuleId};
 use netpol_ebpf_abi::{self as abi, Statistic, maps};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -45,8 +47,9 @@ impl Maps {
             parts.insert(map, table(map.name())?);
         }
         let array = data(pins, maps::INTERFACES)?;
-        let words = Words::map(array.fd().as_fd(), abi::INTERFACES as usize)
-            .map_err(|source| EbpfError::Map { operation: "map into memory", map: maps::INTERFACES, source })?;
+        let words = Words::map(array.fd().as_fd(), abi::INTERFACES as usize).map_err(|source| {
+            EbpfError::Map { operation: "map into memory", map: maps::INTERFACES, source }
+        })?;
         let per_cpu = |name| {
             let map = AyaMap::PerCpuArray(data(pins, name)?);
             PerCpuArray::try_from(map).map_err(|error| opening(name, error))
@@ -74,7 +77,8 @@ impl Maps {
         for ((kind, id), digest) in self.names()? {
             known.insert((kind, digest), id);
         }
-        let last = self.next.get(&0_u32.to_ne_bytes()).map_err(|source| reading(maps::NEXT, source))?;
+        let last =
+            self.next.get(&0_u32.to_ne_bytes()).map_err(|source| reading(maps::NEXT, source))?;
         let last = last.and_then(|bytes| u32::read_from_bytes(&bytes).ok()).unwrap_or_default();
         Ok(Ids::new(known, last, self.counters.len()))
     }
@@ -95,7 +99,9 @@ impl Maps {
 
     /// Notes the last number that was given. Before it is used, so that it is never used again.
     pub(crate) fn note_last(&self, last: u32) -> Result<(), EbpfError> {
-        self.next.set(&0_u32.to_ne_bytes(), &last.to_ne_bytes()).map_err(|source| writing(maps::NEXT, source))
+        self.next
+            .set(&0_u32.to_ne_bytes(), &last.to_ne_bytes())
+            .map_err(|source| writing(maps::NEXT, source))
     }
 
     /// Writes an object, and its name last: what has a name is complete.
@@ -106,7 +112,11 @@ impl Maps {
                 .map_err(|source| writing(map.name(), source))?;
         }
         if kind.is_counter() {
-            let zeros = vec![0; aya::util::nr_cpus().map_err(|(_, source)| reading(maps::COUNTERS, source))?];
+            let zeros = vec![
+                0;
+                aya::util::nr_cpus()
+                    .map_err(|(_, source)| reading(maps::COUNTERS, source))?
+            ];
             let zeros = zeros.try_into().map_err(|source| writing(maps::COUNTERS, source))?;
             self.counters
                 .set(id, zeros, 0)
@@ -120,11 +130,15 @@ impl Maps {
         let mut value = [0; 16];
         let (name, _) = value.split_at_mut(Digest::LEN);
         name.copy_from_slice(&digest.bytes());
-        self.names.set([kind as u32, id].as_bytes(), &value).map_err(|source| writing(maps::NAMES, source))
+        self.names
+            .set([kind as u32, id].as_bytes(), &value)
+            .map_err(|source| writing(maps::NAMES, source))
     }
 
     fn unname(&self, kind: Kind, id: u32) -> Result<(), EbpfError> {
-        self.names.remove([kind as u32, id].as_bytes()).map_err(|source| writing(maps::NAMES, source))
+        self.names
+            .remove([kind as u32, id].as_bytes())
+            .map_err(|source| writing(maps::NAMES, source))
     }
 
     /// Removes all objects but these, and what is left of objects without a name.
@@ -135,8 +149,10 @@ impl Maps {
         for map in Map::ALL {
             let part = self.part(map)?;
             let keys = part.keys().map_err(|source| reading(map.name(), source))?;
-            let is_used = |key: &[u8]| map.object(key).is_some_and(|id| used.contains(&(map.kind(), id)));
-            let unused: Vec<&[u8]> = keys.chunks(part.key_size()).filter(|key| !is_used(key)).collect();
+            let is_used =
+                |key: &[u8]| map.object(key).is_some_and(|id| used.contains(&(map.kind(), id)));
+            let unused: Vec<&[u8]> =
+                keys.chunks(part.key_size()).filter(|key| !is_used(key)).collect();
             for some in unused.chunks(REMOVALS) {
                 part.remove_all(&some.concat()).map_err(|source| writing(map.name(), source))?;
             }
@@ -154,7 +170,9 @@ impl Maps {
                 lines.push(format!("{kind:?} {id} is missing"));
             }
         }
-        let extra = names.keys().filter(|name| name.0 != Kind::Endpoint && !image.objects.contains_key(name));
+        let extra = names
+            .keys()
+            .filter(|name| name.0 != Kind::Endpoint && !image.objects.contains_key(name));
         lines.extend(extra.map(|(kind, id)| format!("{kind:?} {id} is too many")));
         for map in Map::ALL {
             for id in self.spoiled(map, image)? {
@@ -194,7 +212,8 @@ impl Maps {
                 continue;
             }
             let values = self.counters.get(&id, 0);
-            let values = values.map_err(|error| reading(maps::COUNTERS, std::io::Error::other(error)))?;
+            let values =
+                values.map_err(|error| reading(maps::COUNTERS, std::io::Error::other(error)))?;
             let sum = values.iter().fold(0_u64, |sum, value| sum.saturating_add(*value));
             match kind {
                 Kind::Rule => drop(counters.rules.insert(RuleId::new(digest), sum)),
@@ -208,7 +227,8 @@ impl Maps {
     /// Returns a statistic.
     pub(crate) fn statistic(&self, statistic: Statistic) -> Result<u64, EbpfError> {
         let values = self.statistics.get(&(statistic as u32), 0);
-        let values = values.map_err(|error| reading(maps::STATISTICS, std::io::Error::other(error)))?;
+        let values =
+            values.map_err(|error| reading(maps::STATISTICS, std::io::Error::other(error)))?;
         Ok(values.iter().fold(0, |sum, value| sum.saturating_add(*value)))
     }
 
@@ -217,23 +237,10 @@ impl Maps {
         self.events.next().and_then(|bytes| abi::Event::read_from_bytes(&bytes).ok())
     }
 
-    /// Removes an entry of a map.
-    #[cfg(test)]
-    pub(crate) fn spoil(&self, map: Map) {
-        let part = self.part(map).expect("every map is open");
-        let keys = part.keys().expect("a map can be read");
-        part.remove(keys.chunks(part.key_size()).next().expect("the map has an entry")).expect("it can be removed");
-    }
-
-    #[cfg(test)]
-    pub(crate) fn forget_flows(&self) {
-        for flows in &self.flows {
-            flows.remove_all(&flows.keys().unwrap_or_default()).unwrap_or_default();
-        }
-    }
-
     fn part(&self, map: Map) -> Result<&Table, EbpfError> {
-        self.parts.get(&map).ok_or_else(|| EbpfError::Dangling { missing: format!("map `{}`", map.name()) })
+        self.parts
+            .get(&map)
+            .ok_or_else(|| EbpfError::Dangling { missing: format!("map `{}`", map.name()) })
     }
 }
 

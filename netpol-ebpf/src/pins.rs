@@ -49,7 +49,11 @@ impl Pins {
         }
         let root = config.bpf_fs.join("netpol").join(format!("{owner}-{namespace}"));
         let sizes = Digest::of(&config.capacity.sizes()).to_string();
-        let maps = root.join(format!("v{}-{}", netpol_ebpf_abi::VERSION, sizes.get(..8).unwrap_or_default()));
+        let maps = root.join(format!(
+            "v{}-{}",
+            netpol_ebpf_abi::VERSION,
+            sizes.get(..8).unwrap_or_default()
+        ));
         Ok(Self { root, maps })
     }
 

@@ -9,7 +9,10 @@ use std::io;
 use std::path::Path;
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle,
+    qdisc_add_clsact,
+};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
@@ -23,7 +26,7 @@ use crate::pins::{self, Pins};
 use crate::sys::detach_link;
 
 /// The object, without debug information. `object/README.md` says how it is built.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/netpol.bpf.o");
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/netpol.bpf.o");
 
 /// The first kernel with TCX.
 const FIRST_WITH_TCX: KernelVersion = KernelVersion::new(6, 6, 0);
@@ -103,12 +106,15 @@ impl Programs {
         for map in PINNED {
             loader.map_pin_path(map, pins.map(map));
         }
-        let mut object = loader.load(OBJECT).map_err(|source| EbpfError::Load { source: Box::new(source) })?;
+        let mut object =
+            loader.load(OBJECT).map_err(|source| EbpfError::Load { source: Box::new(source) })?;
         for side in Side::BOTH {
             program(&mut object, side)?.load().map_err(|error| refused("load a program", error))?;
         }
         let hook = match hook {
-            Hook::Detected if KernelVersion::current().is_ok_and(|it| it >= FIRST_WITH_TCX) => Hook::Tcx,
+            Hook::Detected if KernelVersion::current().is_ok_and(|it| it >= FIRST_WITH_TCX) => {
+                Hook::Tcx
+            }
             Hook::Detected => Hook::Clsact,
             hook => hook,
         };
@@ -140,7 +146,12 @@ impl Programs {
     }
 
     /// Returns whether a program of this process is still attached. Of filters only the marker is known.
-    pub(crate) fn is_attached(&mut self, interface: u32, name: &str, side: Side) -> Result<bool, EbpfError> {
+    pub(crate) fn is_attached(
+        &mut self,
+        interface: u32,
+        name: &str,
+        side: Side,
+    ) -> Result<bool, EbpfError> {
         if self.pins.filter(interface).exists() {
             return Ok(true);
         }
@@ -184,8 +195,13 @@ pub(crate) fn detach(pins: &Pins, interface: u32) -> Result<(), EbpfError> {
     if marker.exists() {
         if let Ok(name) = name_of(interface) {
             for side in Side::BOTH {
-                let filter =
-                    SchedClassifierLink::attached(&name, side.attach_type(), PRIORITY, HANDLE, None);
+                let filter = SchedClassifierLink::attached(
+                    &name,
+                    side.attach_type(),
+                    PRIORITY,
+                    HANDLE,
+                    None,
+                );
                 // Dropping it removes the filter; it may have been removed by others.
                 drop(filter);
             }
@@ -198,7 +214,8 @@ pub(crate) fn detach(pins: &Pins, interface: u32) -> Result<(), EbpfError> {
 /// Has a pinned link run a program.
 fn replace(program: &mut SchedClassifier, link: PinnedLink, pin: &Path) -> Result<(), EbpfError> {
     let failed = |error: ProgramError| refused("replace a program", error);
-    let link = SchedClassifierLink::try_from(FdLink::from(link)).map_err(|error| link_error(pin, error))?;
+    let link = SchedClassifierLink::try_from(FdLink::from(link))
+        .map_err(|error| link_error(pin, error))?;
     let id = program.attach_to_link(link).map_err(failed)?;
     // The pin holds the link.
     drop(program.take_link(id).map_err(failed)?);
@@ -206,7 +223,12 @@ fn replace(program: &mut SchedClassifier, link: PinnedLink, pin: &Path) -> Resul
 }
 
 /// Attaches a program with a link, before those of others, and pins the link.
-fn attach_link(program: &mut SchedClassifier, name: &str, side: Side, pin: &Path) -> Result<(), EbpfError> {
+fn attach_link(
+    program: &mut SchedClassifier,
+    name: &str,
+    side: Side,
+    pin: &Path,
+) -> Result<(), EbpfError> {
     let failed = |error: ProgramError| refused("attach a program", error);
     let first = TcAttachOptions::TcxOrder(LinkOrder::first());
     let id = program.attach_with_options(name, side.attach_type(), first).map_err(failed)?;
@@ -223,13 +245,20 @@ fn unpin(pin: &Path) -> Result<(), EbpfError> {
         drop(detach_link(pin));
     }
     match fs::remove_file(pin) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(pins::error("remove", pin, source)),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(pins::error("remove", pin, source))
+        }
         _ => Ok(()),
     }
 }
 
 /// Attaches a program as a filter, or replaces the one of an earlier process. The marker says that it is there.
-fn attach_filter(program: &mut SchedClassifier, name: &str, side: Side, marker: &Path) -> Result<(), EbpfError> {
+fn attach_filter(
+    program: &mut SchedClassifier,
+    name: &str,
+    side: Side,
+    marker: &Path,
+) -> Result<(), EbpfError> {
     let failed = |error: ProgramError| refused("attach a filter", error);
     // Where it is there already, the attachment works; where it could not be added, that fails.
     drop(qdisc_add_clsact(name));
@@ -262,14 +291,17 @@ fn replace_filter(
         return None;
     }
     // The value removes the filter when it is dropped, so it must not exist for anything else.
-    let there = SchedClassifierLink::attached(name, side.attach_type(), PRIORITY, HANDLE, None).ok()?;
+    let there =
+        SchedClassifierLink::attached(name, side.attach_type(), PRIORITY, HANDLE, None).ok()?;
     program.attach_to_link(there).ok()
 }
 
 /// Returns the index of an interface.
 pub(crate) fn index_of(interface: &str) -> Result<u32, EbpfError> {
-    if_nametoindex(interface)
-        .map_err(|error| EbpfError::Interface { interface: interface.to_owned(), source: error.into() })
+    if_nametoindex(interface).map_err(|error| EbpfError::Interface {
+        interface: interface.to_owned(),
+        source: error.into(),
+    })
 }
 
 fn name_of(interface: u32) -> Result<String, EbpfError> {
@@ -297,7 +329,10 @@ fn ticks_per_second() -> u64 {
     const NANOSECONDS: i64 = 1_000_000_000;
     // The most usual one, if the clock does not tell.
     const USUAL: u64 = 250;
-    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map(|it| it.tv_nsec()).unwrap_or_default();
-    u64::try_from(tick).ok().filter(|tick| *tick > 0).map_or(USUAL, |tick| NANOSECONDS.unsigned_abs() / tick)
+    let tick =
+        clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).map(|it| it.tv_nsec()).unwrap_or_default();
+    u64::try_from(tick)
+        .ok()
+        .filter(|tick| *tick > 0)
+        .map_or(USUAL, |tick| NANOSECONDS.unsigned_abs() / tick)
 }
-

@@ -33,8 +33,14 @@ pub(crate) enum Map {
 }
 
 impl Map {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Addresses4, Self::Addresses6, Self::Prefixes4, Self::Prefixes6, Self::Rows, Self::Ports];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Addresses4,
+        Self::Addresses6,
+        Self::Prefixes4,
+        Self::Prefixes6,
+        Self::Rows,
+        Self::Ports,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -125,7 +131,12 @@ pub(crate) struct Options {
 /// # Errors
 ///
 /// [`EbpfError::Ports`] or [`EbpfError::Ids`] if there is no room.
-pub(crate) fn render(program: &Program, flat: &Flat, ids: &mut Ids, options: Options) -> Result<Image, EbpfError> {
+pub(crate) fn render(
+    program: &Program,
+    flat: &Flat,
+    ids: &mut Ids,
+    options: Options,
+) -> Result<Image, EbpfError> {
     let mut image = Image::default();
     let space = space::render(flat, ids, &mut image)?;
     let tables = policy::render(flat, &space, ids, &mut image)?;
@@ -152,7 +163,8 @@ pub(crate) fn render(program: &Program, flat: &Flat, ids: &mut Ids, options: Opt
             image.isolated.push((endpoint.id.clone(), Arc::new(error)));
         }
         if let Some(other) = seen.insert(interface.to_owned(), endpoint.id.clone()) {
-            let shared = EbpfError::Shared { interface: interface.to_owned(), other: Box::new(other) };
+            let shared =
+                EbpfError::Shared { interface: interface.to_owned(), other: Box::new(other) };
             isolate(&mut desired.record);
             image.isolated.push((endpoint.id.clone(), Arc::new(shared)));
         }
@@ -196,7 +208,8 @@ fn entries(image: &Image, map: Map) -> usize {
 }
 
 fn desired(endpoint: &Endpoint, space: u32, options: Options) -> Desired {
-    let of = |family| endpoint.addresses.iter().filter(move |it| Family::of(**it) == family).copied();
+    let of =
+        |family| endpoint.addresses.iter().filter(move |it| Family::of(**it) == family).copied();
     let mut record = abi::Endpoint { space, ..abi::Endpoint::default() };
     if let Some(IpAddr::V4(address)) = of(Family::V4).next() {
         record.v4 = u32::from_ne_bytes(address.octets());

@@ -76,8 +76,11 @@ impl State {
         let image = self.render(program, &mut ids)?;
         self.prepare(&image, &before, &mut ids)?;
         let mut in_force = self.in_force()?;
-        let mut isolated: Isolated =
-            image.isolated.iter().map(|(id, error)| (id.clone(), closed(Arc::clone(error)))).collect();
+        let mut isolated: Isolated = image
+            .isolated
+            .iter()
+            .map(|(id, error)| (id.clone(), closed(Arc::clone(error))))
+            .collect();
         for (interface, desired) in &image.endpoints {
             if let Err(error) = self.switch(interface, desired, &mut in_force, &mut ids) {
                 isolated.push((desired.id.clone(), closed(Arc::new(error))));
@@ -104,10 +107,12 @@ impl State {
                 }
             };
             let known = index_of(interface).is_ok_and(|index| {
-                attached.contains(&index) && (in_force.records.contains_key(&index) || !self.programs.is_current(index))
+                attached.contains(&index)
+                    && (in_force.records.contains_key(&index) || !self.programs.is_current(index))
             });
             if !known
-                && let Err(error) = self.switch(interface, &render::isolated(endpoint), &mut in_force, &mut ids)
+                && let Err(error) =
+                    self.switch(interface, &render::isolated(endpoint), &mut in_force, &mut ids)
             {
                 isolated.push(failed(error));
             }
@@ -130,8 +135,13 @@ impl State {
             };
             wanted.insert(index);
             for side in Side::BOTH {
-                if !attached.contains(&index) || !self.programs.is_attached(index, interface, side)? {
-                    lines.push(format!("program `{}` is not attached to `{interface}`", side.program()));
+                if !attached.contains(&index)
+                    || !self.programs.is_attached(index, interface, side)?
+                {
+                    lines.push(format!(
+                        "program `{}` is not attached to `{interface}`",
+                        side.program()
+                    ));
                 }
             }
             match in_force.records.get(&index) {
@@ -142,7 +152,8 @@ impl State {
                 Some(_) => {}
             }
         }
-        let extra = attached.iter().chain(in_force.records.keys()).filter(|index| !wanted.contains(index));
+        let extra =
+            attached.iter().chain(in_force.records.keys()).filter(|index| !wanted.contains(index));
         let extra: BTreeSet<_> = extra.collect();
         lines.extend(extra.into_iter().map(|index| format!("interface {index} is no endpoint's")));
         Ok(lines)
@@ -152,9 +163,13 @@ impl State {
         let capacity = &self.config.capacity;
         let flat: Flat = classify(program, &capacity.limits()).map_err(EbpfError::Capacity)?;
         let check_source = self.config.foreign_sources == ForeignSources::Drop;
-        let image = render::render(program, &flat, ids, Options { check_source, ports: capacity.ports })?;
+        let image =
+            render::render(program, &flat, ids, Options { check_source, ports: capacity.ports })?;
         if image.endpoints.len() > capacity.endpoints as usize {
-            return Err(EbpfError::Endpoints { needed: image.endpoints.len(), limit: capacity.endpoints });
+            return Err(EbpfError::Endpoints {
+                needed: image.endpoints.len(),
+                limit: capacity.endpoints,
+            });
         }
         Ok(image)
     }
@@ -212,7 +227,12 @@ impl State {
 
     /// Returns the id of an endpoint. What is isolated gets a new one, so that none of its flows is known when it is no
     /// longer isolated.
-    fn id_of(&self, desired: &Desired, now: Option<&abi::Endpoint>, ids: &mut Ids) -> Result<u32, EbpfError> {
+    fn id_of(
+        &self,
+        desired: &Desired,
+        now: Option<&abi::Endpoint>,
+        ids: &mut Ids,
+    ) -> Result<u32, EbpfError> {
         let digest = Digest::of(&desired.id);
         let known = ids.known().get(&(Kind::Endpoint, digest)).copied();
         let ends_flows = desired.record.flags & abi::ISOLATED != 0
@@ -242,7 +262,8 @@ impl State {
             wait_for_programs();
         }
         let mut used = render::used(image);
-        let records = in_force.records.iter().filter(|(interface, _)| in_force.wanted.contains(interface));
+        let records =
+            in_force.records.iter().filter(|(interface, _)| in_force.wanted.contains(interface));
         used.extend(records.map(|(_, (_, record))| (Kind::Endpoint, record.id)));
         drop(self.maps.keep_only(&used));
         drop(self.maps.keep_own(&in_force.own));
@@ -252,7 +273,8 @@ impl State {
 
 /// Returns whether two records have the same effect.
 fn is_same(one: &abi::Endpoint, other: &abi::Endpoint) -> bool {
-    let plain = |record: &abi::Endpoint| abi::Endpoint { id: 0, generation: 0, interface: 0, ..*record };
+    let plain =
+        |record: &abi::Endpoint| abi::Endpoint { id: 0, generation: 0, interface: 0, ..*record };
     plain(one) == plain(other)
 }
 

@@ -1,4 +1,4 @@
-//! Repository chores: set-up, demo, test, full, tidy.
+//! Repository chores: set-up, demo, test, full, object, tidy.
 //!
 //! This crate depends on nothing that needs a system library, so that it can be built before `setup` has
 //! installed any.
@@ -6,6 +6,7 @@
 mod command;
 mod demo;
 mod no_std;
+mod object;
 mod privilege;
 mod setup;
 mod test;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::demo::Backend;
+use crate::object::Fresh;
 use crate::setup::Purpose;
 use crate::test::Extent;
 
@@ -43,8 +45,10 @@ enum Chore {
     },
     /// Set-up, then every check and every test, kernel tests included (what CI runs)
     Test,
-    /// Everything in `test`, then the tests in release mode and each bench once
+    /// Everything in `test`, then the tests in release mode, each bench once, and the eBPF object built again
     Full,
+    /// Builds the eBPF object that is checked in; needs tools that nothing else needs (CONTRIBUTING.md)
+    Object,
     /// Checks the rules of this repository that no compiler or linter knows
     Tidy,
 }
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Chore::Demo { backend } => demo::demo(backend),
         Chore::Test => test::test(Extent::Test),
         Chore::Full => test::test(Extent::Full),
+        Chore::Object => object::build(Fresh::Kept).map(|summary| println!("object: {summary}")),
         Chore::Tidy => tidy::tidy().map(|summary| println!("tidy: {summary}")),
     };
     match result {

@@ -10,6 +10,7 @@ use crate::Result;
 use crate::command::{cannot_start, cargo, cargo_path, metadata, run, workspace_root};
 use crate::demo::{Backend, build_conformance, refusal};
 use crate::no_std;
+use crate::object::{self, Fresh};
 use crate::privilege::{Privilege, is_root};
 use crate::setup::{Purpose, set_up};
 use crate::tidy::tidy;
@@ -60,6 +61,7 @@ pub(crate) fn test(extent: Extent) -> Result<()> {
     if extent == Extent::Full {
         report.step("release tests", || tests(privilege, &["--release"]));
         report.step("benches", || benches(privilege));
+        report.step("eBPF object", || object::build(Fresh::Compared));
     }
     println!("\n{report}");
     report.conclusion()

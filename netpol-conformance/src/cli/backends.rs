@@ -1,10 +1,10 @@
 //! The backends of this build.
 
 use std::num::NonZero;
-#[cfg(feature = "ebpf")]
-use std::sync::Mutex;
 #[cfg(any(feature = "ebpf", feature = "nft"))]
 use std::sync::Arc;
+#[cfg(feature = "ebpf")]
+use std::sync::Mutex;
 use std::thread::available_parallelism;
 
 use netpol_conformance::runner::Backend;
@@ -49,7 +49,8 @@ pub(crate) fn open_nft() -> Arc<Open> {
 pub(crate) fn open_ebpf() -> Arc<Open> {
     let pins: Mutex<Option<PrivateBpfFs>> = Mutex::new(None);
     Arc::new(move || {
-        let mut pins = pins.lock().map_err(|_| "another thread failed to make a BPF file system")?;
+        let mut pins =
+            pins.lock().map_err(|_| "another thread failed to make a BPF file system")?;
         let pins = match &mut *pins {
             Some(pins) => pins,
             none => none.insert(PrivateBpfFs::new()?),

@@ -16,11 +16,12 @@ mod policy;
 
 pub use self::event::{Event, Reason, Statistic};
 pub use self::flow::{
-    FLOW_CLOSING, FLOW_DENIED, FLOW_FROM_ENDPOINT, FLOW_OUTSIDE, FLOW_REPLIED, Flow, FlowKey4, FlowKey6, Fragment,
-    FragmentKey,
+    FLOW_CLOSING, FLOW_DENIED, FLOW_FROM_ENDPOINT, FLOW_OUTSIDE, FLOW_REPLIED, Flow, FlowKey4,
+    FlowKey6, Fragment, FragmentKey,
 };
 pub use self::policy::{
-    AddressKey4, AddressKey6, Leaf, OPEN, OwnKey, PortKey, RANGES, Range, Row, RowKey, class_of_others,
+    AddressKey4, AddressKey6, Leaf, OPEN, OwnKey, PortKey, RANGES, Range, Row, RowKey,
+    class_of_others,
 };
 
 /// The version of these layouts. Maps of different versions are pinned in different folders.

@@ -44,7 +44,8 @@ pub fn owns4(endpoint: &Endpoint, address: u32) -> bool {
 #[inline(always)]
 pub fn owns6(endpoint: &Endpoint, address: &[u32; 4]) -> bool {
     let [a, b, c, d] = endpoint.v6;
-    (a == address[0] && b == address[1] && c == address[2] && d == address[3]) || owns_more(endpoint, *address)
+    (a == address[0] && b == address[1] && c == address[2] && d == address[3])
+        || owns_more(endpoint, *address)
 }
 
 /// Returns whether a source address is wrong for what the endpoint sends over IPv4.

@@ -10,8 +10,11 @@ use crate::packet::{Packet, Part};
 #[inline(always)]
 pub fn note<const V6: bool>(packet: &Packet, endpoint: u32, direction: u32) {
     if packet.part == Part::First {
-        let fragment =
-            Fragment { remote_port: packet.remote_port, local_port: packet.local_port, icmp: packet.icmp.0 };
+        let fragment = Fragment {
+            remote_port: packet.remote_port,
+            local_port: packet.local_port,
+            icmp: packet.icmp.0,
+        };
         // Without the note the later fragments are dropped.
         let _ = maps::FRAGMENTS.insert(key::<V6>(packet, endpoint, direction), fragment, 0);
     }
@@ -19,10 +22,15 @@ pub fn note<const V6: bool>(packet: &Packet, endpoint: u32, direction: u32) {
 
 /// Gives a later fragment the ports of its first one.
 #[inline(always)]
-pub fn recall<const V6: bool>(packet: &mut Packet, endpoint: u32, direction: u32) -> Result<(), Reason> {
+pub fn recall<const V6: bool>(
+    packet: &mut Packet,
+    endpoint: u32,
+    direction: u32,
+) -> Result<(), Reason> {
     // SAFETY: a note of another datagram could take this one's place while it is read; that is checked by nothing but
     // its key, as with every hash of the kernel that forgets.
-    let Some(first) = (unsafe { maps::FRAGMENTS.get(key::<V6>(packet, endpoint, direction)) }) else {
+    let Some(first) = (unsafe { maps::FRAGMENTS.get(key::<V6>(packet, endpoint, direction)) })
+    else {
         return Err(Reason::Fragment);
     };
     packet.remote_port = first.remote_port;
@@ -34,5 +42,11 @@ pub fn recall<const V6: bool>(packet: &mut Packet, endpoint: u32, direction: u32
 #[inline(always)]
 fn key<const V6: bool>(packet: &Packet, endpoint: u32, direction: u32) -> FragmentKey {
     let (remote, local) = packet.addresses::<V6>();
-    FragmentKey { remote, local, endpoint, id: packet.id, protocol: packet.protocol | direction << 8 }
+    FragmentKey {
+        remote,
+        local,
+        endpoint,
+        id: packet.id,
+        protocol: packet.protocol | direction << 8,
+    }
 }

@@ -140,14 +140,18 @@ pub fn is_error<const V6: bool>(packet: &Packet) -> bool {
 
 /// Returns the packet that an error tells of, as the endpoint saw it. It went the other way.
 #[inline(always)]
-pub fn culprit<const DIRECTION: u32, const V6: bool>(context: &TcContext, error: &Packet) -> Result<Packet, Reason> {
+pub fn culprit<const DIRECTION: u32, const V6: bool>(
+    context: &TcContext,
+    error: &Packet,
+) -> Result<Packet, Reason> {
     let mut inner = Packet::unknown();
     let start = error.offset + 8;
     let (source, destination);
     if V6 {
         let header: Header6 = packet::load(context, start)?;
         (source, destination) = (header.source, header.destination);
-        let end = packet::follow(context, u32::from(header.next), start + size_of::<Header6>() as u32)?;
+        let end =
+            packet::follow(context, u32::from(header.next), start + size_of::<Header6>() as u32)?;
         if end.part == Part::Later {
             return Err(Reason::Fragment);
         }
@@ -180,7 +184,11 @@ pub fn culprit<const DIRECTION: u32, const V6: bool>(context: &TcContext, error:
 }
 
 #[inline(always)]
-fn query_of<const V6: bool>(context: &TcContext, inner: &mut Packet, ports: &mut [u16; 2]) -> Result<(), Reason> {
+fn query_of<const V6: bool>(
+    context: &TcContext,
+    inner: &mut Packet,
+    ports: &mut [u16; 2],
+) -> Result<(), Reason> {
     let [kind, code]: [u8; 2] = packet::load(context, inner.offset)?;
     inner.icmp = Message::new(V6, kind, code);
     let id: u16 = packet::load(context, inner.offset + 4)?;

@@ -8,6 +8,9 @@
 //! 3. `verdict`: discovery, isolation, source address, then `flow`: packets of flows that are known pass.
 //! 4. `policy`: everything else is judged; what is allowed opens a flow.
 //!
+//! Everything is inlined: a call costs, and the verifier follows fewer ways through one function. It also leaves no symbol
+//! whose name depends on where the program is built.
+//!
 //! A packet that may pass goes on to whoever comes next ([`NEXT`]), never past them.
 
 #![no_std]
@@ -38,18 +41,21 @@ const DROP: i32 = 2;
 
 /// Judges what an endpoint sends: ingress of the host's side of its interface.
 #[classifier]
+#[inline(always)]
 pub fn from_endpoint(context: TcContext) -> i32 {
     verdict::judge::<EGRESS>(&context)
 }
 
 /// Judges what an endpoint is to receive: egress of the host's side of its interface.
 #[classifier]
+#[inline(always)]
 pub fn to_endpoint(context: TcContext) -> i32 {
     verdict::judge::<INGRESS>(&context)
 }
 
 /// Does nothing: what measurements are compared with.
 #[classifier]
+#[inline(always)]
 pub fn nothing(_context: TcContext) -> i32 {
     NEXT
 }

@@ -5,14 +5,15 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingB
 use aya_ebpf::macros::btf_map;
 use netpol_ebpf_abi as abi;
 use netpol_ebpf_abi::{
-    AddressKey4, AddressKey6, Endpoint, Event, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey, Leaf, OwnKey, PortKey,
-    Row, RowKey, Statistic,
+    AddressKey4, AddressKey6, Endpoint, Event, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey,
+    Leaf, OwnKey, PortKey, Row, RowKey, Statistic,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
-pub static INTERFACES: Array<u64, { abi::INTERFACES as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+pub static INTERFACES: Array<u64, { abi::INTERFACES as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 #[btf_map]
 pub static SPILLED: HashMap<u32, u32, 1024, ON_DEMAND> = HashMap::new();
 #[btf_map]

@@ -143,7 +143,11 @@ impl Packet {
 
     /// Reads IPv4 and what follows.
     #[inline(always)]
-    pub fn read4<const DIRECTION: u32>(&mut self, context: &TcContext, endpoint: u32) -> Result<(), Reason> {
+    pub fn read4<const DIRECTION: u32>(
+        &mut self,
+        context: &TcContext,
+        endpoint: u32,
+    ) -> Result<(), Reason> {
         let header: *const Header4 = header(context, ETHERNET)?;
         // SAFETY: `header` checked that all of it is in the packet.
         let header = unsafe { &*header };
@@ -170,7 +174,11 @@ impl Packet {
 
     /// Reads IPv6, its extension headers and what follows.
     #[inline(always)]
-    pub fn read6<const DIRECTION: u32>(&mut self, context: &TcContext, endpoint: u32) -> Result<(), Reason> {
+    pub fn read6<const DIRECTION: u32>(
+        &mut self,
+        context: &TcContext,
+        endpoint: u32,
+    ) -> Result<(), Reason> {
         let header: *const Header6 = header(context, ETHERNET)?;
         // SAFETY: `header` checked that all of it is in the packet.
         let header = unsafe { &*header };

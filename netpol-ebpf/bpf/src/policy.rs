@@ -2,8 +2,8 @@
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use netpol_ebpf_abi::{
-    AddressKey4, AddressKey6, Endpoint, INGRESS, Leaf, OPEN, PREFIXES_V4, PREFIXES_V6, PortKey, Row, RowKey,
-    class_of_others,
+    AddressKey4, AddressKey6, Endpoint, INGRESS, Leaf, OPEN, PREFIXES_V4, PREFIXES_V6, PortKey,
+    Row, RowKey, class_of_others,
 };
 
 use crate::maps;
@@ -37,7 +37,8 @@ pub fn judge<const V6: bool>(endpoint: &Endpoint, packet: &Packet, direction: u3
 
 #[inline(always)]
 fn row<const V6: bool>(endpoint: &Endpoint, table: u32, packet: &Packet) -> Option<&'static Row> {
-    let class = if V6 { class6(endpoint, packet.remote) } else { class4(endpoint, packet.remote[0]) };
+    let class =
+        if V6 { class6(endpoint, packet.remote) } else { class4(endpoint, packet.remote[0]) };
     let others = class_of_others(V6);
     // SAFETY: userland never changes a row that can be found.
     match unsafe { maps::ROWS.get(RowKey { table, class }) } {
@@ -95,7 +96,8 @@ fn leaf(row: Option<&Row>, packet: &Packet, direction: u32) -> Leaf {
         leaf = found;
     }
     if leaf.is_by_source() {
-        leaf = listed(leaf.number(), PortKey::SOURCE, packet.source_port(direction)).unwrap_or(Leaf::MISSING);
+        leaf = listed(leaf.number(), PortKey::SOURCE, packet.source_port(direction))
+            .unwrap_or(Leaf::MISSING);
     }
     leaf
 }

@@ -2,8 +2,8 @@
 
 use aya_ebpf::programs::TcContext;
 use netpol_ebpf_abi::{
-    AUDIT, EGRESS, Endpoint, FLOW_CLOSING, FLOW_DENIED, FLOW_FROM_ENDPOINT, FLOW_OUTSIDE, Flow, INGRESS, ISOLATED,
-    OPEN, REEVALUATE, Reason, Statistic,
+    AUDIT, EGRESS, Endpoint, FLOW_CLOSING, FLOW_DENIED, FLOW_FROM_ENDPOINT, FLOW_OUTSIDE, Flow,
+    INGRESS, ISOLATED, OPEN, REEVALUATE, Reason, Statistic,
 };
 
 use crate::event::{Denial, Place, count, report};
@@ -21,7 +21,8 @@ const ARP: u16 = 0x0806;
 pub fn judge<const DIRECTION: u32>(context: &TcContext) -> i32 {
     let interface = endpoint::interface(context);
     let Some(found) = endpoint::find(interface) else {
-        let place = Place { endpoint: 0, interface, direction: DIRECTION, version: 0, audited: false };
+        let place =
+            Place { endpoint: 0, interface, direction: DIRECTION, version: 0, audited: false };
         return drop(place, &Packet::unknown(), Reason::NoEndpoint.into());
     };
     // SAFETY: the kernel hands the program a valid `__sk_buff`.
@@ -52,7 +53,9 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
         if V6 && read.is_ok() {
             match icmp::discovery::<DIRECTION>(&packet) {
                 Some(Discovery::Passes) => return NEXT,
-                Some(Discovery::Dropped) => return drop(self.place(), &packet, Reason::RouterMessage.into()),
+                Some(Discovery::Dropped) => {
+                    return drop(self.place(), &packet, Reason::RouterMessage.into());
+                }
                 None => {}
             }
         }
@@ -82,7 +85,11 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
     /// Returns the verdict on what policy cannot be asked about: it passes only where everything does.
     #[inline(always)]
     fn unjudged(&self, packet: &Packet, reason: Reason) -> i32 {
-        if policy::table(self.endpoint, DIRECTION) == OPEN { NEXT } else { self.deny(packet, reason.into()) }
+        if policy::table(self.endpoint, DIRECTION) == OPEN {
+            NEXT
+        } else {
+            self.deny(packet, reason.into())
+        }
     }
 
     /// Judges a packet whose flow may be known. A packet that asks for a new connection is always judged.
@@ -145,7 +152,8 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
         if !outside {
             let leaf = policy::judge::<V6>(self.endpoint, packet, DIRECTION);
             if !leaf.allows() {
-                return self.deny(packet, Denial { reason: Reason::Policy, counter: leaf.number() });
+                return self
+                    .deny(packet, Denial { reason: Reason::Policy, counter: leaf.number() });
             }
         }
         fragment::note::<V6>(packet, self.endpoint.id, DIRECTION);
@@ -204,9 +212,11 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
             return true;
         }
         if V6 {
-            endpoint::owns6(self.endpoint, &packet.remote) && endpoint::owns6(self.endpoint, &packet.local)
+            endpoint::owns6(self.endpoint, &packet.remote)
+                && endpoint::owns6(self.endpoint, &packet.local)
         } else {
-            endpoint::owns4(self.endpoint, packet.remote[0]) && endpoint::owns4(self.endpoint, packet.local[0])
+            endpoint::owns4(self.endpoint, packet.remote[0])
+                && endpoint::owns4(self.endpoint, packet.local[0])
         }
     }
 

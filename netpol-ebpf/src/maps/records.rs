@@ -13,7 +13,8 @@ use crate::render::own;
 impl Maps {
     /// Returns the interfaces that have a record in force, and its number.
     pub(crate) fn published(&self) -> Result<BTreeMap<u32, u32>, EbpfError> {
-        let mut published: BTreeMap<u32, u32> = self.words.iter().map(|(_, word)| abi::published(word)).collect();
+        let mut published: BTreeMap<u32, u32> =
+            self.words.iter().map(|(_, word)| abi::published(word)).collect();
         for key in self.spilled()? {
             if let Some(record) = self.spilled_record(key)? {
                 published.insert(key, record);
@@ -24,12 +25,20 @@ impl Maps {
 
     /// Returns a record.
     pub(crate) fn record(&self, number: u32) -> Result<abi::Endpoint, EbpfError> {
-        let bytes = self.records.get(&number.to_ne_bytes()).map_err(|source| reading(maps::ENDPOINTS, source))?;
+        let bytes = self
+            .records
+            .get(&number.to_ne_bytes())
+            .map_err(|source| reading(maps::ENDPOINTS, source))?;
         Ok(bytes.and_then(|bytes| abi::Endpoint::read_from_bytes(&bytes).ok()).unwrap_or_default())
     }
 
     /// Puts a record in force for an interface, under a number that nothing in force has.
-    pub(crate) fn publish(&self, interface: u32, number: u32, record: &abi::Endpoint) -> Result<(), EbpfError> {
+    pub(crate) fn publish(
+        &self,
+        interface: u32,
+        number: u32,
+        record: &abi::Endpoint,
+    ) -> Result<(), EbpfError> {
         self.records
             .set(&number.to_ne_bytes(), record.as_bytes())
             .map_err(|source| writing(maps::ENDPOINTS, source))?;
@@ -50,14 +59,18 @@ impl Maps {
         if owner == interface {
             self.words.set(slot(interface), 0);
         }
-        self.spilled.remove(&interface.to_ne_bytes()).map_err(|source| writing(maps::SPILLED, source))
+        self.spilled
+            .remove(&interface.to_ne_bytes())
+            .map_err(|source| writing(maps::SPILLED, source))
     }
 
     /// Notes the addresses of an endpoint that has several of a family.
     pub(crate) fn add_own(&self, endpoint: u32, addresses: &[IpAddr]) -> Result<(), EbpfError> {
         for address in addresses {
             let key = OwnKey { endpoint, address: own(*address) };
-            self.own.set(key.as_bytes(), &1_u32.to_ne_bytes()).map_err(|source| writing(maps::OWN, source))?;
+            self.own
+                .set(key.as_bytes(), &1_u32.to_ne_bytes())
+                .map_err(|source| writing(maps::OWN, source))?;
         }
         Ok(())
     }
@@ -79,12 +92,17 @@ impl Maps {
 
     fn spilled(&self) -> Result<Vec<u32>, EbpfError> {
         let keys = self.spilled.keys().map_err(|source| reading(maps::SPILLED, source))?;
-        Ok(keys.chunks(self.spilled.key_size()).filter_map(|key| u32::read_from_bytes(key).ok()).collect())
+        Ok(keys
+            .chunks(self.spilled.key_size())
+            .filter_map(|key| u32::read_from_bytes(key).ok())
+            .collect())
     }
 
     fn spilled_record(&self, interface: u32) -> Result<Option<u32>, EbpfError> {
-        let record =
-            self.spilled.get(&interface.to_ne_bytes()).map_err(|source| reading(maps::SPILLED, source))?;
+        let record = self
+            .spilled
+            .get(&interface.to_ne_bytes())
+            .map_err(|source| reading(maps::SPILLED, source))?;
         Ok(record.and_then(|bytes| u32::read_from_bytes(&bytes).ok()))
     }
 }

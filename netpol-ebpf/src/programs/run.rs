@@ -38,25 +38,33 @@ impl Programs {
         came_in: u32,
         repeat: u32,
     ) -> (u32, Duration) {
-        let program: &mut SchedClassifier = self.object.program_mut(name).unwrap().try_into().unwrap();
+        let program: &mut SchedClassifier =
+            self.object.program_mut(name).unwrap().try_into().unwrap();
         let mut context = [0; CONTEXT];
         context[INGRESS_IFINDEX..][..4].copy_from_slice(&came_in.to_ne_bytes());
         context[IFINDEX..][..4].copy_from_slice(&interface.to_ne_bytes());
-        let options = TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), repeat, ..TestRunOptions::new() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::new()
+        };
         let result = program.test_run(options).unwrap();
         (result.return_value, result.duration)
     }
 
     /// Loads the program that does nothing.
     pub(crate) fn load_nothing(&mut self) {
-        let program: &mut SchedClassifier = self.object.program_mut("nothing").unwrap().try_into().unwrap();
+        let program: &mut SchedClassifier =
+            self.object.program_mut("nothing").unwrap().try_into().unwrap();
         // It may be loaded already.
         drop(program.load());
     }
 
     /// Returns how many instructions the verifier followed in a program, and the size of its machine code in bytes.
     pub(crate) fn size(&mut self, side: Side) -> (u32, u32) {
-        let program: &mut SchedClassifier = self.object.program_mut(side.program()).unwrap().try_into().unwrap();
+        let program: &mut SchedClassifier =
+            self.object.program_mut(side.program()).unwrap().try_into().unwrap();
         let info = program.info().unwrap();
         (info.verified_instruction_count().unwrap_or_default(), info.size_jitted())
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use netpol_core::flat::{Cell, Counter, CounterId, Flat, LeafId, Row, RowId, SourceId, Table, TableKey, Then};
+use netpol_core::flat::{
+    Cell, Counter, CounterId, Flat, LeafId, Row, RowId, SourceId, Table, TableKey, Then,
+};
 use netpol_core::net::Family;
 use netpol_core::program::{Digest, PolicySetId};
 use netpol_core::{Reason, Verdict};
@@ -24,7 +26,8 @@ pub(super) fn render(
     ids: &mut Ids,
     image: &mut Image,
 ) -> Result<Tables, EbpfError> {
-    let mut renderer = Renderer { flat, ids, image, leaves: Vec::new(), sources: Vec::new(), rows: Vec::new() };
+    let mut renderer =
+        Renderer { flat, ids, image, leaves: Vec::new(), sources: Vec::new(), rows: Vec::new() };
     renderer.leaves()?;
     renderer.sources()?;
     renderer.rows()?;
@@ -135,9 +138,12 @@ impl Renderer<'_> {
 
     /// Returns the id of the table of a policy set; [`abi::OPEN`] if everything passes without asking a rule.
     fn table(&mut self, _: PolicySetId, table: &Table, space: &Space) -> Result<u32, EbpfError> {
-        let others = Family::BOTH.map(|family| (class_of_others(family == Family::V6), table.other(family)));
-        let rows: Vec<(u32, RowId)> =
-            others.into_iter().chain(table.entries().iter().map(|(class, row)| (class.0, *row))).collect();
+        let others =
+            Family::BOTH.map(|family| (class_of_others(family == Family::V6), table.other(family)));
+        let rows: Vec<(u32, RowId)> = others
+            .into_iter()
+            .chain(table.entries().iter().map(|(class, row)| (class.0, *row)))
+            .collect();
         if table.entries().is_empty() && self.is_open(table) {
             return Ok(abi::OPEN);
         }
@@ -150,7 +156,8 @@ impl Renderer<'_> {
         let mut object = Object { digest, entries: BTreeMap::new() };
         let entries = object.entries.entry(Map::Rows).or_default();
         for (class, RowId(row)) in rows {
-            entries.push(&[RowKey { table: id, class }.as_bytes()], at(&self.rows, row)?.0.as_bytes());
+            entries
+                .push(&[RowKey { table: id, class }.as_bytes()], at(&self.rows, row)?.0.as_bytes());
         }
         self.image.objects.insert((Kind::Table, id), object);
         Ok(id)
@@ -163,7 +170,9 @@ impl Renderer<'_> {
             let row = at(self.flat.rows(), row).ok().filter(|row| row.cells.is_empty());
             let leaf = row.and_then(|row| at(self.flat.leaves(), row.default.0).ok());
             leaf.is_some_and(|leaf| {
-                leaf.verdict == Verdict::Allow && leaf.reason == Reason::DefaultVerdict && leaf.logs.is_empty()
+                leaf.verdict == Verdict::Allow
+                    && leaf.reason == Reason::DefaultVerdict
+                    && leaf.logs.is_empty()
             })
         })
     }

@@ -41,7 +41,9 @@ mod tests {
 
     #[test]
     fn prefixes_are_exactly_the_range() {
-        for (first, last) in [(0, 0), (0, 65_535), (1, 65_534), (80, 80), (80, 81), (1024, 65_535), (65_535, 65_535)] {
+        for (first, last) in
+            [(0, 0), (0, 65_535), (1, 65_534), (80, 80), (80, 81), (1024, 65_535), (65_535, 65_535)]
+        {
             let found: Vec<_> = prefixes(first, last).collect();
             assert!(found.len() <= 30, "{first}-{last}: {found:?}");
             for port in 0..=u16::MAX {
@@ -50,7 +52,11 @@ mod tests {
                     u32::from(port ^ start) & !low & 0xffff == 0
                 };
                 let covering = found.iter().filter(|it| covers(it)).count();
-                assert_eq!(covering, usize::from((first..=last).contains(&port)), "{first}-{last}: port {port}");
+                assert_eq!(
+                    covering,
+                    usize::from((first..=last).contains(&port)),
+                    "{first}-{last}: port {port}"
+                );
             }
         }
     }

@@ -42,8 +42,12 @@ pub(super) fn render(flat: &Flat, ids: &mut Ids, image: &mut Image) -> Result<Sp
     for (prefix, class) in prefixes {
         let bits = BITS_BEFORE_ADDRESS + u32::from(prefix.len());
         match prefix.first() {
-            IpAddr::V4(it) => push(Map::Prefixes4, &[bits.as_bytes(), key4(id, it.octets()).as_bytes()], class.0),
-            IpAddr::V6(it) => push(Map::Prefixes6, &[bits.as_bytes(), key6(id, it.octets()).as_bytes()], class.0),
+            IpAddr::V4(it) => {
+                push(Map::Prefixes4, &[bits.as_bytes(), key4(id, it.octets()).as_bytes()], class.0)
+            }
+            IpAddr::V6(it) => {
+                push(Map::Prefixes6, &[bits.as_bytes(), key6(id, it.octets()).as_bytes()], class.0)
+            }
         }
         flags |= match prefix.family() {
             Family::V4 => abi::PREFIXES_V4,

@@ -75,8 +75,9 @@ unsafe impl Attributes for Link {}
 /// Makes the call. Returns what it returned, a file descriptor with some commands.
 pub(super) fn call<T: Attributes>(command: Command, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: `Attributes` promises that they are what the command takes; the kernel reads no more than their size.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command as i32, std::ptr::from_mut(attributes), size_of::<T>()) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command as i32, std::ptr::from_mut(attributes), size_of::<T>())
+    };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

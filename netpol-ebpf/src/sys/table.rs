@@ -49,7 +49,9 @@ impl Table {
         if count > 1 && self.batch(Command::UpdateBatch, keys, values, count)? {
             return Ok(());
         }
-        keys.chunks(self.key).zip(values.chunks(self.value)).try_for_each(|(key, value)| self.set(key, value))
+        keys.chunks(self.key)
+            .zip(values.chunks(self.value))
+            .try_for_each(|(key, value)| self.set(key, value))
     }
 
     /// Removes a key. It may be absent.
@@ -97,7 +99,13 @@ impl Table {
     }
 
     /// Returns whether the kernel did it; it may not know batches of this kind of map.
-    fn batch(&self, command: Command, keys: &[u8], values: &[u8], count: usize) -> io::Result<bool> {
+    fn batch(
+        &self,
+        command: Command,
+        keys: &[u8],
+        values: &[u8],
+        count: usize,
+    ) -> io::Result<bool> {
         let values = if values.is_empty() { std::ptr::null() } else { values.as_ptr() };
         let mut batch = Batch {
             in_batch: 0,

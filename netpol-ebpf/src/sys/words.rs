@@ -21,8 +21,9 @@ impl Words {
         let length = count * size_of::<u64>();
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping, wherever the kernel likes, touches no memory of ours.
-        let start =
-            unsafe { libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED, array.as_raw_fd(), 0) };
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED, array.as_raw_fd(), 0)
+        };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -44,7 +45,9 @@ impl Words {
 
     /// Returns the words that are not 0, with their indexes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        (0..).map_while(|index| Some((index, self.word(index)?.load(Ordering::Acquire)))).filter(|(_, it)| *it != 0)
+        (0..)
+            .map_while(|index| Some((index, self.word(index)?.load(Ordering::Acquire))))
+            .filter(|(_, it)| *it != 0)
     }
 
     fn word(&self, index: u32) -> Option<&AtomicU64> {

@@ -1,8 +1,6 @@
 //! The program in the kernel and the interpreter of the core give the same verdict on packets drawn from the edges of
 //! models.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "test code")]
-
 use std::cell::{Cell, RefCell};
 
 use netpol_core::model::{Attachment, Object};
@@ -14,7 +12,6 @@ use super::packet::Packet;
 use super::world::{Node, full, in_namespace, interface};
 use crate::programs::Side;
 
-#[expect(dead_code, reason = "shared with the tests of the core")]
 #[path = "../../../netpol-core/tests/support/cluster.rs"]
 mod cluster;
 
@@ -36,7 +33,8 @@ fn check(objects: impl Strategy<Value = Vec<Object>>, cases: u32) {
     interfaces_beyond(3);
     let (node, judged) = (RefCell::new(&mut node), Cell::new(0_usize));
     let config = Config { cases, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let mut runner =
+        TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     runner
         .run(&(objects, 0..1000_usize), |(objects, seed)| {
             let objects = cluster::with_single_addresses(objects);
@@ -104,11 +102,11 @@ fn compare(
 /// numbers of extension headers are no protocols over IPv6.
 fn is_a_packet(flow: &Flow) -> bool {
     let Payload::Other(protocol) = flow.payload else { return true };
-    match (protocol.number(), flow.destination.is_ipv6()) {
-        (6 | 17 | 132, _) | (1, false) | (58, true) => false,
-        (0 | 43 | 44 | 51 | 60 | 135, true) => false,
-        _ => true,
-    }
+    let v6 = flow.destination.is_ipv6();
+    let has_payload =
+        matches!((protocol.number(), v6), (6 | 17 | 132, _) | (1, false) | (58, true));
+    let is_extension = v6 && matches!(protocol.number(), 0 | 43 | 44 | 51 | 60 | 135);
+    !has_payload && !is_extension
 }
 
 fn interfaces_beyond(first: usize) {

@@ -1,7 +1,5 @@
 //! What outlives a process, what an update leaves, and what a removal does not touch.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
-
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +14,8 @@ use netpol_ebpf_abi as abi;
 
 use super::packet::{Packet, SYN};
 use super::world::{
-    Node, address, config, full, in_namespace, index, interfaces, ip, listing, objects, objects_in, pod, policy, program,
-    to_nets, to_ports,
+    Node, address, config, full, in_namespace, index, interfaces, ip, listing, objects, objects_in,
+    pod, policy, program, to_nets, to_ports,
 };
 use crate::{Capacity, EbpfConfig, EbpfDataplane, EbpfError, Hook, PrivateBpfFs};
 
@@ -92,7 +90,8 @@ fn removal_leaves_what_is_not_ours() {
     in_namespace(|| {
         interfaces(3);
         let pins = PrivateBpfFs::new().unwrap();
-        let mut foreign = EbpfDataplane::open(EbpfConfig { owner: "foreign".into(), ..config(&pins) }).unwrap();
+        let mut foreign =
+            EbpfDataplane::open(EbpfConfig { owner: "foreign".into(), ..config(&pins) }).unwrap();
         assert!(foreign.apply(full(&program(&objects(vec![])))).unwrap().isolated.is_empty());
         let mut node = Node { dataplane: EbpfDataplane::open(config(&pins)).unwrap(), pins };
         node.apply(&web());
@@ -122,7 +121,11 @@ fn endpoints_that_go_take_everything_along() {
         assert_eq!(attached("np1"), 2);
         node.apply(&objects(vec![])[1..]);
         assert_eq!(attached("np0"), 0);
-        assert_eq!(node.state().maps.names().unwrap().len(), 4, "a space, a counter and two endpoints");
+        assert_eq!(
+            node.state().maps.names().unwrap().len(),
+            4,
+            "a space, a counter and two endpoints"
+        );
         node.apply(&[]);
         assert_eq!(attached("np1"), 0);
         let names = node.state().maps.names().unwrap();
@@ -148,7 +151,8 @@ fn what_does_not_fit_changes_nothing() {
     in_namespace(|| {
         let mut node = Node::new(vec![]);
         node.apply(&web());
-        let nets: Vec<String> = (0..5000_u32).map(|it| format!("10.{}.{}.0/25", it / 256, it % 256)).collect();
+        let nets: Vec<String> =
+            (0..5000_u32).map(|it| format!("10.{}.{}.0/25", it / 256, it % 256)).collect();
         let nets: Vec<&str> = nets.iter().map(String::as_str).collect();
         let large = objects(vec![policy("out", Direction::Egress, vec![to_nets(&nets)])]);
         let error = node.dataplane.apply(full(&program(&large))).unwrap_err();
@@ -170,8 +174,16 @@ fn drift_is_seen_and_repaired() {
             |node| crate::programs::detach(&node.state().pins.clone(), index("np0")).unwrap(),
             |node| {
                 let np0 = index("np0");
-                let (_, number) = node.state().maps.published().unwrap().into_iter().find(|it| it.0 == np0).unwrap();
-                let open = abi::Endpoint { tables: [0; 2], ..node.state().maps.record(number).unwrap() };
+                let (_, number) = node
+                    .state()
+                    .maps
+                    .published()
+                    .unwrap()
+                    .into_iter()
+                    .find(|it| it.0 == np0)
+                    .unwrap();
+                let open =
+                    abi::Endpoint { tables: [0; 2], ..node.state().maps.record(number).unwrap() };
                 node.state().maps.publish(np0, 50, &open).unwrap();
             },
         ];
@@ -191,7 +203,10 @@ fn drift_is_seen_and_repaired() {
 fn interfaces_may_share_a_word() {
     in_namespace(|| {
         let mut node = Node::new(vec![]);
-        ip(&format!("link add np3 index {} type veth peer name peer3", index("np0") + abi::INTERFACES));
+        ip(&format!(
+            "link add np3 index {} type veth peer name peer3",
+            index("np0") + abi::INTERFACES
+        ));
         let mut all = web();
         all.push(Object::Endpoint(pod(3)));
         node.apply(&all);
@@ -213,7 +228,8 @@ fn maps_of_another_size_take_over() {
         let Node { dataplane, pins } = node;
         drop(dataplane);
         let larger = Capacity { endpoints: 100, ..Capacity::small() };
-        let dataplane = EbpfDataplane::open(EbpfConfig { capacity: larger, ..config(&pins) }).unwrap();
+        let dataplane =
+            EbpfDataplane::open(EbpfConfig { capacity: larger, ..config(&pins) }).unwrap();
         let mut node = Node { dataplane, pins };
         let endpoints = program(&web()).endpoints.into();
         node.dataplane.apply(Update::new(1, Change::Isolate(endpoints))).unwrap();
@@ -222,7 +238,11 @@ fn maps_of_another_size_take_over() {
         assert!(is_web(&mut node));
         assert_eq!(attached("np0"), 2);
         let folder = listing(&node.pins, "netpol").pop().unwrap();
-        assert_eq!(listing(&node.pins, &format!("netpol/{folder}")).len(), 2, "links and one folder of maps");
+        assert_eq!(
+            listing(&node.pins, &format!("netpol/{folder}")).len(),
+            2,
+            "links and one folder of maps"
+        );
     });
 }
 
@@ -256,7 +276,10 @@ fn refusals_say_why() {
 }
 
 /// A pod's end of `np0` in a namespace of its own, with routes: 10.0.0.1, and the node is 10.0.0.254.
-fn with_pod<T: Send + 'static>(node: impl FnOnce() -> T + Send + 'static, in_pod: impl FnOnce() + Send + 'static) -> T {
+fn with_pod<T: Send + 'static>(
+    node: impl FnOnce() -> T + Send + 'static,
+    in_pod: impl FnOnce() + Send + 'static,
+) -> T {
     in_namespace(move || {
         ip("link set lo up");
         let (tell, told) = std::sync::mpsc::channel();
@@ -330,7 +353,13 @@ fn never_lost_never_leaked(hook: Hook) {
         hello.send_to(b"go", pod).unwrap();
         for number in 0..10 {
             for change in 0..4 {
-                assert!(dataplane.apply(full(&generation(number * 4 + change))).unwrap().isolated.is_empty());
+                assert!(
+                    dataplane
+                        .apply(full(&generation(number * 4 + change)))
+                        .unwrap()
+                        .isolated
+                        .is_empty()
+                );
             }
             drop(dataplane);
             dataplane = open();
@@ -362,7 +391,12 @@ fn modes_are_switched_in_place() {
         let mut node = Node::new(vec![]);
         let closed = || vec![policy("in", Direction::Ingress, vec![])];
         let probe = Packet::tcp((address(1, true), 9), (address(0, true), 81), SYN);
-        for (mode, verdict) in [(Mode::Enforce, Deny), (Mode::Audit, Allow), (Mode::Isolate, Deny), (Mode::Enforce, Deny)] {
+        for (mode, verdict) in [
+            (Mode::Enforce, Deny),
+            (Mode::Audit, Allow),
+            (Mode::Isolate, Deny),
+            (Mode::Enforce, Deny),
+        ] {
             node.apply(&objects_in(mode, closed()));
             assert_eq!(node.receives(&probe), verdict, "{mode:?}");
         }

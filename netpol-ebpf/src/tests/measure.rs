@@ -3,21 +3,21 @@
 //! `cargo test --release -p netpol-ebpf measure -- --nocapture --test-threads 1` prints them. The bounds that are asserted
 //! are several times larger, because other tests run at the same time.
 
-#![expect(clippy::unwrap_used, reason = "test code")]
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use netpol_core::model::{
-    Action, EntityMatch, Endpoint, EndpointId, L4Match, NetworkSet, Object, Peers, Policy, PolicyKey, PolicyKind,
-    PortConstraint, PortMatch, Rule, RuleMatch,
+    Action, Endpoint, EndpointId, EntityMatch, L4Match, NetworkSet, Object, Peers, Policy,
+    PolicyKey, PolicyKind, PortConstraint, PortMatch, Rule, RuleMatch,
 };
 use netpol_core::net::{PortRange, Prefix, Transport};
 use netpol_core::program::Program;
-use netpol_core::{Dataplane, Direction, Verdict};
+use netpol_core::{Change, Dataplane, Direction, Update, Verdict};
 
 use super::packet::{ACK, Packet, SYN};
-use super::world::{Node, address, full, in_namespace, index, ip, policy, program, objects, to_ports};
+use super::world::{
+    Node, address, full, in_namespace, index, ip, objects, policy, program, to_ports,
+};
 use crate::programs::Side;
 use crate::{Capacity, EbpfConfig, EbpfDataplane, PrivateBpfFs};
 
@@ -29,7 +29,11 @@ fn least(rounds: u32, mut measure: impl FnMut() -> Duration) -> u128 {
 #[test]
 fn an_established_flow_costs_little_more_than_an_empty_program() {
     in_namespace(|| {
-        let mut node = Node::new(vec![policy("in", Direction::Ingress, vec![to_ports(Transport::Tcp, &[(80, 80)])])]);
+        let mut node = Node::new(vec![policy(
+            "in",
+            Direction::Ingress,
+            vec![to_ports(Transport::Tcp, &[(80, 80)])],
+        )]);
         let np0 = index("np0");
         let programs = |node: &mut Node, name: &str, frame: &[u8]| {
             least(30, || node.state().programs.run_named(name, frame, np0, 1, 100_000).1)
@@ -56,7 +60,9 @@ fn a_new_flow_costs_the_same_with_many_peers() {
         let mut node = Node::new(vec![]);
         let np0 = index("np0");
         for peers in [10_u32, 1000, 4000] {
-            let nets = (0..peers).map(|it| Prefix::host(IpAddr::V4(Ipv4Addr::from_bits(0x0b00_0000 | it)))).collect();
+            let nets = (0..peers)
+                .map(|it| Prefix::host(IpAddr::V4(Ipv4Addr::from_bits(0x0b00_0000 | it))))
+                .collect();
             let mut web = to_ports(Transport::Tcp, &[(80, 80), (443, 443)]);
             web.source = EntityMatch { nets: Some(nets), ..EntityMatch::default() };
             node.apply(&objects(vec![policy("in", Direction::Ingress, vec![web])]));
@@ -92,9 +98,18 @@ fn a_full_sync_of_a_large_node() {
         }
         let pins = PrivateBpfFs::new().unwrap();
         let started = Instant::now();
-        let config = EbpfConfig { bpf_fs: pins.path(), capacity: Capacity::default(), ..EbpfConfig::default() };
+        let config = EbpfConfig {
+            bpf_fs: pins.path(),
+            capacity: Capacity::default(),
+            ..EbpfConfig::default()
+        };
         let mut dataplane = EbpfDataplane::open(config).unwrap();
         println!("open: {:?}", started.elapsed());
+        // The kernel waits for a grace period with each program that it attaches.
+        let started = Instant::now();
+        let endpoints = program.endpoints.clone().into();
+        dataplane.apply(Update::new(1, Change::Isolate(endpoints))).unwrap();
+        println!("closing {pods} new pods: {:?}", started.elapsed());
         let started = Instant::now();
         let applied = dataplane.apply(full(&program)).unwrap();
         let elapsed = started.elapsed();
@@ -113,7 +128,10 @@ fn the_verifier_has_not_much_to_do() {
         let mut node = Node::new(vec![]);
         for side in Side::BOTH {
             let (instructions, compiled) = node.state().programs.size(side);
-            println!("{}: {instructions} instructions verified, {compiled} bytes compiled", side.program());
+            println!(
+                "{}: {instructions} instructions verified, {compiled} bytes compiled",
+                side.program()
+            );
             assert!(instructions < 300_000);
         }
     });
@@ -127,15 +145,22 @@ fn large(pods: usize, policies: usize, sets: usize, members: usize) -> Program {
         pod = pod.on_node("node").attached_to(format!("np{number}"));
         pod.default_verdict = Verdict::Allow;
         pod.labels = [("group", (number % policies).to_string())].into_iter().collect();
-        pod.addresses = vec![IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0001 + u32::try_from(number).unwrap()))];
+        pod.addresses =
+            vec![IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0001 + u32::try_from(number).unwrap()))];
         objects.push(Object::Endpoint(pod));
     }
     for set in 0..sets {
         let first = 0x0b00_0000 + u32::try_from(set * members * 2).unwrap();
-        let members = (0..u32::try_from(members).unwrap()).map(|it| Ipv4Addr::from_bits(first + it * 2));
+        let members =
+            (0..u32::try_from(members).unwrap()).map(|it| Ipv4Addr::from_bits(first + it * 2));
         let nets = members.map(|it| Prefix::host(it.into())).collect();
         let labels = [("set", set.to_string())].into_iter().collect();
-        objects.push(Object::NetworkSet(NetworkSet { namespace: Some("x".into()), name: format!("s{set}"), labels, nets }));
+        objects.push(Object::NetworkSet(NetworkSet {
+            namespace: Some("x".into()),
+            name: format!("s{set}"),
+            labels,
+            nets,
+        }));
     }
     for number in 0..policies {
         let rules = (0..5).map(|rule| {

@@ -1,7 +1,5 @@
 //! Packets as bytes.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
-
 use std::net::IpAddr;
 
 use netpol_core::Payload;
@@ -33,7 +31,16 @@ pub(super) struct Packet {
 impl Packet {
     pub(super) fn new(source: IpAddr, destination: IpAddr, protocol: u8, payload: Vec<u8>) -> Self {
         let (options, extensions) = (Vec::new(), Vec::new());
-        Self { source, destination, protocol, options, extensions, fragment: (0, 0), payload, length: None }
+        Self {
+            source,
+            destination,
+            protocol,
+            options,
+            extensions,
+            fragment: (0, 0),
+            payload,
+            length: None,
+        }
     }
 
     pub(super) fn udp(source: (IpAddr, u16), destination: (IpAddr, u16)) -> Self {
@@ -63,12 +70,16 @@ impl Packet {
     /// The first packet of a flow.
     pub(super) fn of(source: IpAddr, destination: IpAddr, payload: Payload) -> Self {
         match payload {
-            Payload::Ports { transport, source: from, destination: to } => match transport.protocol().number() {
-                6 => Self::tcp((source, from), (destination, to), SYN),
-                protocol => Self::new(source, destination, protocol, ports(from, to, 12)),
-            },
+            Payload::Ports { transport, source: from, destination: to } => {
+                match transport.protocol().number() {
+                    6 => Self::tcp((source, from), (destination, to), SYN),
+                    protocol => Self::new(source, destination, protocol, ports(from, to, 12)),
+                }
+            }
             Payload::Icmp { kind, code } => Self::icmp(source, destination, kind, code),
-            Payload::Other(protocol) => Self::new(source, destination, protocol.number(), vec![0; 8]),
+            Payload::Other(protocol) => {
+                Self::new(source, destination, protocol.number(), vec![0; 8])
+            }
         }
     }
 
@@ -112,7 +123,8 @@ impl Packet {
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-                let extensions: usize = self.extensions.iter().map(|(_, bytes)| bytes.len() + 1).sum();
+                let extensions: usize =
+                    self.extensions.iter().map(|(_, bytes)| bytes.len() + 1).sum();
                 frame.extend(u16::try_from(extensions + self.payload.len()).unwrap().to_be_bytes());
                 let types: Vec<u8> =
                     self.extensions.iter().map(|(kind, _)| *kind).chain([self.protocol]).collect();

@@ -1,7 +1,5 @@
 //! Packets that no policy is about, and ways through the program that a new flow does not take.
 
-#![expect(clippy::unwrap_used, reason = "test code")]
-
 use std::net::IpAddr;
 
 use netpol_core::model::{L4Match, Mode, Policy, RuleMatch};
@@ -9,7 +7,9 @@ use netpol_core::net::{Protocol, Transport};
 use netpol_core::{Dataplane, Direction, Verdict};
 
 use super::packet::{ACK, Packet, RST, SYN, SYN_ACK};
-use super::world::{Node, address, in_namespace, index, objects, objects_in, policy, program, to_nets, to_ports};
+use super::world::{
+    Node, address, in_namespace, index, objects, objects_in, policy, program, to_nets, to_ports,
+};
 use crate::programs::Side;
 use crate::{DenialReason, Statistic};
 
@@ -18,10 +18,11 @@ use Verdict::{Allow, Deny};
 /// Pod 0 takes TCP 80 and UDP 53 from everybody, and sends nothing on its own.
 fn closed_but_for_two_ports() -> Vec<Policy> {
     vec![
-        policy("in", Direction::Ingress, vec![
-            to_ports(Transport::Tcp, &[(80, 80)]),
-            to_ports(Transport::Udp, &[(53, 53)]),
-        ]),
+        policy(
+            "in",
+            Direction::Ingress,
+            vec![to_ports(Transport::Tcp, &[(80, 80)]), to_ports(Transport::Udp, &[(53, 53)])],
+        ),
         policy("out", Direction::Egress, vec![]),
     ]
 }
@@ -49,7 +50,11 @@ fn replies_pass_and_nothing_else_does() {
             assert_eq!(node.receives(&syn), Allow);
             assert_eq!(node.sends(&syn.reply()), Allow);
             assert_eq!(node.receives(&syn.clone().with_flags(ACK)), Allow);
-            assert_eq!(node.sends(&syn.reply().with_flags(SYN)), Deny, "a new connection from a known pair of ports");
+            assert_eq!(
+                node.sends(&syn.reply().with_flags(SYN)),
+                Deny,
+                "a new connection from a known pair of ports"
+            );
         }
     });
 }
@@ -58,12 +63,19 @@ fn replies_pass_and_nothing_else_does() {
 fn pings_are_answered_and_answers_open_nothing() {
     let ping = RuleMatch { l4: L4Match::Is(Protocol::ICMP), ..RuleMatch::default() };
     let ping6 = RuleMatch { l4: L4Match::Is(Protocol::ICMPV6), ..RuleMatch::default() };
-    let policies = vec![policy("in", Direction::Ingress, vec![ping, ping6]), policy("out", Direction::Egress, vec![])];
+    let policies = vec![
+        policy("in", Direction::Ingress, vec![ping, ping6]),
+        policy("out", Direction::Egress, vec![]),
+    ];
     node(policies, |node| {
         for ((pod, stranger), echo) in pairs().into_iter().zip([8, 128]) {
             let query = Packet::icmp(stranger, pod, echo, 0);
             assert_eq!(node.receives(&query.reply()), Allow, "policy allows every type");
-            assert_eq!(node.sends(&Packet::icmp(pod, stranger, echo, 0)), Deny, "an answer is no flow");
+            assert_eq!(
+                node.sends(&Packet::icmp(pod, stranger, echo, 0)),
+                Deny,
+                "an answer is no flow"
+            );
             assert_eq!(node.receives(&query), Allow);
             assert_eq!(node.sends(&query.reply()), Allow);
         }
@@ -93,7 +105,8 @@ fn revoked_flows_stop_in_both_directions_and_can_come_back() {
         program
     };
     node(Vec::new(), move |node| {
-        let allowing = || vec![policy("in", Direction::Ingress, vec![to_ports(Transport::Tcp, &[(80, 80)])])];
+        let allowing =
+            || vec![policy("in", Direction::Ingress, vec![to_ports(Transport::Tcp, &[(80, 80)])])];
         let denying = || vec![policy("in", Direction::Ingress, vec![])];
         for (pod, stranger) in pairs() {
             node.enforce(&reevaluated(allowing()));
@@ -105,7 +118,11 @@ fn revoked_flows_stop_in_both_directions_and_can_come_back() {
             // The first packet after the change goes the other way, which nothing isolates.
             assert_eq!(node.sends(&back), Deny);
             assert_eq!(node.receives(&there), Deny);
-            assert_eq!(node.sends(&back), Deny, "it would open the flow again, the wrong way round");
+            assert_eq!(
+                node.sends(&back),
+                Deny,
+                "it would open the flow again, the wrong way round"
+            );
             node.enforce(&reevaluated(allowing()));
             assert_eq!(node.receives(&there), Allow);
             assert_eq!(node.sends(&back), Allow);
@@ -160,7 +177,10 @@ fn forged_sources_are_dropped() {
     node(Vec::new(), |node| {
         for (pod, stranger) in pairs() {
             assert_eq!(node.sends(&Packet::udp((pod, 1), (stranger, 2))), Allow);
-            assert_eq!(node.sends(&Packet::udp((stranger, 1), (address(2, stranger.is_ipv6()), 2))), Deny);
+            assert_eq!(
+                node.sends(&Packet::udp((stranger, 1), (address(2, stranger.is_ipv6()), 2))),
+                Deny
+            );
         }
         let denials = node.dataplane.denials().unwrap();
         let reasons: Vec<_> = denials.iter().map(|denial| denial.reason).collect();
@@ -176,11 +196,19 @@ fn discovery_always_passes_but_pods_are_no_routers() {
             let (pod, stranger) = pairs()[1];
             for kind in [130, 131, 132, 133, 135, 136, 143] {
                 assert_eq!(node.sends(&Packet::icmp(pod, stranger, kind, 0)), Allow, "type {kind}");
-                assert_eq!(node.receives(&Packet::icmp(stranger, pod, kind, 0)), Allow, "type {kind}");
+                assert_eq!(
+                    node.receives(&Packet::icmp(stranger, pod, kind, 0)),
+                    Allow,
+                    "type {kind}"
+                );
             }
             for kind in [134, 137] {
                 assert_eq!(node.sends(&Packet::icmp(pod, stranger, kind, 0)), Deny, "type {kind}");
-                assert_eq!(node.receives(&Packet::icmp(stranger, pod, kind, 0)), Allow, "type {kind}");
+                assert_eq!(
+                    node.receives(&Packet::icmp(stranger, pod, kind, 0)),
+                    Allow,
+                    "type {kind}"
+                );
             }
             // Listener reports come behind a hop-by-hop header (RFC 3810, section 5).
             let mut report = Packet::icmp(pod, stranger, 143, 0);
@@ -250,7 +278,8 @@ fn options_and_extension_headers_are_skipped() {
             assert_eq!(node.receives(&packet), verdict);
         }
         let (pod, stranger) = pairs()[1];
-        let padding = |length: u8| [vec![length, 1, 4], vec![0; 4 + usize::from(length) * 8]].concat();
+        let padding =
+            |length: u8| [vec![length, 1, 4], vec![0; 4 + usize::from(length) * 8]].concat();
         let authentication = [vec![4, 0, 0], vec![0; 20]].concat();
         let chains = [
             vec![(0, padding(0))],
@@ -269,7 +298,8 @@ fn options_and_extension_headers_are_skipped() {
         let mut packet = Packet::tcp((stranger, 4000), (pod, 80), SYN);
         packet.extensions = vec![(60, padding(0)); 9];
         assert_eq!(node.receives(&packet), Deny, "more headers than are followed");
-        let reasons: Vec<_> = node.dataplane.denials().unwrap().iter().map(|it| it.reason).collect();
+        let reasons: Vec<_> =
+            node.dataplane.denials().unwrap().iter().map(|it| it.reason).collect();
         assert_eq!(reasons.last(), Some(&DenialReason::ExtensionHeaders));
     });
 }
@@ -328,9 +358,11 @@ fn what_cannot_be_judged_passes_only_where_everything_does() {
     };
     node(closed_but_for_two_ports(), move |node| {
         let np0 = index("np0");
-        let mut run = |node: &mut Node| odd().map(|it| node.state().programs.run(Side::To, &it, np0, 1, 1).0);
+        let run =
+            |node: &mut Node| odd().map(|it| node.state().programs.run(Side::To, &it, np0, 1, 1).0);
         assert_eq!(run(node), [2; 4]);
-        let reasons: Vec<_> = node.dataplane.denials().unwrap().iter().map(|it| it.reason).collect();
+        let reasons: Vec<_> =
+            node.dataplane.denials().unwrap().iter().map(|it| it.reason).collect();
         use DenialReason::{EtherType, Fragment, Malformed};
         assert_eq!(reasons, [Malformed, Malformed, Fragment, EtherType]);
         node.apply(&objects(vec![]));
@@ -347,13 +379,23 @@ fn long_rows_and_prefixes_are_looked_up() {
     let ranges: Vec<(u16, u16)> = (1..=40).map(|it| (it * 1000, it * 1000 + 137)).collect();
     let policies = vec![
         policy("in", Direction::Ingress, vec![to_ports(Transport::Tcp, &ranges)]),
-        policy("out", Direction::Egress, vec![to_nets(&["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/61"])]),
+        policy(
+            "out",
+            Direction::Egress,
+            vec![to_nets(&["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/61"])],
+        ),
     ];
     node(policies, move |node| {
         for (pod, stranger) in pairs() {
             for &(first, last) in &ranges {
-                for (port, verdict) in [(first - 1, Deny), (first, Allow), (last, Allow), (last + 1, Deny)] {
-                    assert_eq!(node.receives(&Packet::tcp((stranger, 9), (pod, port), SYN)), verdict, "port {port}");
+                for (port, verdict) in
+                    [(first - 1, Deny), (first, Allow), (last, Allow), (last + 1, Deny)]
+                {
+                    assert_eq!(
+                        node.receives(&Packet::tcp((stranger, 9), (pod, port), SYN)),
+                        verdict,
+                        "port {port}"
+                    );
                 }
             }
         }
@@ -380,7 +422,8 @@ fn long_rows_and_prefixes_are_looked_up() {
 fn an_endpoint_may_have_several_addresses() {
     node(Vec::new(), |node| {
         let mut objects = objects(vec![policy("in", Direction::Ingress, vec![])]);
-        let more: Vec<IpAddr> = ["10.0.0.1", "10.0.0.9", "fd00::1", "fd00::9"].map(|it| it.parse().unwrap()).to_vec();
+        let more: Vec<IpAddr> =
+            ["10.0.0.1", "10.0.0.9", "fd00::1", "fd00::9"].map(|it| it.parse().unwrap()).to_vec();
         if let Some(netpol_core::model::Object::Endpoint(pod)) = objects.first_mut() {
             pod.addresses = more.clone();
         }
@@ -389,7 +432,11 @@ fn an_endpoint_may_have_several_addresses() {
             let stranger = address(1, pair[0].is_ipv6());
             assert_eq!(node.sends(&Packet::udp((pair[1], 1), (stranger, 2))), Allow);
             assert_eq!(node.sends(&Packet::udp((stranger, 1), (pair[1], 2))), Deny);
-            assert_eq!(node.receives(&Packet::tcp((pair[0], 1), (pair[1], 2), SYN)), Allow, "its own");
+            assert_eq!(
+                node.receives(&Packet::tcp((pair[0], 1), (pair[1], 2), SYN)),
+                Allow,
+                "its own"
+            );
             assert_eq!(node.receives(&Packet::tcp((stranger, 1), (pair[1], 2), SYN)), Deny);
         }
     });

@@ -1,7 +1,5 @@
 //! A node to test: a network namespace with interfaces, and a dataplane in it.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
-
 use std::fs;
 use std::net::IpAddr;
 use std::process::Command;
@@ -9,11 +7,14 @@ use std::sync::Arc;
 use std::thread;
 
 use netpol_core::model::{
-    Action, Endpoint, EndpointId, EntityMatch, L4Match, Mode, Object, Policy, PolicyKey, PolicyKind, PortConstraint,
-    PortMatch, Rule, RuleMatch,
+    Action, Endpoint, EndpointId, EntityMatch, L4Match, Mode, Object, Policy, PolicyKey,
+    PolicyKind, PortConstraint, PortMatch, Rule, RuleMatch,
 };
 use netpol_core::net::{PortRange, Transport};
-use netpol_core::{Capabilities, Change, Dataplane, Direction, Engine, NodeConfig, Program, Selector, Update, Verdict};
+use netpol_core::{
+    Capabilities, Change, Dataplane, Direction, Engine, NodeConfig, Program, Selector, Update,
+    Verdict,
+};
 use nix::sched::{CloneFlags, unshare};
 
 use super::packet::Packet;
@@ -28,7 +29,8 @@ const PASSED: u32 = u32::MAX;
 /// Runs `body` in a new network namespace.
 pub(super) fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).expect("no permission to make a network namespace; run as root");
+        unshare(CloneFlags::CLONE_NEWNET)
+            .expect("no permission to make a network namespace; run as root");
         body()
     });
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -37,7 +39,8 @@ pub(super) fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 
 /// Runs `ip` in the namespace of the calling thread.
 #[track_caller]
 pub(super) fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().expect("the tool `ip` is installed");
+    let status =
+        Command::new("ip").args(arguments.split(' ')).status().expect("the tool `ip` is installed");
     assert!(status.success(), "ip {arguments}");
 }
 
@@ -64,7 +67,8 @@ pub(super) fn pod(number: u8) -> Endpoint {
     let id = EndpointId::workload("x", format!("pod{number}"));
     let mut pod = Endpoint::new(id).on_node("node").attached_to(format!("np{number}"));
     pod.default_verdict = Verdict::Allow;
-    pod.addresses = vec![format!("10.0.0.{host}").parse().unwrap(), format!("fd00::{host}").parse().unwrap()];
+    pod.addresses =
+        vec![format!("10.0.0.{host}").parse().unwrap(), format!("fd00::{host}").parse().unwrap()];
     pod.labels = [("pod", number.to_string())].into_iter().collect();
     pod
 }
@@ -82,7 +86,11 @@ pub(super) fn policy(name: &str, direction: Direction, rules: Vec<RuleMatch>) ->
         name: name.into(),
     };
     let mut policy = Policy::new(key, "pod == '0'".parse::<Selector>().unwrap());
-    let rules = rules.into_iter().enumerate().map(|(index, it)| Rule::new(index, Action::Allow, it)).collect();
+    let rules = rules
+        .into_iter()
+        .enumerate()
+        .map(|(index, it)| Rule::new(index, Action::Allow, it))
+        .collect();
     match direction {
         Direction::Ingress => policy.ingress = Some(rules),
         Direction::Egress => policy.egress = Some(rules),
@@ -92,7 +100,8 @@ pub(super) fn policy(name: &str, direction: Direction, rules: Vec<RuleMatch>) ->
 
 /// Matches destination ports of a transport, of everybody.
 pub(super) fn to_ports(transport: Transport, ranges: &[(u16, u16)]) -> RuleMatch {
-    let numbers = ranges.iter().map(|&(first, last)| PortRange::new(first, last).unwrap()).collect();
+    let numbers =
+        ranges.iter().map(|&(first, last)| PortRange::new(first, last).unwrap()).collect();
     let any_of = Some(PortMatch { numbers, ..PortMatch::default() });
     let destination = PortConstraint { any_of, none_of: None };
     RuleMatch {
@@ -103,8 +112,12 @@ pub(super) fn to_ports(transport: Transport, ranges: &[(u16, u16)]) -> RuleMatch
 
 /// Matches destinations in prefixes.
 pub(super) fn to_nets(nets: &[&str]) -> RuleMatch {
-    let nets = Some(nets.iter().map(|it| it.parse::<netpol_core::net::Prefix>().unwrap()).collect());
-    RuleMatch { destination: EntityMatch { nets, ..EntityMatch::default() }, ..RuleMatch::default() }
+    let nets =
+        Some(nets.iter().map(|it| it.parse::<netpol_core::net::Prefix>().unwrap()).collect());
+    RuleMatch {
+        destination: EntityMatch { nets, ..EntityMatch::default() },
+        ..RuleMatch::default()
+    }
 }
 
 pub(super) fn program(objects: &[Object]) -> Program {
@@ -146,7 +159,8 @@ impl Node {
 
     #[track_caller]
     pub(super) fn enforce(&mut self, program: &Program) {
-        let applied = self.dataplane.apply(full(program)).unwrap_or_else(|error| panic!("{error:?}"));
+        let applied =
+            self.dataplane.apply(full(program)).unwrap_or_else(|error| panic!("{error:?}"));
         assert!(applied.isolated.is_empty(), "{:?}", applied.isolated);
     }
 
@@ -173,8 +187,15 @@ impl Node {
     }
 
     #[track_caller]
-    pub(super) fn judges(&mut self, side: Side, interface: &str, packet: &Packet, came_in: u32) -> Verdict {
-        let returned = self.state().programs.run(side, &packet.bytes(), index(interface), came_in, 1);
+    pub(super) fn judges(
+        &mut self,
+        side: Side,
+        interface: &str,
+        packet: &Packet,
+        came_in: u32,
+    ) -> Verdict {
+        let returned =
+            self.state().programs.run(side, &packet.bytes(), index(interface), came_in, 1);
         match returned.0 {
             PASSED => Verdict::Allow,
             DROPPED => Verdict::Deny,

@@ -5,6 +5,9 @@ use super::{File, text_of};
 /// The longest source file, in lines; test modules may be longer.
 const MAX_LINES: usize = 600;
 
+/// The backends, as their crates are called in code.
+const BACKENDS: [&str; 2] = ["netpol_ebpf", "netpol_nft"];
+
 pub(super) fn check(files: &[File], machine_paths: &[String]) -> Vec<String> {
     let mut problems = Vec::new();
     for file in files {
@@ -42,7 +45,8 @@ fn check_rust(file: &File) -> Vec<String> {
         if line.starts_with("#[ignore") {
             problems.push(format!("{path}:{number}: an ignored test"));
         }
-        if names_backend(path) && line.contains("netpol_nft") && !line.starts_with("//") {
+        let names = BACKENDS.iter().any(|name| line.contains(name));
+        if names_backend(path) && names && !line.starts_with("//") {
             problems.push(format!("{path}:{number}: the conformance library names a backend"));
         }
     }
@@ -55,7 +59,9 @@ fn check_rust(file: &File) -> Vec<String> {
 /// Whether the file is of the conformance library, in which no backend may be named; its binary may.
 fn names_backend(path: &str) -> bool {
     path.strip_prefix("netpol-conformance/src/").is_some_and(|path| {
-        !["main.rs", "main/", "bin/"].iter().any(|binary| path.starts_with(binary))
+        !["main.rs", "cli.rs", "cli/", "main/", "bin/"]
+            .iter()
+            .any(|binary| path.starts_with(binary))
     })
 }
 
