@@ -246,6 +246,7 @@ impl Cluster {
 
     fn apply_node(&mut self, name: &str, value: &mut Value) -> Result<(), Problem> {
         let given = node_addresses(value)?;
+        let given_none = given.is_empty();
         let addresses = match self.nodes.get(name) {
             Some(before) if given.is_empty() || given == before.addresses => {
                 before.addresses.clone()
@@ -254,7 +255,9 @@ impl Cluster {
             _ if given.is_empty() => self.addresses.of_new_node()?,
             _ => given,
         };
-        list_addresses(value, &addresses);
+        if given_none {
+            list_addresses(value, &addresses);
+        }
         self.nodes.insert(name.to_owned(), Node { addresses, declared: true });
         Ok(())
     }
@@ -406,14 +409,18 @@ fn label_namespace(value: &mut Value, name: &str) {
     }
 }
 
+/// Adds the addresses that were chosen for a node to its object.
 fn list_addresses(node: &mut Value, addresses: &[IpAddr]) {
     let Some(status) = node.as_object_mut().and_then(|object| map_below(object, "status")) else {
         return;
     };
-    let listed = status.entry("addresses").or_insert(Value::Null);
-    if listed.as_array().is_none_or(Vec::is_empty) {
-        let address = |it: &IpAddr| json!({"type": "InternalIP", "address": it.to_string()});
-        *listed = Value::Array(addresses.iter().map(address).collect());
+    let address = |it: &IpAddr| json!({"type": "InternalIP", "address": it.to_string()});
+    let chosen = addresses.iter().map(address);
+    match status.get_mut("addresses").and_then(Value::as_array_mut) {
+        Some(listed) => listed.extend(chosen),
+        None => {
+            status.insert("addresses".to_owned(), Value::Array(chosen.collect()));
+        }
     }
 }
 

@@ -17,7 +17,7 @@ const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 const MAX_DEPTH: usize = 48;
 
 /// Most scalars, lists and maps of one document.
-const MAX_NODES: usize = 2_000_000;
+const MAX_NODES: usize = 1_000_000;
 
 /// One document of a stream.
 #[derive(Clone, Debug, PartialEq)]

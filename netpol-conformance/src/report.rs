@@ -122,15 +122,6 @@ impl Report {
             Counts { .. } => Conclusion::NothingRan,
         }
     }
-
-    /// Returns the backends on which not a single probe ran.
-    pub fn idle(&self) -> impl Iterator<Item = &str> {
-        let is_idle = |counts: &&Counts| counts.pass + counts.fail == 0;
-        self.summary
-            .iter()
-            .filter(move |(_, counts)| is_idle(counts))
-            .map(|(name, _)| name.as_str())
-    }
 }
 
 impl Row {

@@ -9,6 +9,8 @@ mod feature;
 mod load;
 pub(crate) mod object;
 pub(crate) mod spec;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,6 +53,8 @@ pub struct Skipped {
 pub struct Plan {
     /// Where it comes from and what it is about.
     pub about: About,
+    /// The cluster before the first step.
+    pub initial: Arc<Cluster>,
     /// The steps, in order.
     pub steps: Vec<Step>,
 }

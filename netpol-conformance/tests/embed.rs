@@ -62,7 +62,7 @@ fn the_policy_of_the_example_is_enforced() {
     let interface = topology.attachment("shop/mysql").unwrap().interface;
     let node = topology.namespace(&Host::Node("node-a".to_owned())).unwrap();
     let outcome =
-        node.run(move || embed::protect(&interface, POLICY).map_err(|error| error.to_string()));
+        node.run(move || embed::protect(interface, POLICY).map_err(|error| error.to_string()));
     outcome.unwrap().unwrap();
     assert_eq!(
         pairs.map(|(from, port)| reaches(from, port)),

@@ -52,3 +52,31 @@ fn nftables_passes_all_scenarios() {
     let open: Arc<Open> = Arc::new(|| Ok(Box::new(NftDataplane::open(NftConfig::default())?)));
     check(Backend::new("nft", 8, move || Ok(Box::new(Kernel::new(Arc::clone(&open))?))));
 }
+
+#[cfg(feature = "iptables")]
+mod iptables {
+    use std::sync::Arc;
+
+    use netpol_conformance::runner::Backend;
+    use netpol_conformance::subject::{Kernel, Open};
+    use netpol_iptables::{Flavour, IptablesConfig, IptablesDataplane};
+
+    fn check(name: &'static str, flavour: Flavour) {
+        let open: Arc<Open> = Arc::new(move || {
+            let mut config = IptablesConfig::default();
+            config.flavour = Some(flavour);
+            Ok(Box::new(IptablesDataplane::open(config)?))
+        });
+        super::check(Backend::new(name, 8, move || Ok(Box::new(Kernel::new(Arc::clone(&open))?))));
+    }
+
+    #[test]
+    fn the_nft_flavour_passes_all_scenarios() {
+        check("iptables", Flavour::Nft);
+    }
+
+    #[test]
+    fn the_legacy_flavour_passes_all_scenarios() {
+        check("iptables-legacy", Flavour::Legacy);
+    }
+}

@@ -30,6 +30,8 @@ struct Mutant {
     seen: Vec<Object>,
 }
 
+type Make = fn() -> Mutant;
+
 const SOUND: Mutant = Mutant {
     inputs: |_| {},
     flow: |flow| flow,
@@ -66,7 +68,7 @@ fn shipped() -> Vec<Scenario> {
 }
 
 /// Returns how many probes of all scenarios the subject fails.
-fn failures(mutant: fn() -> Mutant) -> usize {
+fn failures(mutant: Make) -> usize {
     let backend = Backend::new("mutant", 1, move || Ok(Box::new(mutant())));
     let rows = shipped().into_iter().flat_map(|scenario| backend.run(&scenario).unwrap());
     rows.filter(|row| row.got != row.expect.map(|it| Observation::of(it, None).got)).count()
@@ -120,7 +122,7 @@ fn the_judge_without_a_mistake_passes() {
 
 #[test]
 fn every_mistake_is_caught() {
-    let mutants: [(&str, fn() -> Mutant); 22] = [
+    let mutants: [(&str, Make); 22] = [
         ("allows everything", || Mutant { verdict: |_| Verdict::Allow, ..SOUND }),
         ("denies everything", || Mutant { verdict: |_| Verdict::Deny, ..SOUND }),
         ("ignores ports", || Mutant {
@@ -255,5 +257,105 @@ fn a_subject_that_sees_nothing_fails() {
     for scenario in shipped() {
         let rows = backend.run(&scenario).unwrap();
         assert!(rows.iter().all(|row| row.got == Some(Got::Error) && !row.reason.is_empty()));
+    }
+}
+
+/// Real connections, and dataplanes that are broken.
+#[cfg(feature = "nft")]
+mod kernel {
+    use std::sync::Arc;
+
+    use netpol_conformance::runner::chain;
+    use netpol_conformance::scenario::parse;
+    use netpol_conformance::subject::{Kernel, Open};
+    use netpol_core::program::Program;
+    use netpol_core::{
+        Applied, Counters, Dataplane, DataplaneError, Drift, MemoryDataplane, Update,
+    };
+    use netpol_nft::{NftConfig, NftDataplane};
+
+    use super::*;
+
+    /// A pod that comes late, when policy is in force already.
+    const LATE: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: x}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: x}, spec: {containers: [{name: m, ports: [{containerPort: 80}]}]}}
+---
+apiVersion: netpol.dev/v1
+kind: Scenario
+metadata: {name: late}
+spec:
+  requires: [np]
+  steps:
+  - name: closed
+    apply:
+    - {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: x}, spec: {podSelector: {}}}
+    probes: [{from: 192.0.2.10, to: x/a, protocol: TCP, port: 80, expect: deny}]
+  - name: late
+    apply:
+    - {apiVersion: v1, kind: Pod, metadata: {name: b, namespace: x}, spec: {containers: [{name: m, ports: [{containerPort: 80}]}]}}
+    probes: [{from: x/b, to: x/a, protocol: TCP, port: 80, expect: deny}]
+";
+
+    fn play(open: Arc<Open>) -> Vec<(Option<Got>, String)> {
+        let backend =
+            Backend::new("kernel", 1, move || Ok(Box::new(Kernel::new(Arc::clone(&open))?)));
+        let scenario = parse(Path::new("late.yaml"), LATE).unwrap();
+        let rows = backend.run(&scenario).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        rows.into_iter().map(|row| (row.got, row.reason)).collect()
+    }
+
+    /// Does not remove what it enforces.
+    struct Sticky(NftDataplane);
+
+    impl Dataplane for Sticky {
+        fn capabilities(&self) -> &Capabilities {
+            self.0.capabilities()
+        }
+
+        fn apply(&mut self, update: Update) -> Result<Applied, DataplaneError> {
+            self.0.apply(update)
+        }
+
+        fn audit(&mut self, program: &Program) -> Result<Drift, DataplaneError> {
+            self.0.audit(program)
+        }
+
+        fn counters(&mut self) -> Result<Counters, DataplaneError> {
+            self.0.counters()
+        }
+
+        fn remove(&mut self) -> Result<(), DataplaneError> {
+            Ok(())
+        }
+    }
+
+    fn nft() -> Result<NftDataplane, netpol_nft::NftError> {
+        NftDataplane::open(NftConfig::default())
+    }
+
+    #[test]
+    fn a_sound_dataplane_denies_with_its_controls() {
+        let seen: Vec<_> =
+            play(Arc::new(|| Ok(Box::new(nft()?)))).into_iter().map(|(got, _)| got).collect();
+        assert_eq!(seen, [Some(Got::Deny), Some(Got::Deny)]);
+    }
+
+    #[test]
+    fn a_dataplane_that_enforces_nothing_is_caught() {
+        let seen: Vec<_> = play(Arc::new(|| Ok(Box::new(MemoryDataplane::default()))))
+            .into_iter()
+            .map(|(got, _)| got)
+            .collect();
+        assert_eq!(seen, [Some(Got::Allow), Some(Got::Allow)]);
+    }
+
+    #[test]
+    fn a_denial_without_its_control_is_an_error() {
+        let rows = play(Arc::new(|| Ok(Box::new(Sticky(nft()?)))));
+        let [(first, _), (second, reason)] = rows.as_slice() else { panic!("{rows:?}") };
+        assert_eq!((first, second), (&Some(Got::Deny), &Some(Got::Error)));
+        assert!(reason.contains("control failed"), "{reason}");
     }
 }

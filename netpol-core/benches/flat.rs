@@ -109,14 +109,19 @@ fn local_address(number: u32) -> IpAddr {
 }
 
 fn flat(criterion: &mut Criterion) {
-    let world = |selectors, addresses, overlapping| World {
+    let world = |selectors, addresses, overlapping, rules| World {
         selectors,
         addresses,
         policy_sets: 30,
-        rules: 5,
+        rules,
         overlapping,
     };
-    for world in [world(10, 10, false), world(40, 1_000, false), world(40, 1_000, true)] {
+    for world in [
+        world(10, 10, false, 5),
+        world(40, 1_000, false, 5),
+        world(40, 1_000, true, 5),
+        world(2, 1_000, false, 1_000),
+    ] {
         let (program, limits) = (world.program(), Limits::unlimited());
         let flat = classify(&program, &limits).unwrap();
         println!("flat/size/{}: {:?}", world.name(), flat.size());

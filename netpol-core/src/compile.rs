@@ -9,7 +9,6 @@ mod owners;
 mod tiers;
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -19,11 +18,14 @@ use self::tiers::{TierPolicies, by_tier};
 use crate::dataplane::Capabilities;
 use crate::engine::NodeConfig;
 use crate::flow::Direction;
-use crate::model::{self, Attachment, Enforcement, Inputs, Lifecycle, Policy, TierEnd};
+use crate::model::{
+    self, Attachment, Enforcement, EntityMatch, Inputs, Lifecycle, Policy, Tier, TierEnd,
+};
 use crate::program::{
     AddressSet, Endpoint, PolicySet, PolicySetId, Program, RuleId, SetDefinition, SetId, Stage,
     StageEnd, digest_of,
 };
+use crate::verdict::Verdict;
 
 /// Returns what the node of `config` must enforce, on a dataplane with these capabilities.
 pub(crate) fn compile(
@@ -31,12 +33,13 @@ pub(crate) fn compile(
     config: &NodeConfig,
     capabilities: &Capabilities,
 ) -> Program {
-    let owners = Owners::of(inputs);
+    let (owners, tiers) = (Owners::of(inputs), by_tier(inputs));
     let mut compiler = Compiler {
         inputs,
         capabilities,
         owners: &owners,
-        tiers: by_tier(inputs),
+        tiers: &tiers,
+        shared: BTreeMap::new(),
         rule_ids: BTreeMap::new(),
         definitions: BTreeSet::new(),
         policy_sets: BTreeMap::new(),
@@ -56,7 +59,7 @@ pub(crate) fn compile(
 /// Returns the endpoints of the node as they are known before any policy is: closed.
 pub(crate) fn isolated_endpoints(inputs: &Inputs, config: &NodeConfig) -> Vec<Endpoint> {
     let owners = Owners::of(inputs);
-    let closed = PolicySet { stages: Vec::new(), default: crate::Verdict::Deny };
+    let closed = PolicySet { stages: Vec::new(), default: Verdict::Deny };
     let closed = PolicySetId::of(&closed);
     local_endpoints(inputs, config, &owners)
         .map(|(endpoint, addresses)| Endpoint {
@@ -117,44 +120,78 @@ struct Compiler<'a> {
     inputs: &'a Inputs,
     capabilities: &'a Capabilities,
     owners: &'a Owners<'a>,
-    tiers: Vec<TierPolicies<'a>>,
+    tiers: &'a [TierPolicies<'a>],
+    /// The policy sets that no rule makes depend on more than this of an endpoint. So a policy is lowered once for all
+    /// that look the same, and not once for each.
+    shared: BTreeMap<Look<'a>, PolicySetId>,
     rule_ids: BTreeMap<(&'a model::PolicyKey, Direction), Vec<RuleId>>,
     definitions: BTreeSet<SetDefinition>,
     policy_sets: BTreeMap<PolicySetId, PolicySet>,
 }
 
+/// What the policy set of an endpoint depends on, unless a rule has a condition on the endpoint's own side.
+#[derive(Eq, Ord, PartialEq, PartialOrd)]
+struct Look<'a> {
+    labels: model::EndpointLabels<'a>,
+    ports: &'a [model::NamedPort],
+    default: Verdict,
+    direction: Direction,
+}
+
 impl<'a> Compiler<'a> {
     fn endpoint(&mut self, endpoint: &'a model::Endpoint, addresses: Vec<IpAddr>) -> Endpoint {
-        let [ingress, egress] = Direction::BOTH.map(|direction| {
-            let set = self.policy_set(endpoint, &addresses, direction);
-            let id = PolicySetId::of(&set);
-            self.policy_sets.entry(id).or_insert(set);
-            id
-        });
+        let [ingress, egress] =
+            Direction::BOTH.map(|direction| self.policy_set_id(endpoint, &addresses, direction));
         let (attachment, mode) = (endpoint.attachment.clone(), endpoint.mode);
         Endpoint { id: endpoint.id.clone(), attachment, addresses, mode, ingress, egress }
     }
 
+    fn policy_set_id(
+        &mut self,
+        endpoint: &'a model::Endpoint,
+        addresses: &[IpAddr],
+        direction: Direction,
+    ) -> PolicySetId {
+        let (labels, ports) = (self.inputs.labels_of(endpoint), &*endpoint.ports);
+        let look = Look { labels, ports, default: endpoint.default_verdict, direction };
+        if let Some(&id) = self.shared.get(&look) {
+            return id;
+        }
+        let stages = self.applicable(&look);
+        let mut policies = stages.iter().flat_map(|(_, policies)| policies);
+        let is_shared = !policies.any(|policy| has_local_condition(policy, direction));
+        let set = self.policy_set(stages, endpoint, addresses, direction);
+        let id = PolicySetId::of(&set);
+        self.policy_sets.entry(id).or_insert(set);
+        if is_shared {
+            self.shared.insert(look, id);
+        }
+        id
+    }
+
+    /// Returns the tiers with policies that apply, and these.
+    fn applicable(&self, look: &Look<'_>) -> Vec<(&'a Tier, Vec<&'a Policy>)> {
+        let applies = |policy: &&Policy| {
+            policy.enforcement == Enforcement::Enforced
+                && policy.rules(look.direction).is_some()
+                && policy.subject.matches(&look.labels)
+        };
+        let of_tier = |tier: &'a TierPolicies<'a>| {
+            (&tier.tier, tier.policies.iter().copied().filter(applies).collect::<Vec<_>>())
+        };
+        self.tiers.iter().map(of_tier).filter(|(_, policies)| !policies.is_empty()).collect()
+    }
+
     fn policy_set(
         &mut self,
+        applicable: Vec<(&'a Tier, Vec<&'a Policy>)>,
         endpoint: &model::Endpoint,
         addresses: &[IpAddr],
         direction: Direction,
     ) -> PolicySet {
-        let labels = self.inputs.labels_of(endpoint);
-        let mut stages = Vec::new();
-        for index in 0..self.tiers.len() {
-            let Some(tier) = self.tiers.get(index) else { break };
-            let applies = |policy: &&Policy| {
-                policy.enforcement == Enforcement::Enforced
-                    && policy.rules(direction).is_some()
-                    && policy.subject.matches(&labels)
-            };
-            let policies: Vec<&'a Policy> = tier.policies.iter().copied().filter(applies).collect();
-            if policies.is_empty() {
-                continue;
-            }
-            let (name, end) = (tier.tier.name.to_string(), stage_end(tier.tier.end));
+        let mut stages = Vec::with_capacity(applicable.len());
+        for (tier, policies) in applicable {
+            let (name, end) = (tier.name.clone(), stage_end(tier.end));
             let rules = policies
                 .iter()
                 .flat_map(|policy| self.rules(policy, endpoint, addresses, direction))
@@ -192,6 +229,15 @@ impl<'a> Compiler<'a> {
             .filter_map(|(rule, &id)| lowering.rule(&policy.key, rule, id))
             .collect()
     }
+}
+
+/// Returns whether a policy has a rule with a condition on the endpoint's own side.
+fn has_local_condition(policy: &Policy, direction: Direction) -> bool {
+    let any = EntityMatch::default();
+    policy.rules(direction).unwrap_or_default().iter().any(|rule| match direction {
+        Direction::Ingress => rule.matches.destination != any,
+        Direction::Egress => rule.matches.source != any,
+    })
 }
 
 fn stage_end(end: TierEnd) -> StageEnd {

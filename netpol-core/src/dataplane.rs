@@ -115,8 +115,9 @@ impl Update {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Change {
-    /// Close these endpoints, unless they are already known from before: then leave them as they are. Change nothing
-    /// else. This is what an engine asks for before it knows all inputs.
+    /// Close these endpoints, unless they are already known from before, by the same interface and addresses: then
+    /// leave them as they are. Change nothing else. This is what an engine asks for before it knows all inputs; it asks
+    /// again for an endpoint whose interface or addresses change.
     Isolate(Arc<[Endpoint]>),
     /// Enforce this program, whatever was enforced before.
     Full(Arc<Program>),

@@ -1,9 +1,10 @@
 //! The engine: a state machine between the inputs and a dataplane.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 
 use crate::compile::{compile, isolated_endpoints};
 use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
@@ -68,6 +69,9 @@ pub enum EngineError {
 /// while let Some(update) = engine.poll_update() {
 ///     let outcome = dataplane.apply(update);
 ///     engine.handle_applied(outcome);
+///     if engine.last_error().is_some() {
+///         break; // and try again after a while
+///     }
 /// }
 /// assert_eq!(dataplane.program().endpoints.len(), 1);
 /// # Ok::<(), netpol_core::EngineError>(())
@@ -80,6 +84,8 @@ pub struct Engine {
     phase: Phase,
     /// Inputs changed, or an update failed, since the last update was made.
     dirty: bool,
+    /// What was applied before no longer counts.
+    repair: bool,
     generation: u64,
     /// The update that was handed out and not answered yet.
     in_flight: Option<Change>,
@@ -92,8 +98,8 @@ pub struct Engine {
 /// Which side of the barrier an engine is on.
 #[derive(Debug)]
 enum Phase {
-    /// Inputs may be missing. These endpoints have been closed.
-    Gathering { closed: BTreeSet<EndpointId> },
+    /// Inputs may be missing. These endpoints have been closed, by these interfaces and addresses.
+    Gathering { closed: BTreeMap<EndpointId, Endpoint> },
     /// The inputs are all there.
     Complete,
 }
@@ -106,8 +112,9 @@ impl Engine {
             config,
             capabilities: capabilities.clone(),
             inputs: Inputs::default(),
-            phase: Phase::Gathering { closed: BTreeSet::new() },
+            phase: Phase::Gathering { closed: BTreeMap::new() },
             dirty: true,
+            repair: false,
             generation: 0,
             in_flight: None,
             applied: None,
@@ -124,9 +131,22 @@ impl Engine {
     pub fn upsert(&mut self, object: impl Into<Object>) -> Result<(), EngineError> {
         let object = object.into();
         check(&object)?;
+        self.dirty |= self.calls_for_update(&object);
         self.inputs.upsert(object);
-        self.dirty = true;
         Ok(())
+    }
+
+    /// Returns whether a new object can call for an update. Before the barrier endpoints are closed and nothing else
+    /// happens, and a new one of another node can take addresses from those of this node but not give them any.
+    fn calls_for_update(&self, object: &Object) -> bool {
+        match (&self.phase, object) {
+            (Phase::Complete, _) => true,
+            (Phase::Gathering { .. }, Object::Endpoint(it)) => {
+                it.node.as_deref() == Some(self.config.node.as_str())
+                    || self.inputs.endpoints.contains_key(&it.id)
+            }
+            (Phase::Gathering { .. }, _) => false,
+        }
     }
 
     /// Forgets an object; a namespace takes along all that is in it. Returns whether it was there.
@@ -146,12 +166,23 @@ impl Engine {
     }
 
     /// Returns the next update for the dataplane; `None` if there is nothing to do, or if the last one is not answered.
+    ///
+    /// It compiles all that concerns the node, so many changes are best told before it is asked.
+    ///
+    /// After an error the work comes back at once, as the engine has no clock: a caller that drains it stops at an error
+    /// and comes back later.
     #[must_use = "an update that is not applied must be answered with an error"]
     pub fn poll_update(&mut self) -> Option<Update> {
         if !self.dirty || self.in_flight.is_some() {
             return None;
         }
         self.dirty = false;
+        if mem::take(&mut self.repair) {
+            self.applied = None;
+            if let Phase::Gathering { closed } = &mut self.phase {
+                closed.clear();
+            }
+        }
         let change = match &mut self.phase {
             Phase::Gathering { closed } => {
                 newcomers(&self.inputs, &self.config, closed).map(Change::Isolate)
@@ -180,19 +211,16 @@ impl Engine {
                 self.last_error = None;
             }
             Err(error) => {
-                if let Phase::Gathering { closed } = &mut self.phase {
-                    closed.clear();
-                }
-                self.applied = None;
-                self.dirty = true;
+                self.resync();
                 self.last_error = Some(error);
             }
         }
     }
 
-    /// Makes the next update a full one, whatever is in force: what repairs drift.
+    /// Makes the next update a full one, whatever is in force and also if an update is under way: what repairs drift.
+    /// Before [`inputs_complete`](Self::inputs_complete) it closes the endpoints again.
     pub fn resync(&mut self) {
-        self.applied = None;
+        self.repair = true;
         self.dirty = true;
     }
 
@@ -244,13 +272,15 @@ fn is_interface_name(name: &str) -> bool {
     })
 }
 
-/// Returns the node's endpoints that were not closed yet, and notes them as closed.
+/// Returns the node's endpoints that were not closed yet as they are now, and notes them as closed.
 fn newcomers(
     inputs: &Inputs,
     config: &NodeConfig,
-    closed: &mut BTreeSet<EndpointId>,
+    closed: &mut BTreeMap<EndpointId, Endpoint>,
 ) -> Option<Arc<[Endpoint]>> {
-    let mut endpoints = isolated_endpoints(inputs, config);
-    endpoints.retain(|endpoint| closed.insert(endpoint.id.clone()));
-    (!endpoints.is_empty()).then(|| endpoints.into())
+    let endpoints = isolated_endpoints(inputs, config);
+    let is_new = |endpoint: &&Endpoint| closed.get(&endpoint.id) != Some(endpoint);
+    let newcomers: Vec<_> = endpoints.iter().filter(is_new).cloned().collect();
+    *closed = endpoints.into_iter().map(|it| (it.id.clone(), it)).collect();
+    (!newcomers.is_empty()).then(|| newcomers.into())
 }

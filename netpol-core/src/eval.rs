@@ -33,8 +33,7 @@ use crate::verdict::{Explanation, Reason, RuleRef, Step, Verdict};
 ///
 /// An address belongs to the running endpoint that claims it and was created last; of those created in the same
 /// second to the one with the greater UID, then to the one with the greater id. Finished endpoints own no address.
-/// Endpoints count as subject and peer only with addresses that they own, network sets as peers only. Addresses are
-/// compared as given: IPv4-mapped ones are expected as IPv4.
+/// Endpoints count as subject and peer only with addresses that they own, network sets as peers only.
 ///
 /// A half passes these in order; the first that knows an answer gives it:
 ///

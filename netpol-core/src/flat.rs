@@ -53,6 +53,30 @@ use crate::verdict::{Reason, RuleRef, Verdict};
 /// Equal programs give equal flat forms. Cost: the members of the sets that rules refer to, sorted once, and one row
 /// for each policy set and each combination of its own conditions that some address meets.
 ///
+/// ```
+/// use netpol_core::flat::{Limits, TableKey, classify};
+/// use netpol_core::model::{Endpoint, EndpointId, Policy, PolicyKey};
+/// use netpol_core::{Capabilities, Change, Direction, Engine, Flow, NodeConfig, Selector, Verdict};
+/// use netpol_core::net::Transport;
+///
+/// let mut pod = Endpoint::new(EndpointId::workload("shop", "db")).on_node("node-a");
+/// pod.addresses = vec!["10.0.0.1".parse()?];
+/// let mut policy = Policy::new(PolicyKey::kubernetes("shop", "closed"), Selector::all());
+/// policy.ingress = Some(Vec::new());
+/// let mut engine = Engine::new(NodeConfig::new("node-a"), &Capabilities::all());
+/// engine.upsert(pod)?;
+/// engine.upsert(policy)?;
+/// engine.inputs_complete();
+/// let Some(Change::Full(program)) = engine.poll_update().map(|it| it.change) else { return Ok(()) };
+///
+/// let flat = classify(&program, &Limits::unlimited())?;
+/// let flow = Flow::to_port("10.0.0.2".parse()?, "10.0.0.1".parse()?, Transport::Tcp, 5432);
+/// let policy_set = program.endpoints[0].policy_set(Direction::Ingress);
+/// let leaf = flat.look_up(TableKey { policy_set, direction: Direction::Ingress }, &flow);
+/// assert_eq!(leaf.map(|it| it.verdict), Some(Verdict::Deny));
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`CapacityError`] if the whole is over the limits. Nothing is left out to make it fit.

@@ -69,6 +69,8 @@ pub enum Payload {
 }
 
 /// One attempt to communicate: the first packet of a connection, after destination NAT.
+///
+/// Addresses are as in the packet: an IPv4-mapped IPv6 address here is not the IPv4 address.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "callers build flows from packets")]
 pub struct Flow {

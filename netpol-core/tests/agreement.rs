@@ -9,12 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netpol_core::eval::Judge;
 use netpol_core::flat::{self, Cell, Flat, Limits, TableKey, Then};
-use netpol_core::model::{Inputs, L4Match};
-use netpol_core::net::{Family, Protocol};
+use netpol_core::model::{
+    self, Action, Inputs, L4Match, NamedPort, NetworkSet, Object, Peers, Policy, PolicyKey,
+    PortConstraint, PortMatch, Rule, RuleMatch,
+};
+use netpol_core::net::{Family, PortRange, Prefix, Protocol, Transport};
 use netpol_core::program::{Endpoint, Program};
 use netpol_core::{
     Capabilities, Change, Direction, Engine, Explanation, Flow, NodeConfig, Origin, Payload,
-    Reason, Step, Verdict,
+    Reason, Selector, Step, Verdict,
 };
 use proptest::prelude::*;
 
@@ -64,6 +67,122 @@ fn flat_agrees(
 
 fn owner(program: &Program, address: std::net::IpAddr) -> Option<&Endpoint> {
     program.endpoints.iter().find(|it| it.addresses.contains(&address))
+}
+
+/// Checks what judge and program say of TCP flows to a port, egress first.
+fn check(objects: &[Object], flows: &[(&str, &str, u16, [Verdict; 2])]) {
+    let (capabilities, mut inputs) = (Capabilities::all(), Inputs::default());
+    objects.iter().for_each(|object| inputs.upsert(object.clone()));
+    let (program, judge) = (compiled(objects, &capabilities), Judge::new(&inputs, &capabilities));
+    for &(source, destination, port, want) in flows {
+        let [source, destination] = [source, destination].map(|it| it.parse().unwrap());
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let flow = Flow::to_port(source, destination, transport, port);
+            let (judged, outcome) = (judge.evaluate(&flow).enforced, program.outcome(&flow));
+            if transport == Transport::Tcp {
+                assert_eq!([judged.egress.verdict, judged.ingress.verdict], want, "{flow}");
+            }
+            let said = [half(outcome.egress), half(outcome.ingress)];
+            assert_eq!(said, [judged.egress, judged.ingress], "{flow}");
+        }
+    }
+}
+
+/// A network set lends its members to selectors, and not its name to ports of endpoints that happen to be in it.
+#[test]
+fn network_sets_give_addresses_and_no_names_of_ports() {
+    let mut objects: Vec<Object> = Vec::new();
+    for (name, address) in [("p", "10.0.0.1"), ("q", "10.0.1.1"), ("r", "10.0.2.1")] {
+        let mut pod = model::Endpoint::pod("x", name).on_node(NODE);
+        pod.addresses = vec![address.parse().unwrap()];
+        pod.ports = vec![NamedPort { name: "web".into(), transport: Transport::Tcp, port: 80 }];
+        objects.push(pod.into());
+    }
+    let nets = ["10.0.0.1/32", "10.0.1.0/24"].map(|it| it.parse::<Prefix>().unwrap());
+    objects.push(Object::NetworkSet(NetworkSet {
+        namespace: None,
+        name: "s".into(),
+        labels: [("kind", "set")].into_iter().collect(),
+        nets: nets.into_iter().collect(),
+    }));
+    let rule = |index, ports| {
+        let mut matches = RuleMatch::default();
+        matches.destination.peers = Some(Peers::Endpoints("kind == 'set'".parse().unwrap()));
+        let destination = PortConstraint { any_of: Some(ports), none_of: None };
+        let (transport, source) = (Transport::Tcp, PortConstraint::default());
+        matches.l4 = L4Match::Ports { transport, source, destination };
+        Rule::new(index, Action::Allow, matches)
+    };
+    let named = PortMatch { names: ["web".to_owned()].into(), ..PortMatch::default() };
+    let number = [PortRange::single(81).unwrap()].into_iter().collect();
+    let numbered = PortMatch { numbers: number, ..PortMatch::default() };
+    let mut policy = Policy::new(PolicyKey::kubernetes("x", "p"), Selector::all());
+    policy.ingress = Some(vec![rule(0, named), rule(1, numbered)]);
+    policy.egress = policy.ingress.clone();
+    objects.push(policy.into());
+
+    let (allow, deny) = ([Verdict::Allow; 2], [Verdict::Deny; 2]);
+    check(
+        &objects,
+        &[
+            ("10.0.2.1", "10.0.0.1", 81, allow),
+            ("10.0.2.1", "10.0.1.1", 81, allow),
+            ("10.0.2.1", "10.0.0.1", 80, deny),
+            ("10.0.2.1", "10.0.1.1", 80, deny),
+        ],
+    );
+}
+
+/// Endpoints with equal labels share policy sets only as far as nothing else tells them apart: one thing at a time.
+#[test]
+fn endpoints_that_selectors_cannot_tell_apart_can_differ() {
+    let pod = |name: &str, address: &str| {
+        let mut pod = model::Endpoint::pod("x", name).on_node(NODE);
+        pod.addresses = vec![address.parse().unwrap()];
+        pod
+    };
+    let pods = || [pod("p", "10.0.0.1"), pod("q", "10.0.0.2")];
+    let denying = |matches| {
+        let mut policy = Policy::new(PolicyKey::kubernetes("x", "p"), Selector::all());
+        policy.tier = "kube-admin".into();
+        policy.ingress = Some(vec![Rule::new(0, Action::Deny, matches)]);
+        Object::from(policy)
+    };
+    let (allow, deny) = (Verdict::Allow, Verdict::Deny);
+
+    let [mut p, q] = pods();
+    p.default_verdict = deny;
+    let flows =
+        [("10.0.0.1", "10.0.0.2", 80, [deny, allow]), ("10.0.0.2", "10.0.0.1", 80, [allow, deny])];
+    check(&[p.into(), q.into()], &flows);
+
+    let [mut p, mut q] = pods();
+    for (pod, port) in [(&mut p, 80), (&mut q, 81)] {
+        pod.ports = vec![NamedPort { name: "web".into(), transport: Transport::Tcp, port }];
+    }
+    let web = PortMatch { names: ["web".to_owned()].into(), ..PortMatch::default() };
+    let destination = PortConstraint { any_of: Some(web), none_of: None };
+    let (transport, source) = (Transport::Tcp, PortConstraint::default());
+    let l4 = L4Match::Ports { transport, source, destination };
+    let named = RuleMatch { l4, ..RuleMatch::default() };
+    check(
+        &[p.into(), q.into(), denying(named)],
+        &[
+            ("192.0.2.1", "10.0.0.1", 80, [allow, deny]),
+            ("192.0.2.1", "10.0.0.1", 81, [allow, allow]),
+            ("192.0.2.1", "10.0.0.2", 80, [allow, allow]),
+            ("192.0.2.1", "10.0.0.2", 81, [allow, deny]),
+        ],
+    );
+
+    let [p, q] = pods();
+    let mut local = RuleMatch::default();
+    local.destination.nets = Some(["10.0.0.1/32".parse::<Prefix>().unwrap()].into_iter().collect());
+    let flows = [
+        ("192.0.2.1", "10.0.0.1", 80, [allow, deny]),
+        ("192.0.2.1", "10.0.0.2", 80, [allow, allow]),
+    ];
+    check(&[p.into(), q.into(), denying(local)], &flows);
 }
 
 proptest! {

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use netpol_core::model::{
-    Action, Endpoint, EndpointId, Lifecycle, Object, ObjectKey, Order, Policy, PolicyKey, Rule,
-    RuleMatch, Tier, TierEnd, Timestamp,
+    Action, Attachment, Endpoint, EndpointId, Lifecycle, Mode, Object, ObjectKey, Order, Policy,
+    PolicyKey, Rule, RuleMatch, Tier, TierEnd, Timestamp,
 };
 use netpol_core::net::Transport;
+use netpol_core::program::Established;
 use netpol_core::{
-    Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Engine,
-    EngineError, Flow, MemoryDataplane, NodeConfig, Program, Selector, Update, Verdict,
+    Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Direction,
+    Engine, EngineError, Flow, MemoryDataplane, NodeConfig, Program, Selector, Update, Verdict,
 };
 
 fn engine() -> Engine {
@@ -79,6 +80,64 @@ fn a_failed_closing_is_tried_again() {
 }
 
 #[test]
+fn before_the_barrier_what_an_endpoint_gets_later_is_closed_too() {
+    let mut engine = engine();
+    let mut pod = pod("a", "10.0.0.1");
+    pod.attachment = Attachment::Address;
+    pod.addresses.clear();
+    let mut versions = vec![pod.clone()];
+    pod.addresses = vec!["10.0.0.1".parse().unwrap()];
+    versions.push(pod.clone());
+    versions.push(pod.clone().attached_to("veth0"));
+    versions.push(pod.attached_to("veth1"));
+    for version in versions {
+        engine.upsert(version.clone()).unwrap();
+        let Some(Change::Isolate(endpoints)) = engine.poll_update().map(|it| it.change) else {
+            panic!("not closed: {version:?}");
+        };
+        let [closed] = &*endpoints else { panic!("expected one endpoint, got {endpoints:?}") };
+        assert_eq!(
+            (&closed.attachment, &closed.addresses, closed.mode),
+            (&version.attachment, &version.addresses, Mode::Isolate)
+        );
+        done(&mut engine);
+        engine.upsert(version).unwrap();
+        assert_eq!(engine.poll_update(), None, "nothing changed");
+    }
+}
+
+#[test]
+fn before_the_barrier_an_endpoint_that_comes_back_is_closed_again() {
+    let mut engine = engine();
+    for _ in 0..2 {
+        engine.upsert(pod("a", "10.0.0.1")).unwrap();
+        assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+        done(&mut engine);
+        assert!(engine.remove(&ObjectKey::Endpoint(pod("a", "10.0.0.1").id)));
+        assert_eq!(engine.poll_update(), None);
+    }
+}
+
+#[test]
+fn an_address_that_another_endpoint_gives_up_is_closed() {
+    let mut engine = engine();
+    let address_only = |name: &str, created| {
+        let mut pod = pod(name, "10.0.0.1");
+        (pod.attachment, pod.created) = (Attachment::Address, Timestamp(created));
+        pod
+    };
+    engine.upsert(address_only("new", 2)).unwrap();
+    engine.upsert(address_only("old", 1)).unwrap();
+    assert_eq!(isolated(engine.poll_update()), ["x/new", "x/old"]);
+    done(&mut engine);
+    engine.remove(&ObjectKey::Endpoint(address_only("new", 2).id));
+    let Some(Change::Isolate(endpoints)) = engine.poll_update().map(|it| it.change) else {
+        panic!("not closed");
+    };
+    assert_eq!((&*endpoints[0].id.name, endpoints[0].addresses.len()), ("old", 1));
+}
+
+#[test]
 fn the_first_update_after_the_barrier_comes_even_if_there_is_nothing_to_enforce() {
     let mut engine = engine();
     engine.inputs_complete();
@@ -107,6 +166,78 @@ fn an_error_keeps_the_work() {
     assert_eq!(engine.poll_update(), None);
     engine.resync();
     assert_eq!(full(engine.poll_update()), first, "drift is repaired with the same program");
+}
+
+#[test]
+fn a_repair_that_is_asked_for_while_an_update_is_under_way_comes_after_it() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+    engine.resync();
+    done(&mut engine);
+    assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+    done(&mut engine);
+    engine.inputs_complete();
+    let program = full(engine.poll_update());
+    engine.resync();
+    done(&mut engine);
+    assert_eq!(full(engine.poll_update()), program);
+    done(&mut engine);
+    assert_eq!(engine.poll_update(), None);
+}
+
+#[test]
+fn endpoints_that_could_not_be_programmed_are_named_and_tried_again() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.inputs_complete();
+    let program = full(engine.poll_update());
+    let error = DataplaneError::new(DataplaneErrorKind::Capacity, "test");
+    let mut applied = Applied::completely(1);
+    applied.isolated = vec![(program.endpoints[0].id.clone(), error)];
+    engine.handle_applied(Ok(applied));
+    let names: Vec<_> = engine.isolated().iter().map(|(id, _)| id.name.as_str()).collect();
+    assert_eq!(names, ["a"]);
+    assert_eq!(engine.poll_update(), None, "the same again would fail again");
+    engine.upsert(closed("nobody")).unwrap();
+    assert_eq!(full(engine.poll_update()), program, "the program is the same, the endpoint closed");
+    done(&mut engine);
+    assert!(engine.isolated().is_empty());
+}
+
+#[test]
+fn programs_say_what_becomes_of_established_flows() {
+    for established in [Established::Keep, Established::Reevaluate] {
+        let mut config = NodeConfig::new("node-a");
+        config.established = established;
+        let mut engine = Engine::new(config, &Capabilities::all());
+        engine.inputs_complete();
+        assert_eq!(full(engine.poll_update()).established, established);
+    }
+}
+
+#[test]
+fn what_is_removed_is_gone() {
+    let mut engine = engine();
+    engine.inputs_complete();
+    let empty = full(engine.poll_update());
+    done(&mut engine);
+    let (idle, inputs) = (format!("{engine:?}"), engine.inputs().clone());
+    for generation in 0..50 {
+        let mut pod = pod("a", "10.0.0.1");
+        pod.id = pod.id.with_uid(generation.to_string());
+        let key = ObjectKey::Endpoint(pod.id.clone());
+        engine.upsert(pod).unwrap();
+        engine.upsert(closed("a")).unwrap();
+        full(engine.poll_update());
+        done(&mut engine);
+        assert!(engine.remove(&key) && engine.remove(&ObjectKey::Policy(closed("a").key)));
+        assert_eq!(full(engine.poll_update()), empty);
+        done(&mut engine);
+    }
+    assert_eq!(*engine.inputs(), inputs);
+    let without_generation = |text: &str| text.replace("generation: 101", "generation: 1");
+    assert_eq!(without_generation(&format!("{engine:?}")), idle);
 }
 
 #[test]
@@ -209,16 +340,19 @@ fn an_address_belongs_to_the_newest_running_endpoint() {
 
 #[test]
 fn two_endpoints_of_one_interface_are_not_mixed_up() {
-    let mut old = pod("a", "10.0.0.1").attached_to("veth0");
-    old.created = Timestamp(1);
-    let mut new = pod("b", "10.0.0.2").attached_to("veth0");
-    new.created = Timestamp(2);
-    let mut engine = engine();
-    engine.upsert(new).unwrap();
-    engine.upsert(old).unwrap();
-    engine.inputs_complete();
-    let program = full(engine.poll_update());
-    assert_eq!(program.endpoints.iter().map(|it| it.id.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    for (old, new) in [("a", "b"), ("b", "a")] {
+        let mut older = pod(old, "10.0.0.1").attached_to("veth0");
+        older.created = Timestamp(1);
+        let mut newer = pod(new, "10.0.0.2").attached_to("veth0");
+        newer.created = Timestamp(2);
+        let mut engine = engine();
+        engine.upsert(newer).unwrap();
+        engine.upsert(older).unwrap();
+        engine.inputs_complete();
+        let program = full(engine.poll_update());
+        let names: Vec<_> = program.endpoints.iter().map(|it| it.id.name.as_str()).collect();
+        assert_eq!(names, [new]);
+    }
 }
 
 #[test]
@@ -228,27 +362,31 @@ fn rule_ids_survive_edits_of_other_rules() {
         matches.source.nets = port.map(|net| [net.parse().unwrap()].into_iter().collect());
         Rule::new(index, Action::Allow, matches)
     };
-    let ids = |rules: Vec<Rule>| {
+    let ids = |rules: Vec<Rule>, direction| {
         let mut policy = closed("a");
+        policy.egress = Some(rules.clone());
         policy.ingress = Some(rules);
         let mut engine = engine();
         engine.upsert(pod("a", "10.0.0.1")).unwrap();
         engine.upsert(policy).unwrap();
         engine.inputs_complete();
         let program = full(engine.poll_update());
-        let set =
-            program.policy_set(&program.endpoints[0], netpol_core::Direction::Ingress).unwrap();
+        let set = program.policy_set(&program.endpoints[0], direction).unwrap();
         set.stages[0].rules.iter().map(|rule| rule.id).collect::<Vec<_>>()
     };
-    let before = ids(vec![rule(0, Some("10.0.0.0/8")), rule(1, None), rule(2, None)]);
-    let after = ids(vec![
+    let rules = vec![rule(0, Some("10.0.0.0/8")), rule(1, None), rule(2, None)];
+    let edited = vec![
         rule(0, Some("192.0.2.0/24")),
         rule(1, Some("10.0.0.0/8")),
         rule(2, None),
         rule(3, None),
-    ]);
+    ];
+    let before = ids(rules.clone(), Direction::Ingress);
+    let after = ids(edited, Direction::Ingress);
     assert_eq!(before, after[1..]);
     assert_ne!(before[1], before[2], "equal rules are told apart by their ordinal");
+    let egress = ids(rules, Direction::Egress);
+    assert!(before.iter().all(|id| !egress.contains(id)), "and so are the directions");
 }
 
 #[test]
@@ -281,5 +419,39 @@ fn a_restarted_engine_opens_nothing_on_a_dataplane_that_kept_its_program() {
         }
         assert_eq!(dataplane.outcome(&flow).verdict(), Verdict::Deny, "run {run}");
         assert_eq!(dataplane.program().endpoints.len(), 1);
+    }
+}
+
+#[test]
+fn a_restart_leaves_known_endpoints_as_they_are_and_closes_the_others() {
+    let mut dataplane = MemoryDataplane::default();
+    let apply = |engine: &mut Engine, dataplane: &mut MemoryDataplane| {
+        while let Some(update) = engine.poll_update() {
+            engine.handle_applied(dataplane.apply(update));
+        }
+    };
+    let passes = |dataplane: &MemoryDataplane, address: &str| {
+        let (source, address) = ("192.0.2.1".parse().unwrap(), address.parse().unwrap());
+        let flow = Flow::to_port(source, address, Transport::Tcp, 80);
+        dataplane.outcome(&flow.from_origin(netpol_core::Origin::Forwarded)).verdict()
+    };
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.upsert(pod("b", "10.0.0.2")).unwrap();
+    engine.inputs_complete();
+    apply(&mut engine, &mut dataplane);
+
+    let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.upsert(pod("b", "10.0.0.3")).unwrap();
+    engine.upsert(pod("c", "10.0.0.4")).unwrap();
+    apply(&mut engine, &mut dataplane);
+    assert_eq!(passes(&dataplane, "10.0.0.1"), Verdict::Allow, "known");
+    assert_eq!(passes(&dataplane, "10.0.0.3"), Verdict::Deny, "known by another address");
+    assert_eq!(passes(&dataplane, "10.0.0.4"), Verdict::Deny, "not known");
+    engine.inputs_complete();
+    apply(&mut engine, &mut dataplane);
+    for address in ["10.0.0.1", "10.0.0.3", "10.0.0.4"] {
+        assert_eq!(passes(&dataplane, address), Verdict::Allow, "{address}");
     }
 }

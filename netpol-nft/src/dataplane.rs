@@ -1,17 +1,19 @@
 //! The dataplane: what happens when, on top of the pure parts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_core::model::EndpointId;
-use netpol_core::program::{Digest, Endpoint, RuleId};
+use netpol_core::program::{Digest, Endpoint, Established, RuleId};
 use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
     Program, SourceView, Update,
 };
 use nftnl_sys::libc;
 
+use crate::conntrack::Holders;
 use crate::error::NftError;
 use crate::name::{Name, Owner, SizeClass};
 use crate::observe::Observed;
@@ -31,7 +33,8 @@ pub struct NftConfig {
     /// The name of our table. Several dataplanes can live on one host under different names.
     pub owner: Owner,
     /// The priority of our base chains among those of others; lower comes first. Among equal ones the order is not
-    /// defined. The default is just before the usual place of filters.
+    /// defined. The default is just before the usual place of filters. A table that is in force with another priority
+    /// is changed in one transaction, but a packet on its way from the new place to the old one may pass both.
     pub priority: i32,
     /// The NFLOG group that Log rules write to.
     pub log_group: u16,
@@ -52,6 +55,10 @@ pub struct NftDataplane {
     owner: Owner,
     options: Options,
     capabilities: Capabilities,
+    /// Who had which address by the last update, as far as this process knows.
+    holders: Holders,
+    /// The addresses whose flows must still be forgotten.
+    ended: BTreeSet<IpAddr>,
 }
 
 impl NftDataplane {
@@ -76,7 +83,9 @@ impl NftDataplane {
         kernel.observe(Depth::Rules)?;
         let capabilities = capabilities();
         let options = Options { priority: config.priority, log_group: config.log_group };
-        Ok(Self { kernel, owner: config.owner, options, capabilities })
+        kernel.check_flows()?;
+        let (holders, ended) = Default::default();
+        Ok(Self { kernel, owner: config.owner, options, capabilities, holders, ended })
     }
 
     /// Enforces a whole program.
@@ -133,6 +142,16 @@ impl NftDataplane {
         Ok((rendered, plan))
     }
 
+    /// Forgets the flows of addresses that changed hands, and returns how many those were. What fails is tried again with
+    /// the next update.
+    fn end_flows(&mut self) -> u64 {
+        let forgotten = self.kernel.forget_flows(&self.ended);
+        if forgotten.is_ok() {
+            self.ended.clear();
+        }
+        forgotten.unwrap_or_default()
+    }
+
     /// Isolates the endpoints that the table does not know, and changes nothing else.
     fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<(), NftError> {
         let mut conflicts = 0;
@@ -141,10 +160,15 @@ impl NftDataplane {
             let known = observed
                 .as_ref()
                 .map_or_else(Ruleset::default, |observed| observed.ruleset.clone());
-            let desired = with_isolated(known, endpoints, self.options)?;
+            let unknown: Vec<_> = endpoints.iter().filter(|it| !is_known(&known, it)).collect();
+            let addresses: Vec<_> = unknown.iter().flat_map(|it| &it.addresses).copied().collect();
+            let desired = with_isolated(known, &unknown, self.options)?;
             let plan = plan(&self.owner, observed.as_ref(), &desired, Extra::Kept)?;
             match self.execute(&plan, Split::Groups) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.ended.extend(addresses);
+                    return Ok(());
+                }
                 Err(error) => match error.into_error() {
                     error
                         if error.kind() == DataplaneErrorKind::Conflict
@@ -276,10 +300,19 @@ impl Dataplane for NftDataplane {
                 self.isolate(&endpoints)
                     .map_err(|error| error.into_dataplane("isolate endpoints"))?;
             }
+            Change::Full(program) if program.established == Established::Reevaluate => {
+                return Err(DataplaneError::new(
+                    DataplaneErrorKind::Unsupported,
+                    "stop established flows",
+                ));
+            }
             Change::Full(program) => {
                 applied.isolated = self
                     .apply_program(&program)
                     .map_err(|error| error.into_dataplane("enforce a program"))?;
+                let holders = Holders::of(&program, &applied.isolated);
+                self.ended.append(&mut self.holders.ended_by(&holders));
+                self.holders = holders;
             }
             _ => {
                 return Err(DataplaneError::new(
@@ -288,6 +321,7 @@ impl Dataplane for NftDataplane {
                 ));
             }
         }
+        applied.revoked = self.end_flows();
         Ok(applied)
     }
 
@@ -434,10 +468,10 @@ fn grow(classes: &mut BTreeMap<String, SizeClass>, plan: &Plan) {
     }
 }
 
-/// Returns a ruleset with these endpoints isolated, as far as it does not know them.
+/// Returns a ruleset with these endpoints isolated.
 fn with_isolated(
     mut ruleset: Ruleset,
-    endpoints: &[Endpoint],
+    endpoints: &[&Endpoint],
     options: Options,
 ) -> Result<Ruleset, NftError> {
     let base = skeleton(options);
@@ -449,9 +483,6 @@ fn with_isolated(
     }
     for endpoint in endpoints {
         let keys = keys(endpoint);
-        if keys.iter().all(|&key| has(&ruleset, Fixed::Endpoints, key)) {
-            continue;
-        }
         for &key in &keys {
             insert(&mut ruleset, Fixed::Endpoints, key)?;
             insert(&mut ruleset, Fixed::Isolated, key)?;
@@ -465,9 +496,12 @@ fn with_isolated(
     Ok(ruleset)
 }
 
-fn has(ruleset: &Ruleset, fixed: Fixed, key: Key) -> bool {
-    let set = fixed.name(key).and_then(|name| ruleset.sets.get(&name));
-    matches!(set.map(|set| &set.elements), Some(Elements::Keys(keys)) if keys.binary_search(&key).is_ok())
+/// Returns whether a table has all keys of an endpoint.
+fn is_known(ruleset: &Ruleset, endpoint: &Endpoint) -> bool {
+    keys(endpoint).into_iter().all(|key| {
+        let set = Fixed::Endpoints.name(key).and_then(|name| ruleset.sets.get(&name));
+        matches!(set.map(|set| &set.elements), Some(Elements::Keys(keys)) if keys.binary_search(&key).is_ok())
+    })
 }
 
 fn insert(ruleset: &mut Ruleset, fixed: Fixed, key: Key) -> Result<(), NftError> {

@@ -81,6 +81,14 @@ pub enum NftError {
     /// The table did not hold still while it was read.
     #[error("the table kept changing while it was read")]
     Unsettled,
+    /// Tracked flows could not be forgotten.
+    #[error(
+        "tracked flows of an address could not be forgotten, expected a kernel with CONFIG_NF_CT_NETLINK"
+    )]
+    Conntrack {
+        /// The system's error.
+        source: io::Error,
+    },
     /// The socket failed.
     #[error("could not {operation}")]
     Socket {
@@ -148,7 +156,12 @@ impl NftError {
             }
             Self::Unsettled => DataplaneErrorKind::Transient,
             Self::Interface { .. } | Self::Dangling { .. } => DataplaneErrorKind::Other,
-            Self::Refused { source, .. } | Self::Socket { source, .. } => kind_of(source),
+            Self::Conntrack { source } if source.raw_os_error() == Some(libc::EINVAL) => {
+                DataplaneErrorKind::Unsupported
+            }
+            Self::Conntrack { source }
+            | Self::Refused { source, .. }
+            | Self::Socket { source, .. } => kind_of(source),
         }
     }
 

@@ -36,11 +36,13 @@
 //! - An endpoint that is known by its address can forge that of another one; one that is known by its interface cannot.
 //!   Router advertisements of the former are dropped only if they carry an address of an endpoint.
 //! - Endpoints in audit mode pass; their verdicts are not reported.
-//! - Established flows go on when policy changes.
+//! - Established flows go on when policy changes. They end when their endpoint goes, is isolated, or loses its address to
+//!   another; of what changed while no process was running, only new flows notice.
 
 #![doc(test(attr(deny(warnings))))]
 
 mod attribute;
+mod conntrack;
 mod dataplane;
 mod encode;
 mod error;

@@ -1,10 +1,14 @@
 //! Reading and changing our table: the trait that the dataplane works on, and the kernel behind it.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 
+use netpol_core::net::Family;
 use nftnl_sys::libc;
 
 use crate::attribute::{Message, find_text, find_u32, messages};
+use crate::conntrack::{self, TrackedFlow};
 use crate::encode::{Batch, Fit};
 use crate::error::NftError;
 use crate::name::{Name, Owner};
@@ -22,6 +26,12 @@ pub(crate) trait Kernel: Send {
 
     /// Returns the state of the table, `None` if there is none.
     fn observe(&mut self, depth: Depth) -> Result<Option<Observed>, NftError>;
+
+    /// Checks that tracked flows can be forgotten.
+    fn check_flows(&mut self) -> Result<(), NftError>;
+
+    /// Forgets all tracked flows of these addresses, and returns how many those were.
+    fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, NftError>;
 }
 
 /// How much of a table is read.
@@ -185,18 +195,31 @@ impl Netlink {
         Ok(first)
     }
 
-    /// Sends a request about our table and gives each message of the answer to `each`, without its `struct nfgenmsg`.
+    /// Sends a request about our table and gives each message of the answer to `each`.
     fn request(
         &mut self,
         kind: libc::c_int,
         flags: u16,
+        attributes: &[(u16, &str)],
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<Settled> {
+        self.ask(subsystem_message(kind), flags, [family(), 0, 0, 0], attributes, each)
+    }
+
+    /// Sends a request with these bytes of `struct nfgenmsg` and gives each message of the answer to `each`, without its
+    /// own.
+    fn ask(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        header: [u8; 4],
         attributes: &[(u16, &str)],
         mut each: impl FnMut(&[u8]),
     ) -> io::Result<Settled> {
         self.discard()?;
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = Messages::new();
-        request.push_bare(subsystem_message(kind), flags, self.sequence, [family(), 0, 0, 0]);
+        request.push_bare(kind, flags, self.sequence, header);
         for &(kind, value) in attributes {
             let value: Vec<u8> = value.bytes().chain([0]).collect();
             request.push_attribute(kind, &value);
@@ -220,6 +243,34 @@ impl Netlink {
             }
         }
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer has no end"))
+    }
+
+    /// Forgets the flows of addresses of one family.
+    fn forget_family(&mut self, family: Family, addresses: &BTreeSet<IpAddr>) -> io::Result<u64> {
+        let mut flows = Vec::new();
+        let header = [conntrack::family_number(family), 0, 0, 0];
+        self.ask(conntrack::GET, REQUEST | DUMP, header, &[], |it| {
+            flows.extend(TrackedFlow::of(addresses, it))
+        })?;
+        let mut forgotten = 0;
+        for flow in &flows {
+            self.discard()?;
+            self.sequence = self.sequence.wrapping_add(1);
+            let mut messages = Messages::new();
+            flow.forget(&mut messages, family, self.sequence);
+            self.socket.send(messages.bytes())?;
+            match self.first_error()? {
+                Some(Refusal::Operation { source, .. })
+                    if source.raw_os_error() != Some(libc::ENOENT) =>
+                {
+                    return Err(source);
+                }
+                // It has ended by itself.
+                Some(_) => {}
+                None => forgotten += 1,
+            }
+        }
+        Ok(forgotten)
     }
 
     /// Reads the table once.
@@ -324,6 +375,25 @@ impl Kernel for Netlink {
             }
         }
         Err(NftError::Unsettled)
+    }
+
+    fn check_flows(&mut self) -> Result<(), NftError> {
+        let any = [0, 0, 0, 0];
+        let answer = self.ask(conntrack::STATISTICS, REQUEST, any, &[], |_| {});
+        answer.map(|_| ()).map_err(|source| NftError::Conntrack { source })
+    }
+
+    fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, NftError> {
+        let families = Family::BOTH
+            .into_iter()
+            .filter(|family| addresses.iter().any(|it| Family::of(*it) == *family));
+        let mut forgotten = 0;
+        for family in families {
+            forgotten += self
+                .forget_family(family, addresses)
+                .map_err(|source| NftError::Conntrack { source })?;
+        }
+        Ok(forgotten)
     }
 }
 

@@ -10,20 +10,26 @@ use crate::privilege::{Privilege, is_root};
 use crate::setup::{Purpose, set_up};
 
 /// A dataplane that can enforce in the demo.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Backend {
     /// nf_tables over netlink
     Nft,
+    /// iptables and ipset, in the nft flavour
+    Iptables,
+    /// iptables and ipset, in the legacy flavour
+    IptablesLegacy,
 }
 
 impl Backend {
     /// Every backend of the workspace.
-    pub(crate) const ALL: [Self; 1] = [Self::Nft];
+    pub(crate) const ALL: [Self; 3] = [Self::Nft, Self::Iptables, Self::IptablesLegacy];
 
     /// Returns the name under which the conformance binary knows it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Nft => "nft",
+            Self::Iptables => "iptables",
+            Self::IptablesLegacy => "iptables-legacy",
         }
     }
 }
@@ -34,7 +40,7 @@ impl Backend {
 ///
 /// If a step fails, or this user may not make network namespaces (the error is the command to run).
 pub(crate) fn demo(backend: Backend) -> Result<()> {
-    set_up(Purpose::Demo)?;
+    set_up(Purpose::Demo(backend))?;
     let binary = build_conformance()?;
     let privilege = Privilege::probe();
     match privilege {

@@ -1,5 +1,7 @@
 //! What this user may do to the kernel, found out by trying.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -34,13 +36,22 @@ impl Privilege {
         }
     }
 
-    /// Returns the command that runs `program`, without arguments yet.
+    /// Returns the command that runs `program`, without arguments yet. It finds the tools of the system.
     pub(crate) fn command(self, program: &Path) -> Command {
-        match self {
+        let mut command = match self {
             Self::Direct | Self::Refused => Command::new(program),
             Self::UserNamespace => in_user_namespace(program),
-        }
+        };
+        command.env("PATH", search_path());
+        command
     }
+}
+
+/// Returns the search path with the folders of system tools such as `nft`, which on Debian only root has in it.
+fn search_path() -> OsString {
+    let mut path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    path.push(":/usr/sbin:/sbin");
+    path
 }
 
 /// Whether the effective user is root.
@@ -99,5 +110,14 @@ mod tests {
             arguments.get(arguments.len() - 3..),
             Some(&["demo", "--backend", "nft"].map(Into::into)[..])
         );
+    }
+
+    #[test]
+    fn tools_of_the_system_are_found() {
+        let found = Privilege::Direct
+            .command(Path::new("sh"))
+            .args(["-c", "case $PATH in *:/usr/sbin:*) ;; *) exit 1;; esac"])
+            .status();
+        assert!(found.is_ok_and(|status| status.success()));
     }
 }

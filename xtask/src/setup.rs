@@ -5,13 +5,14 @@ use std::process::Command;
 
 use crate::Result;
 use crate::command::{cannot_start, run};
+use crate::demo::Backend;
 use crate::privilege::is_root;
 
 /// What the machine is prepared for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
     /// To build everything and run the demo.
-    Demo,
+    Demo(Backend),
     /// To run the tests too.
     Test,
 }
@@ -30,10 +31,18 @@ const BUILD: [Package; 3] = [
     Package { name: "libnftnl-dev", why: "netpol-nft encodes nf_tables messages with libnftnl" },
 ];
 
-const TEST: [Package; 1] = [Package {
-    name: "nftables",
-    why: "the tests let `nft` print and re-load what netpol-nft programs",
-}];
+const IPTABLES: [Package; 2] = [
+    Package { name: "ipset", why: "netpol-iptables keeps addresses in sets" },
+    Package { name: "iptables", why: "netpol-iptables runs its tools, of both flavours" },
+];
+
+const TEST: [Package; 2] = [
+    Package { name: "iproute2", why: "a test gives addresses to a loopback interface with `ip`" },
+    Package {
+        name: "nftables",
+        why: "the tests let `nft` print and re-load what netpol-nft programs",
+    },
+];
 
 /// What has to be done.
 #[derive(Debug, Eq, PartialEq)]
@@ -73,8 +82,11 @@ pub(crate) fn set_up(purpose: Purpose) -> Result<()> {
 
 fn packages(purpose: Purpose) -> Vec<&'static Package> {
     match purpose {
-        Purpose::Demo => BUILD.iter().collect(),
-        Purpose::Test => BUILD.iter().chain(&TEST).collect(),
+        Purpose::Demo(Backend::Nft) => BUILD.iter().collect(),
+        Purpose::Demo(Backend::Iptables | Backend::IptablesLegacy) => {
+            BUILD.iter().chain(&IPTABLES).collect()
+        }
+        Purpose::Test => BUILD.iter().chain(&IPTABLES).chain(&TEST).collect(),
     }
 }
 
@@ -149,7 +161,15 @@ mod tests {
 
     #[test]
     fn a_complete_machine_needs_nothing() {
-        let installed = names(&["libmnl-dev", "libnftnl-dev", "nftables", "pkg-config"]);
+        let installed = names(&[
+            "ipset",
+            "iproute2",
+            "iptables",
+            "libmnl-dev",
+            "libnftnl-dev",
+            "nftables",
+            "pkg-config",
+        ]);
         assert_eq!(plan(&packages(Purpose::Test), Some(&installed), false), Plan::Nothing);
     }
 
@@ -159,15 +179,18 @@ mod tests {
         let missing: Vec<_> =
             BUILD.iter().filter(|package| package.name == "libnftnl-dev").collect();
         assert_eq!(
-            plan(&packages(Purpose::Demo), Some(&installed), true),
+            plan(&packages(Purpose::Demo(Backend::Nft)), Some(&installed), true),
             Plan::Install(missing.clone())
         );
-        assert_eq!(plan(&packages(Purpose::Demo), Some(&installed), false), Plan::Ask(missing));
+        assert_eq!(
+            plan(&packages(Purpose::Demo(Backend::Nft)), Some(&installed), false),
+            Plan::Ask(missing)
+        );
     }
 
     #[test]
     fn a_machine_without_dpkg_is_told_the_names() {
-        let wanted = packages(Purpose::Demo);
+        let wanted = packages(Purpose::Demo(Backend::Nft));
         assert_eq!(plan(&wanted, None, true), Plan::NotDebian(wanted.clone()));
     }
 
@@ -181,7 +204,7 @@ mod tests {
     fn the_request_is_a_command_with_reasons() {
         let text = request(&TEST.iter().collect::<Vec<_>>());
         assert!(
-            text.ends_with("sudo apt-get install -y --no-install-recommends nftables"),
+            text.ends_with("sudo apt-get install -y --no-install-recommends iproute2 nftables"),
             "{text}"
         );
         assert!(text.contains("the tests let `nft` print"), "{text}");

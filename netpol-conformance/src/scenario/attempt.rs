@@ -210,10 +210,10 @@ fn exceptions(matrix: &MatrixSpec) -> Result<&[Exception], Problem> {
         Verdict::Allow => (&matrix.deny, &matrix.allow),
         Verdict::Deny => (&matrix.allow, &matrix.deny),
     };
-    match wrong {
-        Some(_) => Err(Problem::Exceptions { wrong: matrix.default }),
-        None => Ok(exceptions.as_deref().unwrap_or_default()),
+    if wrong.as_ref().is_some_and(|it| !it.is_empty()) {
+        return Err(Problem::Exceptions { wrong: matrix.default });
     }
+    Ok(exceptions.as_deref().unwrap_or_default())
 }
 
 const fn opposite(verdict: Verdict) -> Verdict {

@@ -61,8 +61,9 @@ pub fn parse(file: &Path, text: &str) -> Result<Scenario, ScenarioError> {
         return Ok(Scenario::Skipped(Skipped { about, reason }));
     }
     let cluster = initial(&values, taken).map_err(|(place, problem)| fail(place, problem))?;
+    let initial = Arc::new(cluster.clone());
     let steps = steps(cluster, &spec).map_err(|(place, problem)| fail(place, problem))?;
-    Ok(Scenario::Plan(Plan { about, steps }))
+    Ok(Scenario::Plan(Plan { about, initial, steps }))
 }
 
 fn is_scenario(value: &Value) -> bool {

@@ -172,16 +172,15 @@ struct WireNodeAddress {
     address: String,
 }
 
-/// Returns the addresses of a node that are IP addresses, internal ones first.
+/// Returns the IP addresses of a node, in the order in which it lists them.
 pub(crate) fn node_addresses(value: &Value) -> Result<Vec<IpAddr>, Problem> {
     let WireNode { status } = decode(value)?;
-    let of_kind = |kind: &'static str| {
-        let listed = status.addresses.iter().filter(move |it| it.kind == kind);
-        listed.filter_map(|it| it.address.parse().ok())
-    };
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in of_kind("InternalIP").chain(of_kind("ExternalIP")) {
-        if !addresses.contains(&address) {
+    let mut addresses = Vec::new();
+    for WireNodeAddress { kind, address } in status.addresses {
+        if let Ok(address) = address.parse()
+            && matches!(kind.as_str(), "InternalIP" | "ExternalIP")
+            && !addresses.contains(&address)
+        {
             addresses.push(address);
         }
     }

@@ -314,7 +314,9 @@ impl TryFrom<String> for Exception {
 }
 
 fn namespaced(text: &str) -> Option<(&str, &str)> {
-    text.split_once('/').filter(|(namespace, name)| is_name(namespace) && is_name(name))
+    // Names of namespaces have no dots.
+    let is_namespace = |text: &str| is_name(text) && !text.contains('.');
+    text.split_once('/').filter(|(namespace, name)| is_namespace(namespace) && is_name(name))
 }
 
 /// Names of objects are DNS subdomains: this much tells them from patterns and typing errors.

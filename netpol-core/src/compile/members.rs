@@ -5,7 +5,7 @@ use core::net::IpAddr;
 
 use super::owners::Owners;
 use crate::model::{Endpoint, Peers};
-use crate::net::{Prefix, PrefixSet, Transport, canonical_address};
+use crate::net::{Prefix, PrefixSet, Transport};
 use crate::program::{Members, SetDefinition};
 use crate::selector::Selector;
 
@@ -21,9 +21,9 @@ impl Owners<'_> {
     }
 
     fn addresses(&self, peers: &Peers) -> Members {
-        let (mut exact, prefixes) = match peers {
+        let (mut exact, prefixes): (Vec<_>, _) = match peers {
             Peers::Endpoints(selector) => {
-                (self.endpoint_addresses(selector), self.network_sets(selector))
+                (self.selected_by(selector).map(|it| it.0).collect(), self.network_sets(selector))
             }
             Peers::Nodes(selector) => (self.node_addresses(selector), PrefixSet::default()),
         };
@@ -35,15 +35,6 @@ impl Owners<'_> {
         Members::Addresses { exact, prefixes: prefixes.into_iter().collect() }
     }
 
-    fn endpoint_addresses(&self, selector: &Selector) -> Vec<IpAddr> {
-        let selected = |owner: &Endpoint| selector.matches(&self.inputs.labels_of(owner));
-        self.by_address
-            .iter()
-            .filter(|(_, owner)| selected(owner))
-            .map(|(&address, _)| address)
-            .collect()
-    }
-
     fn network_sets(&self, selector: &Selector) -> PrefixSet {
         let sets = self.inputs.network_sets.values();
         let selected = sets.filter(|set| selector.matches(&self.inputs.labels_of_set(set)));
@@ -52,7 +43,7 @@ impl Owners<'_> {
 
     fn node_addresses(&self, selector: &Selector) -> Vec<IpAddr> {
         let selected = self.inputs.nodes.values().filter(|node| selector.matches(&node.labels));
-        selected.flat_map(|node| node.addresses.iter().copied().map(canonical_address)).collect()
+        selected.flat_map(|node| node.addresses.iter().copied()).collect()
     }
 
     fn named_ports(
@@ -61,13 +52,10 @@ impl Owners<'_> {
         transport: Transport,
         name: &str,
     ) -> Members {
+        let everything = Selector::all();
         let mut ports = Vec::new();
-        for (&address, owner) in &self.by_address {
-            let meant = || endpoints.is_none_or(|it| it.matches(&self.inputs.labels_of(owner)));
-            let numbers = numbers_of(owner, transport, name);
-            if !numbers.is_empty() && meant() {
-                ports.extend(numbers.into_iter().map(|number| (address, number)));
-            }
+        for (address, owner) in self.selected_by(endpoints.unwrap_or(&everything)) {
+            ports.extend(numbers_of(owner, transport, name).map(|number| (address, number)));
         }
         ports.sort_unstable();
         ports.dedup();
@@ -76,8 +64,12 @@ impl Owners<'_> {
 }
 
 /// Returns the numbers that an endpoint gives to a name.
-pub(super) fn numbers_of(endpoint: &Endpoint, transport: Transport, name: &str) -> Vec<u16> {
+pub(super) fn numbers_of(
+    endpoint: &Endpoint,
+    transport: Transport,
+    name: &str,
+) -> impl Iterator<Item = u16> {
     let meant =
-        endpoint.ports.iter().filter(|port| port.transport == transport && port.name == name);
-    meant.map(|port| port.port).collect()
+        endpoint.ports.iter().filter(move |port| port.transport == transport && port.name == name);
+    meant.map(|port| port.port)
 }

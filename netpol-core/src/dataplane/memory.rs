@@ -61,7 +61,11 @@ impl Dataplane for MemoryDataplane {
         match update.change {
             Change::Isolate(endpoints) => {
                 let known = |endpoint: &Endpoint| {
-                    self.program.endpoints.iter().any(|it| it.id == endpoint.id)
+                    self.program.endpoints.iter().any(|it| {
+                        it.id == endpoint.id
+                            && it.attachment == endpoint.attachment
+                            && endpoint.addresses.iter().all(|own| it.addresses.contains(own))
+                    })
                 };
                 for endpoint in endpoints.iter().filter(|endpoint| !known(endpoint)) {
                     self.isolated.insert(endpoint.id.clone(), endpoint.clone());

@@ -1,5 +1,7 @@
 //! The verdicts on one protocol: the stages painted over its ports, one rule after the other.
 
+use alloc::vec::Vec;
+
 use super::line::{ALL, Line, Range};
 use super::plan::Cover;
 use super::pool::{Cause, End, NO_LOGS, PathId, Pool};
@@ -14,7 +16,7 @@ pub(super) struct StageHits<'a> {
     /// The stage's number in the pool.
     pub(super) number: u32,
     pub(super) end: StageEnd,
-    pub(super) hits: alloc::vec::Vec<Hit<'a>>,
+    pub(super) hits: Vec<Hit<'a>>,
 }
 
 /// A rule that matches flows of a class.
@@ -81,7 +83,7 @@ impl Plane {
     /// Calls `each` with the destination ports that share their verdicts on source ports, in order, and with those
     /// verdicts: ranges of source ports in order, neighbours different.
     pub(super) fn for_each(&self, mut each: impl FnMut(Range, &[(Range, End)])) {
-        let mut ends = alloc::vec::Vec::new();
+        let mut ends = Vec::new();
         for across in self.line.spans() {
             ends.clear();
             for span in across.value.spans() {

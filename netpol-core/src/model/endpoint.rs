@@ -88,9 +88,9 @@ pub enum Mode {
     /// Flows that are denied are dropped.
     #[default]
     Enforce,
-    /// Verdicts are reported; nothing is dropped.
+    /// Verdicts are reported; nothing is dropped but router advertisements and redirects that the endpoint sends.
     Audit,
-    /// Nothing passes, established flows included.
+    /// Nothing passes but neighbour discovery; established flows stop too.
     Isolate,
 }
 
@@ -118,7 +118,7 @@ pub struct NamedPort {
     pub name: String,
     /// The transport.
     pub transport: Transport,
-    /// The number.
+    /// The number. 0 is reserved and stands for no port.
     pub port: u16,
 }
 

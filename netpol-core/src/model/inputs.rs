@@ -7,7 +7,7 @@ use core::net::IpAddr;
 
 use super::{Endpoint, EndpointId, EndpointLabels, Policy, PolicyKey, Tier};
 use crate::labels::Labels;
-use crate::net::PrefixSet;
+use crate::net::{PrefixSet, canonical_address};
 
 /// A node of the cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -137,7 +137,8 @@ impl From<Policy> for Object {
 
 /// Everything that verdicts depend on, and nothing derived from it.
 ///
-/// Invariant: equal inputs are equal values, however they came about.
+/// Invariants: equal inputs are equal values, however they came about. Addresses are canonical: one that was given as an
+/// IPv4-mapped IPv6 address is the IPv4 address. No named port has the reserved number 0.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Inputs {
     pub(crate) namespaces: BTreeMap<String, Labels>,
@@ -159,10 +160,13 @@ impl Inputs {
             Object::ServiceAccount { namespace, name, labels } => {
                 self.service_accounts.insert((namespace, name), labels);
             }
-            Object::Node(node) => {
+            Object::Node(mut node) => {
+                node.addresses.iter_mut().for_each(|it| *it = canonical_address(*it));
                 self.nodes.insert(node.name.clone(), node);
             }
-            Object::Endpoint(endpoint) => {
+            Object::Endpoint(mut endpoint) => {
+                endpoint.addresses.iter_mut().for_each(|it| *it = canonical_address(*it));
+                endpoint.ports.retain(|it| it.port != 0);
                 self.endpoints.insert(endpoint.id.clone(), endpoint);
             }
             Object::NetworkSet(set) => {
@@ -237,5 +241,61 @@ impl Inputs {
         self.policies.retain(|key, _| !inside(&key.namespace));
         self.network_sets.retain(|(namespace, _), _| !inside(namespace));
         self.service_accounts.retain(|(namespace, _), _| namespace != name);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "test code")]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::model::NamedPort;
+    use crate::net::Transport;
+    use crate::selector::Selector;
+
+    #[test]
+    fn what_goes_in_is_canonical() {
+        let [mapped, plain] = ["::ffff:10.0.0.1", "10.0.0.1"].map(|it| it.parse().unwrap());
+        let port = |port| NamedPort { name: "web".into(), transport: Transport::Tcp, port };
+        let mut pod = Endpoint::pod("x", "p");
+        (pod.addresses, pod.ports) = (vec![mapped], vec![port(0), port(80)]);
+        let node = Node { name: "n".into(), addresses: vec![mapped], ..Node::default() };
+        let mut inputs = Inputs::default();
+        inputs.upsert(pod.clone());
+        inputs.upsert(node.clone());
+        (pod.addresses, pod.ports) = (vec![plain], vec![port(80)]);
+        let mut want = Inputs::default();
+        want.endpoints.insert(pod.id.clone(), pod);
+        want.nodes.insert(node.name.clone(), Node { addresses: vec![plain], ..node });
+        assert_eq!(inputs, want);
+    }
+
+    #[test]
+    fn a_namespace_takes_along_what_is_in_it_and_nothing_else() {
+        let objects = |namespace: &str| {
+            let name = String::from("n");
+            let labels = Labels::new();
+            let set = NetworkSet {
+                namespace: Some(namespace.into()),
+                name: name.clone(),
+                labels: labels.clone(),
+                nets: PrefixSet::default(),
+            };
+            [
+                Object::Namespace { name: namespace.into(), labels: labels.clone() },
+                Object::ServiceAccount { namespace: namespace.into(), name, labels },
+                set.into(),
+                Endpoint::pod(namespace, "n").into(),
+                Policy::new(PolicyKey::kubernetes(namespace, "n"), Selector::all()).into(),
+            ]
+        };
+        let mut want = Inputs::default();
+        objects("y").into_iter().for_each(|it| want.upsert(it));
+        let mut inputs = want.clone();
+        objects("x").into_iter().for_each(|it| inputs.upsert(it));
+        assert!(inputs.remove(&ObjectKey::Namespace("x".into())));
+        assert_eq!(inputs, want);
+        assert!(!inputs.remove(&ObjectKey::Namespace("x".into())));
     }
 }

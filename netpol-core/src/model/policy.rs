@@ -274,3 +274,40 @@ impl Policy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn ties_are_broken_by_the_joined_string() {
+        let key = |name: &str, namespace: Option<&str>, kind| PolicyKey {
+            kind,
+            namespace: namespace.map(Into::into),
+            name: name.into(),
+        };
+        // `-` and `.` come before `/`, digits and letters after it.
+        let keys = [
+            key("a0", None, PolicyKind::GlobalNetworkPolicy),
+            key("a", None, PolicyKind::GlobalNetworkPolicy),
+            key("a-b", Some("a"), PolicyKind::NetworkPolicy),
+            key("a.b", Some("a"), PolicyKind::NetworkPolicy),
+            key("a", Some("a-b"), PolicyKind::NetworkPolicy),
+            key("a", Some("a"), PolicyKind::KubernetesNetworkPolicy),
+            key("a", Some("a"), PolicyKind::NetworkPolicy),
+        ];
+        let joined = |it: &PolicyKey| {
+            let namespace = it.namespace.as_deref().unwrap_or_default();
+            alloc::format!("{}/{namespace}/{}", it.name, it.kind)
+        };
+        let mut want: Vec<_> = keys.iter().collect();
+        want.sort_by_key(|it| joined(it));
+        let mut got: Vec<_> = keys.iter().collect();
+        got.sort_by(|one, other| one.tie_break(other));
+        assert_eq!(got, want);
+        let names: Vec<_> = got.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["a-b", "a.b", "a", "a", "a", "a", "a0"]);
+    }
+}

@@ -121,7 +121,7 @@ impl Walk<'_> {
                     self.steps.push(Step::Passed(origin));
                     return None;
                 }
-                // One rule of the model can be several here; it is logged once.
+                // What is one rule to its author can be several here; it is logged once.
                 Action::Log if self.steps.last() == Some(&Step::Logged(origin.clone())) => {}
                 Action::Log => self.steps.push(Step::Logged(origin)),
             }

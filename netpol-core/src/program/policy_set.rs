@@ -117,7 +117,7 @@ pub enum StageEnd {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub struct Rule {
-    /// Identifies the rule across programs. Several rules of a stage can carry one id if they come from one rule.
+    /// Identifies the rule across programs. No two rules of a policy set have the same.
     pub id: RuleId,
     /// The rule as its author wrote it.
     pub origin: RuleRef,

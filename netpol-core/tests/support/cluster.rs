@@ -331,7 +331,8 @@ fn step(address: IpAddr, up: bool) -> IpAddr {
 /// and what is beside them.
 pub(crate) fn payloads(objects: &[Object]) -> Vec<Payload> {
     let mut ports: BTreeSet<u16> = [0, 1, Flow::EPHEMERAL, 65_535].into();
-    let mut kinds: BTreeSet<u8> = [0, 8, 128, 134, 135].into();
+    let mut kinds: BTreeSet<u8> =
+        [0, 8, 128].into_iter().chain(129..=138).chain(142..=144).collect();
     let mut protocols: BTreeSet<u8> = [0, 47, 136, 255].into();
     let mut add_ports = |constraint: &PortConstraint<PortMatch>| {
         for list in constraint.any_of.iter().chain(&constraint.none_of) {

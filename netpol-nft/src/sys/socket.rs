@@ -11,7 +11,7 @@ use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
 pub(crate) struct Socket(mnl::Socket);
 
 // SAFETY: the object is a heap block with a file descriptor and an address; libmnl keeps no thread-local or global
-// state, and the kernel does not tie a netlink socket to a thread. It is used through `&mut self` only.
+// state, and the kernel does not tie a netlink socket to a thread. The type is not `Sync`.
 unsafe impl Send for Socket {}
 
 impl Socket {

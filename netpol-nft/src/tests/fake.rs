@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use nftnl_sys::libc;
@@ -31,6 +32,10 @@ struct State {
     /// Objects that nothing may be done with, and how that fails.
     refused: Vec<(Name, i32)>,
     transactions: usize,
+    /// The addresses whose flows were forgotten, in order.
+    forgotten: Vec<IpAddr>,
+    /// How forgetting flows fails, if it does.
+    flows_fault: Option<i32>,
 }
 
 impl Fake {
@@ -49,6 +54,16 @@ impl Fake {
     /// Lets every operation on an object fail, or none any more.
     pub(crate) fn refuse(&self, object: Option<(Name, i32)>) {
         self.0.lock().unwrap().refused = object.into_iter().collect();
+    }
+
+    /// Lets forgetting flows fail, or work again.
+    pub(crate) fn fail_flows(&self, errno: Option<i32>) {
+        self.0.lock().unwrap().flows_fault = errno;
+    }
+
+    /// Returns the addresses whose flows were forgotten since the last call.
+    pub(crate) fn take_forgotten(&self) -> Vec<IpAddr> {
+        std::mem::take(&mut self.0.lock().unwrap().forgotten)
     }
 
     pub(crate) fn table(&self) -> Option<Ruleset> {
@@ -80,6 +95,19 @@ impl Kernel for Fake {
             Some(limit) if operations.len() > limit => Err(Refusal::TooLarge { limit }),
             _ => state.transaction(operations),
         }
+    }
+
+    fn check_flows(&mut self) -> Result<(), NftError> {
+        self.forget_flows(&BTreeSet::new()).map(|_| ())
+    }
+
+    fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, NftError> {
+        let mut state = self.0.lock().unwrap();
+        if let Some(errno) = state.flows_fault {
+            return Err(NftError::Conntrack { source: io::Error::from_raw_os_error(errno) });
+        }
+        state.forgotten.extend(addresses);
+        Ok(addresses.len() as u64)
     }
 
     fn observe(&mut self, _: Depth) -> Result<Option<Observed>, NftError> {

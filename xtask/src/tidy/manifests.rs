@@ -19,9 +19,16 @@ struct Edges {
 }
 
 /// Every permitted edge. A new crate or edge is a change of the architecture: put it here, and say so in ARCHITECTURE.md.
-const EDGES: [Edges; 6] = [
+const EDGES: [Edges; 8] = [
     Edges { from: "netpol-core", normal: &[], optional: &[], dev: &[] },
     Edges { from: "netpol-nft", normal: &["netpol-core"], optional: &[], dev: &[] },
+    Edges { from: "netpol-netfilter", normal: &["netpol-core"], optional: &[], dev: &[] },
+    Edges {
+        from: "netpol-iptables",
+        normal: &["netpol-core", "netpol-netfilter"],
+        optional: &[],
+        dev: &[],
+    },
     Edges {
         from: "netpol-ebpf",
         normal: &["netpol-core", "netpol-ebpf-abi"],
@@ -32,8 +39,8 @@ const EDGES: [Edges; 6] = [
     Edges {
         from: "netpol-conformance",
         normal: &["netpol-core"],
-        optional: &["netpol-ebpf", "netpol-nft"],
-        dev: &["netpol-ebpf", "netpol-nft"],
+        optional: &["netpol-ebpf", "netpol-iptables", "netpol-nft"],
+        dev: &["netpol-ebpf", "netpol-iptables", "netpol-nft"],
     },
     Edges { from: "xtask", normal: &[], optional: &[], dev: &[] },
 ];

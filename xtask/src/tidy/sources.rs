@@ -6,7 +6,7 @@ use super::{File, text_of};
 const MAX_LINES: usize = 600;
 
 /// The backends, as their crates are called in code.
-const BACKENDS: [&str; 2] = ["netpol_ebpf", "netpol_nft"];
+const BACKENDS: [&str; 3] = ["netpol_ebpf", "netpol_iptables", "netpol_nft"];
 
 pub(super) fn check(files: &[File], machine_paths: &[String]) -> Vec<String> {
     let mut problems = Vec::new();
@@ -59,9 +59,7 @@ fn check_rust(file: &File) -> Vec<String> {
 /// Whether the file is of the conformance library, in which no backend may be named; its binary may.
 fn names_backend(path: &str) -> bool {
     path.strip_prefix("netpol-conformance/src/").is_some_and(|path| {
-        !["main.rs", "cli.rs", "cli/", "main/", "bin/"]
-            .iter()
-            .any(|binary| path.starts_with(binary))
+        !["main.rs", "main/", "bin/"].iter().any(|binary| path.starts_with(binary))
     })
 }
 
@@ -106,9 +104,18 @@ fn names_std(line: &str) -> bool {
 fn check_paths(file: &File, machine_paths: &[String]) -> Vec<String> {
     let File { path, text } = file;
     numbered(text)
-        .filter(|(_, line)| machine_paths.iter().any(|prefix| line.contains(prefix.as_str())))
+        .filter(|(_, line)| machine_paths.iter().any(|prefix| has_path(line, prefix)))
         .map(|(number, _)| format!("{path}:{number}: a path of this machine"))
         .collect()
+}
+
+/// Whether the line has a path that begins with `prefix`. Inside of a path it means nothing: the folder of a clone may be
+/// called like one of ours.
+fn has_path(line: &str, prefix: &str) -> bool {
+    line.match_indices(prefix).any(|(index, _)| {
+        let before = line.get(..index).unwrap_or_default();
+        !before.ends_with(|c: char| c.is_alphanumeric() || "_-.*/}".contains(c))
+    })
 }
 
 fn is_scenario(path: &str) -> bool {
@@ -150,7 +157,7 @@ mod tests {
         };
         check(
             &[lib, File { path: path.to_owned(), text: text.to_owned() }],
-            &["/srv/clone/".to_owned()],
+            &["/no/such/clone/".to_owned()],
         )
     }
 
@@ -170,7 +177,8 @@ mod tests {
             ("netpol-conformance/src/a.rs", "use netpol_nft::X;\n", Some("names a backend")),
             ("netpol-conformance/src/a.rs", "// unlike netpol_nft\n", None),
             ("netpol-conformance/src/main.rs", "use netpol_nft::X;\n", None),
-            ("README.md", "see /srv/clone/x\n", Some("README.md:1: a path of this machine")),
+            ("README.md", "see `/no/such/clone/x`\n", Some("README.md:1: a path of this machine")),
+            ("README.md", "see netpol-core/no/such/clone/x\n", None),
         ] {
             let problems = problems(path, text);
             match found {

@@ -9,15 +9,10 @@ use serde::{Deserialize, Deserializer};
 use super::super::field::{Field, List, buffered};
 use super::super::report::{Path, Report};
 use super::super::{Kind, Refused, address};
-use super::labels::LabelSpace;
+use super::labels::{LabelSpace, NAME_LABEL};
 use super::manifest::{Ignored, Manifest, Meta, Scope};
 use crate::model;
 use crate::model::Object;
-
-/// The label that every namespace has, with its own name as the value.
-///
-/// Source: `LabelMetadataName` in `k8s.io/api/core/v1`.
-const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A `v1` Namespace as it is written.
 #[derive(Clone, Debug)]

@@ -9,6 +9,12 @@ use alloc::format;
 
 use crate::labels::Labels;
 use crate::model::keys;
+use crate::selector::{Selector, SelectorError};
+
+/// The label that every namespace has, with its own name as the value.
+///
+/// Source: `LabelMetadataName` in `k8s.io/api/core/v1`.
+pub(super) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// What stands before the key of a label that the model hides. No label can have it itself: in keys that Kubernetes
 /// accepts there is only one `/`.
@@ -35,6 +41,18 @@ impl LabelSpace {
             Self::Namespaces => key == keys::NAME,
         };
         if is_hidden { Cow::Owned(format!("{HIDDEN_PREFIX}{key}")) } else { Cow::Borrowed(key) }
+    }
+
+    /// Returns the selector of those for which `absent` holds and whose labels are known. Pods come with their labels;
+    /// a pod may come before its namespace, and until then nothing is absent.
+    pub(super) fn known_and(
+        self,
+        absent: Result<Selector, SelectorError>,
+    ) -> Result<Selector, SelectorError> {
+        match self {
+            Self::Pods => absent,
+            Self::Namespaces => Ok(Selector::and([absent?, Selector::has(NAME_LABEL)?])),
+        }
     }
 
     /// Returns the labels as the model has them.

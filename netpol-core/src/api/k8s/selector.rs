@@ -83,9 +83,9 @@ impl Requirement {
         let key = space.key(key?);
         let selector = match operator? {
             Operator::In => Selector::is_in(key, values),
-            Operator::NotIn => Selector::not_in(key, values),
+            Operator::NotIn => space.known_and(Selector::not_in(key, values)),
             Operator::Exists => Selector::has(key),
-            Operator::DoesNotExist => Selector::has(key).map(|has| !has),
+            Operator::DoesNotExist => space.known_and(Selector::has(key).map(|has| !has)),
         };
         checked(&key_at, selector, report)
     }

@@ -79,6 +79,7 @@ fn a_prefix_of_everything_is_the_class_other() {
     ]);
     let flat = flat(&program);
     assert_eq!(flat.prefixes().count(), 1);
+    assert_eq!(flat.tables()[&ingress(&program)].entries().len(), 1, "that of 10.0.0.0/8");
     let other = |family| {
         let row = flat.row(ingress(&program), flat.other(family)).unwrap();
         written(&flat, row)
@@ -108,6 +109,23 @@ fn members_that_nothing_tells_apart_are_one_class() {
     assert_eq!(flat.classes().len(), different.len());
     assert_eq!(flat.addresses().len(), 5, "10.1.0.9 has the class of its prefix");
     assert_eq!(flat.tables()[&ingress(&program)].entries().len(), 4, "all but the classes `other`");
+}
+
+#[test]
+fn sets_can_hold_single_addresses_as_prefixes_and_can_be_missing() {
+    let mut program = program_of(vec![
+        from_set("missing", deny(0, L4Match::Any)),
+        from_set("a", allow(1, L4Match::Any)),
+    ]);
+    add_set(&mut program, "a", &[], &["10.0.0.7/32", "fd00::7/128"]);
+    assert_eq!(flat(&program).prefixes().count(), 0);
+    for (remote, want) in [
+        ("10.0.0.7", "else allow: rule 1"),
+        ("10.0.0.8", "else deny: no match"),
+        ("fd00::7", "else allow: rule 1"),
+    ] {
+        assert_eq!(row_of(&program, remote), [want], "{remote}");
+    }
 }
 
 #[test]

@@ -25,6 +25,29 @@ fn what_the_addresses_of_each_family_settle_is_resolved() {
 }
 
 #[test]
+fn all_parts_of_a_condition_count() {
+    let set = || Some(SetId::of(&set_of("a")));
+    let but_the_net = Address { not_nets: nets(&["10.9.0.0/24"]), ..Address::default() };
+    let in_set = Address { in_set: set(), ..Address::default() };
+    let not_in_set = Address { not_in_set: set(), ..Address::default() };
+    for (what, own, local, meets) in [
+        ("in a net that is excluded", "10.9.0.1", &but_the_net, false),
+        ("outside of it", "10.9.1.1", &but_the_net, true),
+        ("in the set", "10.9.0.1", &in_set, true),
+        ("not in the set", "10.9.1.1", &in_set, false),
+        ("in the set that is excluded", "10.9.0.1", &not_in_set, false),
+        ("not in the set that is excluded", "10.9.1.1", &not_in_set, true),
+    ] {
+        let mut rule = allow(0, L4Match::Any);
+        rule.local = Some(local.clone());
+        let mut program = of_endpoint(&[own], rule);
+        add_set(&mut program, "a", &["10.9.0.1"], &[]);
+        let want = if meets { "else allow: rule 0" } else { "else deny: no match" };
+        assert_eq!(row_of(&program, "192.0.2.1"), [want], "{what}");
+    }
+}
+
+#[test]
 fn what_they_do_not_settle_is_said() {
     let rule = || to(&["10.9.0.1/32"], allow(0, L4Match::Any));
     let mut v6_only = rule();

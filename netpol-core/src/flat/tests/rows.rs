@@ -12,7 +12,7 @@ fn check(what: &str, rules: Vec<Rule>, want: &[&str]) {
 
 #[test]
 fn ranges_are_split_where_rules_begin_and_end() {
-    let cases: [(&str, Vec<Rule>, &[&str]); 7] = [
+    let cases: [(&str, Vec<Rule>, &[&str]); 8] = [
         ("no rule", vec![], &["else deny: no match"]),
         (
             "one port",
@@ -40,6 +40,11 @@ fn ranges_are_split_where_rules_begin_and_end() {
             &["else deny: no match", "TCP 80-82 allow: rule 0"],
         ),
         (
+            "cells of two protocols are never one",
+            vec![allow(0, tcp_to(&[(80, 80)])), allow(0, udp_to(&[(81, 81)]))],
+            &["else deny: no match", "TCP 80-80 allow: rule 0", "UDP 81-81 allow: rule 0"],
+        ),
+        (
             "the last port, and what any rule leaves",
             vec![deny(0, tcp_to(&[(65_535, 65_535)])), allow(1, L4Match::Any)],
             &["else allow: rule 1", "TCP 65535-65535 deny: rule 0"],
@@ -53,6 +58,11 @@ fn ranges_are_split_where_rules_begin_and_end() {
     for (what, rules, want) in cases {
         check(what, rules, want);
     }
+}
+
+fn udp_to(ranges: &[(u16, u16)]) -> L4Match<Ports> {
+    let destination = PortConstraint { any_of: Some(ports(ranges)), none_of: None };
+    L4Match::Ports { transport: Transport::Udp, source: PortConstraint::default(), destination }
 }
 
 #[test]
@@ -174,7 +184,12 @@ fn source_ports_make_a_list_of_their_own() {
         &["else deny: no match", "TCP 80-80 allow: rule 0"],
     );
     let program = program_of(vec![deny(0, tcp(only(&[(53, 53)]), only(&[(80, 80), (90, 90)])))]);
-    assert_eq!(flat(&program).sources().len(), 1, "equal lists are kept once");
+    let flat = flat(&program);
+    assert_eq!(flat.sources().len(), 1, "equal lists are kept once");
+    assert_eq!(flat.size().ranges, 5, "two cells, and a list of three");
+    let mut limits = Limits::unlimited();
+    limits.ranges = 4;
+    assert_eq!(classify(&program, &limits).unwrap_err().needed, 5);
 }
 
 #[test]

@@ -291,7 +291,7 @@ fn selectors_of_peers() {
             ingress 0 Allow everything from (pcns.kubernetes.io/metadata.name == "x" && PODS)
             {"ingress":[{"from":[{"namespaceSelector":{"matchExpressions":[{"key":"k","operator":"NotIn","values":["v"]}]}}]}]}
             subject (NS == "ns" && PODS)
-            ingress 0 Allow everything from (pcns.k not in {"v"} && PODS)
+            ingress 0 Allow everything from (pcns.k not in {"v"} && has(pcns.kubernetes.io/metadata.name) && PODS)
             {"ingress":[{"from":[{"namespaceSelector":{},"podSelector":{}}]}]}
             subject (NS == "ns" && PODS)
             ingress 0 Allow everything from (has(NS) && PODS)

@@ -357,6 +357,32 @@ proptest! {
     }
 }
 
+/// Inputs may come in any order: a namespace that is not known yet has no label, but does not lack one either.
+#[test]
+fn a_pod_that_comes_before_its_namespace_matches_no_selector_by_what_it_lacks() {
+    let (pods, allowed) = (pods(), |namespaces: &Inputs| {
+        let capabilities = Capabilities::all();
+        let [from, to] = ["10.0.1.2", "10.0.0.1"].map(|it| it.parse().unwrap());
+        let flow = Flow::to_port(from, to, Transport::Tcp, 80);
+        Judge::new(namespaces, &capabilities).evaluate(&flow).enforced.verdict()
+    });
+    for requirement in [
+        json!({"key": "color", "operator": "NotIn", "values": ["red"]}),
+        json!({"key": "secret", "operator": "DoesNotExist"}),
+    ] {
+        let policy = json!({
+            "metadata": {"name": "p", "namespace": "x"},
+            "spec": {"ingress": [
+                {"from": [{"namespaceSelector": {"matchExpressions": [requirement]}}]},
+            ]},
+        });
+        let mut inputs = inputs(&pods, &[policy]);
+        assert_eq!(allowed(&inputs), Verdict::Allow, "{requirement}");
+        inputs.namespaces.remove("y");
+        assert_eq!(allowed(&inputs), Verdict::Deny, "{requirement}");
+    }
+}
+
 /// What is read never panics, whatever its shape.
 #[test]
 fn any_json_is_read() {

@@ -153,6 +153,8 @@ fn the_old_name_of_the_service_account_counts() {
         json["spec"]["serviceAccount"] = "old".into();
     });
     assert_eq!(endpoint(&pod).service_account.as_deref(), Some("old"));
+    let both = self::pod(|json| json["spec"]["serviceAccount"] = "old".into());
+    assert_eq!(endpoint(&both).service_account.as_deref(), Some("shopper"), "the new one wins");
 }
 
 #[test]

@@ -2,15 +2,17 @@
 
 mod grid;
 
+use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use netpol_conformance::report::Row;
-use netpol_conformance::runner::Backend;
+use netpol_conformance::runner::{Backend, chain};
 use netpol_conformance::scenario::{Plan, Scenario, Step, parse};
-use netpol_conformance::subject::Got;
+use netpol_conformance::subject::{Got, SubjectError};
 use serde_json::Value;
 
 use self::grid::{Cell, Cells, Grid, Place};
@@ -24,31 +26,35 @@ pub(crate) struct Arguments {
 }
 
 /// The chapters: file names and texts of scenarios.
-const STORY: [(&str, &str); 9] = [
-    ("story-whole.yaml", include_str!("../../scenarios/story/story-whole.yaml")),
+const STORY: [(&str, &str); 10] = [
+    ("story-whole.yaml", include_str!("../../../../scenarios/story/story-whole.yaml")),
+    (
+        "story-allow-frontend-to-backend.yaml",
+        include_str!("../../../../scenarios/story/story-allow-frontend-to-backend.yaml"),
+    ),
     (
         "story-restrict-backend-egress.yaml",
-        include_str!("../../scenarios/story/story-restrict-backend-egress.yaml"),
+        include_str!("../../../../scenarios/story/story-restrict-backend-egress.yaml"),
     ),
     (
         "story-policy-types-defaulting.yaml",
-        include_str!("../../scenarios/story/story-policy-types-defaulting.yaml"),
+        include_str!("../../../../scenarios/story/story-policy-types-defaulting.yaml"),
     ),
     (
         "story-namespace-selector.yaml",
-        include_str!("../../scenarios/story/story-namespace-selector.yaml"),
+        include_str!("../../../../scenarios/story/story-namespace-selector.yaml"),
     ),
     (
         "story-one-peer-or-two.yaml",
-        include_str!("../../scenarios/story/story-one-peer-or-two.yaml"),
+        include_str!("../../../../scenarios/story/story-one-peer-or-two.yaml"),
     ),
     (
         "story-ip-block-except.yaml",
-        include_str!("../../scenarios/story/story-ip-block-except.yaml"),
+        include_str!("../../../../scenarios/story/story-ip-block-except.yaml"),
     ),
-    ("story-end-port.yaml", include_str!("../../scenarios/story/story-end-port.yaml")),
-    ("story-named-ports.yaml", include_str!("../../scenarios/story/story-named-ports.yaml")),
-    ("story-ipv6.yaml", include_str!("../../scenarios/story/story-ipv6.yaml")),
+    ("story-end-port.yaml", include_str!("../../../../scenarios/story/story-end-port.yaml")),
+    ("story-named-ports.yaml", include_str!("../../../../scenarios/story/story-named-ports.yaml")),
+    ("story-ipv6.yaml", include_str!("../../../../scenarios/story/story-ipv6.yaml")),
 ];
 
 const LEGEND: &str = "Rows are sources, columns are destinations with a TCP port (or another protocol's).
@@ -67,7 +73,6 @@ pub(crate) fn demo(arguments: &Arguments) -> Result<ExitCode> {
     let [backend] = backends.as_slice() else {
         return Err("the demo runs on one backend, expected the name of one".into());
     };
-    write_out(LEGEND, None)?;
     let mut tally = Tally::default();
     for (file, text) in STORY {
         match parse(Path::new(file), text)? {
@@ -92,18 +97,25 @@ pub(crate) fn demo(arguments: &Arguments) -> Result<ExitCode> {
 fn tell(mut plan: Plan, backend: &Backend, tally: &mut Tally) -> Result<()> {
     let grid = Grid::of(&plan);
     // Steps that only ask again are one with the step before.
-    let mut is_first = true;
-    plan.steps.retain(|step| {
-        std::mem::take(&mut is_first) || !step.deleted.is_empty() || !step.applied.is_empty()
-    });
+    plan.steps.retain(changes_something);
+    if let Some(mut start) = plan.steps.first().cloned() {
+        "before any policy".clone_into(&mut start.name);
+        start.deleted.clear();
+        start.applied.clear();
+        start.cluster = Arc::clone(&plan.initial);
+        plan.steps.insert(0, start);
+    }
     let mut places = Vec::new();
     for step in &mut plan.steps {
         let (cells, attempts) = grid.attempts(step).into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
         step.attempts = attempts;
         places.push(cells);
     }
+    let mut rows = backend.run(&Scenario::Plan(plan.clone())).map_err(with_advice)?.into_iter();
     write_out(&format!("\n== {}: {}\n", plan.about.name, plan.about.description.trim()), None)?;
-    let mut rows = backend.run(&Scenario::Plan(plan.clone()))?.into_iter();
+    if tally.connections == 0 {
+        write_out(LEGEND, None)?;
+    }
     let mut before: Option<Cells> = None;
     for (step, places) in plan.steps.iter().zip(places) {
         let cell = |((place, why), row): ((Place, String), Row)| {
@@ -116,6 +128,22 @@ fn tell(mut plan: Plan, backend: &Backend, tally: &mut Tally) -> Result<()> {
         before = Some(after);
     }
     Ok(())
+}
+
+fn changes_something(step: &Step) -> bool {
+    !step.deleted.is_empty() || !step.applied.is_empty()
+}
+
+/// Says how to come by what is missing.
+fn with_advice(error: SubjectError) -> Box<dyn Error> {
+    if error.is_fatal() {
+        return format!(
+            "{}\nthe demo needs network namespaces: run it as root, or run `cargo xtask demo`",
+            chain(&error)
+        )
+        .into();
+    }
+    error.into()
 }
 
 fn told(step: &Step, grid: &Grid, before: Option<&Cells>, after: &Cells) -> String {

@@ -1,18 +1,20 @@
 //! The backends of this build.
 
 use std::num::NonZero;
-#[cfg(any(feature = "ebpf", feature = "nft"))]
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 use std::sync::Arc;
 #[cfg(feature = "ebpf")]
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 
 use netpol_conformance::runner::Backend;
-#[cfg(any(feature = "ebpf", feature = "nft"))]
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 use netpol_conformance::subject::{Kernel, Open};
 use netpol_conformance::subject::{Model, Programs};
 #[cfg(feature = "ebpf")]
 use netpol_ebpf::{Capacity, EbpfConfig, EbpfDataplane, PrivateBpfFs};
+#[cfg(feature = "iptables")]
+use netpol_iptables::{Flavour, IptablesConfig, IptablesDataplane};
 #[cfg(feature = "nft")]
 use netpol_nft::{NftConfig, NftDataplane};
 
@@ -22,7 +24,7 @@ use super::Result;
 const ALL: &str = "all";
 
 /// How many files are run at a time on a kernel, for each processor: probes wait more than they work.
-#[cfg(any(feature = "ebpf", feature = "nft"))]
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 const KERNEL_JOBS: usize = 2;
 
 /// Returns every backend of this build.
@@ -35,6 +37,10 @@ pub(crate) fn all() -> Vec<Backend> {
         Backend::new("ebpf", KERNEL_JOBS * cores, || Ok(Box::new(Kernel::new(open_ebpf())?))),
         #[cfg(feature = "nft")]
         Backend::new("nft", KERNEL_JOBS * cores, || Ok(Box::new(Kernel::new(open_nft())?))),
+        #[cfg(feature = "iptables")]
+        iptables("iptables", Flavour::Nft, KERNEL_JOBS * cores),
+        #[cfg(feature = "iptables")]
+        iptables("iptables-legacy", Flavour::Legacy, KERNEL_JOBS * cores),
     ]
 }
 
@@ -59,6 +65,22 @@ pub(crate) fn open_ebpf() -> Arc<Open> {
         config.bpf_fs = pins.path();
         config.capacity = Capacity::small();
         Ok(Box::new(EbpfDataplane::open(config)?))
+    })
+}
+
+/// Returns the backend of a flavour of iptables.
+#[cfg(feature = "iptables")]
+fn iptables(name: &'static str, flavour: Flavour, jobs: usize) -> Backend {
+    Backend::new(name, jobs, move || Ok(Box::new(Kernel::new(open_iptables(flavour))?)))
+}
+
+/// Returns what makes a dataplane of a flavour of iptables.
+#[cfg(feature = "iptables")]
+fn open_iptables(flavour: Flavour) -> Arc<Open> {
+    Arc::new(move || {
+        let mut config = IptablesConfig::default();
+        config.flavour = Some(flavour);
+        Ok(Box::new(IptablesDataplane::open(config)?))
     })
 }
 

@@ -1,0 +1,229 @@
+//! How files become plans.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
+
+use std::path::Path;
+
+use netpol_core::model::{Lifecycle, Object};
+use netpol_core::{Origin, Verdict};
+
+use super::*;
+use crate::cluster::{Pod, PodNetwork};
+use crate::topology::Host;
+
+const HEAD: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: x}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: z}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: n2}, status: {addresses: [{type: Hostname, address: n2}, \
+    {type: ExternalIP, address: 192.0.2.77}, {type: InternalIP, address: 172.18.0.3}]}}
+";
+
+const SCENARIO: &str = "---\napiVersion: netpol.dev/v1\nkind: Scenario\nmetadata: {name: s}\nspec: {requires: [np], steps: [";
+
+fn pod(name: &str, ports: &str, more: &str) -> String {
+    let spec = format!("containers: [{{name: main, ports: [{ports}]}}]");
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: x}}, spec: {{{spec}}}{more}}}"
+    )
+}
+
+fn status(ips: &str) -> String {
+    format!(", status: {{podIPs: [{ips}]}}")
+}
+
+fn load(pods: &[String], steps: &str) -> Result<Plan, ScenarioError> {
+    let pods: String = pods.iter().map(|pod| format!("---\n{pod}\n")).collect();
+    match parse(Path::new("s.yaml"), &format!("{HEAD}{pods}{SCENARIO}{steps}]}}"))? {
+        Scenario::Plan(plan) => Ok(plan),
+        Scenario::Skipped(skipped) => panic!("{}", skipped.reason),
+    }
+}
+
+fn pod_at<'a>(plan: &'a Plan, step: usize, name: &str) -> &'a Pod {
+    &plan.steps[step].cluster.pods()[&format!("x/{name}")]
+}
+
+const HTTP: &str = "{containerPort: 80}";
+
+#[test]
+fn a_pod_with_new_labels_is_the_same_pod() {
+    let relabelled =
+        pod("a", HTTP, "").replace("namespace: x}", "namespace: x, labels: {new: yes1}}");
+    let steps = format!("{{name: one}}, {{name: two, apply: [{relabelled}]}}");
+    let plan = load(&[pod("a", HTTP, "")], &steps).unwrap();
+    let (before, after) = (pod_at(&plan, 0, "a"), pod_at(&plan, 1, "a"));
+    assert_eq!((before.incarnation, &before.network), (after.incarnation, &after.network));
+}
+
+#[test]
+fn a_pod_with_new_ports_addresses_or_account_is_another_pod() {
+    let account = pod("a", HTTP, "").replace("spec: {", "spec: {serviceAccountName: other, ");
+    for next in [
+        pod("a", "{containerPort: 81}", ""),
+        pod("a", "{containerPort: 80, name: http}", ""),
+        pod("a", HTTP, &status("{ip: 10.244.9.9}")),
+        account,
+    ] {
+        let steps = format!("{{name: one}}, {{name: two, apply: [{next}]}}");
+        let plan = load(&[pod("a", HTTP, "")], &steps).unwrap();
+        let (before, after) = (pod_at(&plan, 0, "a"), pod_at(&plan, 1, "a"));
+        assert_ne!(before.incarnation, after.incarnation, "{next}");
+        assert_ne!(before.network, after.network, "{next}");
+    }
+}
+
+#[test]
+fn a_pod_that_finishes_leaves_its_address_to_others() {
+    let address = status("{ip: 10.244.1.1}");
+    let finished = pod("a", HTTP, ", status: {phase: Succeeded, podIPs: [{ip: 10.244.1.1}]}");
+    let pending = pod("c", HTTP, ", status: {phase: Pending, podIPs: [{ip: 10.244.1.1}]}");
+    let next = pod("b", HTTP, &address);
+    let plan = load(
+        &[pod("a", HTTP, &address)],
+        &format!("{{name: one, apply: [{finished}, {next}, {pending}]}}"),
+    );
+    let plan = plan.unwrap();
+    assert_eq!(pod_at(&plan, 0, "a").network, PodNetwork::None);
+    let cluster = &plan.steps[0].cluster;
+    assert_eq!(cluster.owner("10.244.1.1".parse().unwrap()), Some(Host::Pod("x/b".into())));
+    let running_with_it = cluster.model().into_values().filter(|object| match object {
+        Object::Endpoint(it) => it.lifecycle == Lifecycle::Running && !it.addresses.is_empty(),
+        _ => false,
+    });
+    assert_eq!(running_with_it.count(), 1);
+}
+
+#[test]
+fn two_running_pods_cannot_share_an_address() {
+    let address = status("{ip: 10.244.1.1}");
+    let error =
+        load(&[pod("a", HTTP, &address), pod("b", HTTP, &address)], "{name: one}").unwrap_err();
+    assert!(matches!(error.problem, Problem::SharedAddress { .. }), "{error}");
+}
+
+#[test]
+fn pods_without_addresses_get_free_ones() {
+    let plan = load(
+        &[pod("a", HTTP, ""), pod("b", HTTP, "")],
+        "{name: one, probes: [{from: 10.244.200.1, to: x/a, protocol: TCP, port: 80, expect: allow}]}",
+    );
+    let plan = plan.unwrap();
+    let addresses: Vec<_> =
+        ["a", "b"].iter().flat_map(|it| pod_at(&plan, 0, it).own_addresses()).collect();
+    assert_eq!(addresses.len(), 2);
+    assert!(addresses[0] != addresses[1] && !addresses.contains(&&"10.244.200.1".parse().unwrap()));
+}
+
+#[test]
+fn host_network_pods_are_their_node() {
+    let host = pod("h", HTTP, "").replace("spec: {", "spec: {hostNetwork: true, nodeName: n2, ");
+    let plan = load(
+        &[host, pod("a", HTTP, "")],
+        "{name: one, probes: [{from: x/h, to: x/a, protocol: TCP, port: 80, expect: allow}, \
+         {from: x/a, to: x/h, protocol: TCP, port: 80, expect: allow}], \
+         matrix: {protocol: TCP, port: 80, default: allow}}",
+    );
+    let plan = plan.unwrap();
+    let [from_host, to_host] = plan.steps[0].attempts.as_slice() else {
+        panic!("the matrix has no pairs")
+    };
+    assert_eq!(from_host.source, Host::Node("n2".into()));
+    assert_eq!(from_host.flow.origin, Origin::OwnNode);
+    assert_eq!(to_host.destination, Host::Node("n2".into()));
+    assert_eq!(to_host.flow.destination, "192.0.2.77".parse::<std::net::IpAddr>().unwrap());
+}
+
+#[test]
+fn only_the_own_node_is_the_own_node() {
+    let elsewhere = pod("b", HTTP, "").replace("spec: {", "spec: {nodeName: n9, ");
+    let plan = load(
+        &[pod("a", HTTP, ""), elsewhere],
+        "{name: one, probes: [{from: 'node:n2', to: x/a, protocol: TCP, port: 80, expect: allow}, \
+         {from: 'node:n2', to: x/b, protocol: TCP, port: 80, expect: allow}]}",
+    );
+    let origins: Vec<_> = plan.unwrap().steps[0].attempts.iter().map(|it| it.flow.origin).collect();
+    assert_eq!(origins, [Origin::OwnNode, Origin::Endpoint]);
+}
+
+#[test]
+fn the_family_is_that_of_the_other_address() {
+    let both = status("{ip: 10.244.1.1}, {ip: 'fd00:10:244::1'}");
+    let plan = load(
+        &[pod("a", HTTP, &both), pod("b", HTTP, "")],
+        "{name: one, probes: [{from: '2001:db8::1', to: x/a, protocol: TCP, port: 80, expect: allow}, \
+         {from: x/b, to: x/a, protocol: TCP, port: 80, expect: allow}, \
+         {from: x/a, to: '2001:db8::1', protocol: ICMP, expect: allow}]}",
+    );
+    let plan = plan.unwrap();
+    let flows: Vec<_> =
+        plan.steps[0].attempts.iter().map(|it| (it.flow.source, it.flow.destination)).collect();
+    let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+    assert_eq!(flows[0], (ip("2001:db8::1"), ip("fd00:10:244::1")));
+    assert_eq!(flows[1].1, ip("10.244.1.1"));
+    assert_eq!(flows[2], (ip("fd00:10:244::1"), ip("2001:db8::1")));
+    let error = load(
+        &[pod("b", HTTP, "")],
+        "{name: one, probes: [{from: x/b, to: '2001:db8::1', protocol: ICMP, expect: allow}]}",
+    );
+    assert!(matches!(error.unwrap_err().problem, Problem::Family { .. }));
+}
+
+#[test]
+fn a_matrix_has_every_pair_of_which_the_second_declares_the_port() {
+    let sctp = "{containerPort: 80, protocol: SCTP}";
+    let finished = pod("d", HTTP, ", status: {phase: Failed}");
+    let plan = load(
+        &[pod("a", HTTP, ""), pod("b", HTTP, ""), pod("c", sctp, ""), finished],
+        "{name: one, matrix: {protocol: TCP, port: 80, default: deny, allow: ['x/c -> *', '* -> x/b']}}",
+    );
+    let plan = plan.unwrap();
+    let pairs =
+        plan.steps[0].attempts.iter().map(|it| (it.from.as_str(), it.to.as_str(), it.expect));
+    let pairs: Vec<_> = pairs.collect();
+    assert_eq!(
+        pairs,
+        [
+            ("x/a", "x/b", Verdict::Allow),
+            ("x/b", "x/a", Verdict::Deny),
+            ("x/c", "x/a", Verdict::Allow),
+            ("x/c", "x/b", Verdict::Allow),
+        ]
+    );
+}
+
+#[test]
+fn deleting_a_namespace_deletes_what_is_in_it() {
+    let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: x}, \
+                  spec: {podSelector: {}}}";
+    let again = "{apiVersion: v1, kind: Namespace, metadata: {name: x}}";
+    let steps = format!(
+        "{{name: one, apply: [{policy}]}}, {{name: two, delete: [{{kind: Namespace, name: x}}]}}, \
+         {{name: three, delete: [{{kind: Namespace, name: z}}], apply: [{again}]}}"
+    );
+    let plan = load(&[pod("a", HTTP, "")], &steps).unwrap();
+    assert_eq!(plan.steps[0].cluster.model().len(), 5);
+    for step in &plan.steps[1..] {
+        assert!(step.cluster.pods().is_empty());
+        assert_eq!(step.cluster.model().len(), 2, "a namespace and a node");
+    }
+}
+
+#[test]
+fn a_step_looks_at_the_last_version_of_an_object() {
+    let policy = |selector: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: p, namespace: x}}, \
+             spec: {{podSelector: {selector}}}}}"
+        )
+    };
+    let steps = format!(
+        "{{name: one, apply: [{}, {}], matrix: {{protocol: TCP, port: 80, default: allow}}}}",
+        policy("{}"),
+        policy("{matchLabels: {no: pod}}"),
+    );
+    let plan = load(&[pod("a", HTTP, ""), pod("b", HTTP, "")], &steps).unwrap();
+    let step = &plan.steps[0];
+    assert!(step.attempts.iter().all(|it| step.evaluate(it).enforced.verdict() == Verdict::Allow));
+}

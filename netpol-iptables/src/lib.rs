@@ -1,0 +1,73 @@
+//! A dataplane that enforces netpol programs with iptables and ipset.
+//!
+//! It owns chains and sets whose names begin with `NP` and `np`, and three jumps in the built-in chains, and touches
+//! nothing else. Endpoints are found by interface or by address, and judged by chains that are shared by all endpoints
+//! with equal policy. A verdict to allow returns, so that other owners' rules still judge the packet. It works with both
+//! flavours of iptables, and never with both at once.
+//!
+//! - [`IptablesDataplane`] is the [`Dataplane`]; [`IptablesConfig`] says what it is called and where it stands among
+//!   others.
+//! - [`IptablesError`] says why it could not be opened or could not do something.
+//!
+//! ```no_run
+//! use netpol_core::{Dataplane, Engine, NodeConfig};
+//! use netpol_iptables::{IptablesConfig, IptablesDataplane};
+//!
+//! let mut dataplane = IptablesDataplane::open(IptablesConfig::default())?;
+//! let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+//! engine.inputs_complete();
+//! while let Some(update) = engine.poll_update() {
+//!     let outcome = dataplane.apply(update);
+//!     engine.handle_applied(outcome);
+//! }
+//! # Ok::<(), netpol_iptables::IptablesError>(())
+//! ```
+//!
+//! # Guarantees
+//!
+//! - The chains of a family change in one step. What they need is made before, what is left over is removed after. Every
+//!   step is idempotent.
+//! - Members of sets change in place where a packet meets one changed set at most; otherwise the sets are made anew and
+//!   switched together with the chains.
+//! - What fails before the sweep is taken back.
+//! - Names and comments of our objects are digests. A process that starts finds what an earlier one left, and changes
+//!   only what differs; packets are judged all the while.
+//! - What tenants name never reaches a command line, a script or the kernel.
+//!
+//! # Limits
+//!
+//! - iptables 1.8 with `iptables-save` and `iptables-restore` of the flavour in use, ipset 7, and the kernel's set,
+//!   conntrack, multiport, limit and NFLOG matches. The legacy flavour needs a writable `/run/xtables.lock`, or another
+//!   file named by `XTABLES_LOCKFILE`.
+//! - IPv4 and IPv6 are two tables, which change one after the other.
+//! - A rule of ours that somebody changes is noticed by its comment, sets and target; another change of it is not.
+//! - Endpoints are listed one by one, so that the first packet of a flow costs more with every endpoint of the node.
+//! - An endpoint that is known by its address can forge that of another one; one that is known by its interface cannot.
+//! - Endpoints in audit mode pass; their verdicts are not reported.
+//! - Established flows go on when policy changes. They end when their endpoint goes, is isolated, or loses its address to
+//!   another; of what changed while no process was running, only new flows notice.
+//! - IP protocol 0 and ICMP type 255 cannot be matched; endpoints whose policy names them are isolated.
+
+#![forbid(unsafe_code)]
+#![doc(test(attr(deny(warnings))))]
+
+mod dataplane;
+mod error;
+mod name;
+mod observe;
+mod plan;
+mod probe;
+mod render;
+mod restore;
+mod ruleset;
+mod transport;
+
+pub use self::dataplane::{IptablesConfig, IptablesDataplane};
+pub use self::error::IptablesError;
+pub use self::name::{Owner, OwnerError};
+pub use self::probe::{Flavour, PodNetwork, TableName};
+
+#[cfg(test)]
+mod tests;
+#[cfg(doc)]
+use netpol_core::Dataplane;

@@ -1,0 +1,169 @@
+//! The chains and sets that enforce a program. Pure.
+//!
+//! | objects | what they are |
+//! |---|---|
+//! | `NP-FWD`, `NP-IN`, `NP-OUT` | where the built-in chains jump to; see [`base`] for all chains that are always there |
+//! | `NP-EGRESS`, `NP-INGRESS` | one rule per endpoint, which goes to the chain of its policy set |
+//! | `NP-E-<digest>`, `NP-I-<digest>` | the stages of policy sets, named after their content |
+//! | `np4s-<set>`, `np6s-…`; `np4t-…` | `hash:ip`: the exact members of an address set, in the first or second slot |
+//! | `np4q-<set>`, `np6q-…`; `np4r-…` | `hash:ip,port`: the ports of a name, in the first or second slot |
+//! | `np4c-<digest>`, `np6c-<digest>` | `hash:net`: prefixes; these sets never change |
+//! | `np4x-…`, `np6x-…` | the new content of a set, until it is swapped with the old one |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netpol_core::Program;
+use netpol_core::model::{Attachment, EndpointId, Mode};
+use netpol_core::net::Family;
+use netpol_core::program::{Endpoint, Members as ProgramMembers, PolicySetId};
+
+use crate::error::IptablesError;
+use crate::name::{Name, Owner, Side};
+use crate::ruleset::{Interface, Key, Ruleset};
+
+mod base;
+mod condition;
+mod policy;
+
+pub(crate) use self::base::{Lists, hook_chains};
+#[cfg(test)]
+pub(crate) use self::policy::MAX_DEPTH;
+pub(crate) use self::policy::PolicyRenderer;
+
+/// A policy set as rendered for one direction.
+pub(crate) type PolicyUse = (Side, PolicySetId);
+
+/// What render needs besides the program.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) owner: &'a Owner,
+    /// The families that this host has.
+    pub(crate) families: &'a [Family],
+    /// The NFLOG group of Log rules.
+    pub(crate) log_group: u16,
+    /// The sets, by their name in the first slot, whose second slot is to be used.
+    pub(crate) second_slots: &'a BTreeSet<Name>,
+    /// Policy sets that the kernel refused; their endpoints are isolated.
+    pub(crate) refused: &'a BTreeMap<PolicyUse, Arc<IptablesError>>,
+}
+
+/// A rendered program.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    /// All that must be in the kernel.
+    pub(crate) ruleset: Ruleset,
+    /// Endpoints that are isolated because theirs could not be rendered.
+    pub(crate) isolated: Vec<(EndpointId, Arc<IptablesError>)>,
+    /// Which policy sets need a chain or set.
+    pub(crate) users: BTreeMap<Name, BTreeSet<PolicyUse>>,
+}
+
+/// Returns the chains and sets that enforce a program. Endpoints whose part cannot be rendered are isolated.
+pub(crate) fn render(program: &Program, context: Context<'_>) -> Rendered {
+    let mut policies = PolicyRenderer::new(program, context);
+    let mut lists = Lists::default();
+    let mut isolated = Vec::new();
+    let conflicts = conflicts(&program.endpoints);
+    for endpoint in &program.endpoints {
+        let disposition = match conflicts.get(&endpoint.id) {
+            Some(error) => Err(Arc::clone(error)),
+            None => disposition(endpoint, &mut policies),
+        };
+        let disposition = disposition.unwrap_or_else(|error| {
+            isolated.push((endpoint.id.clone(), error));
+            Disposition::Isolated
+        });
+        lists.add(&keys(endpoint), &disposition);
+    }
+    let (mut ruleset, users) = policies.finish();
+    for &family in context.families {
+        let chains = ruleset.chains.entry(family).or_default();
+        chains.extend(lists.chains(context.owner, family));
+    }
+    Rendered { ruleset, isolated, users }
+}
+
+/// Returns the families of addresses that occur in a program: of the other one, exact members cannot match.
+fn families(program: &Program) -> BTreeSet<Family> {
+    let endpoints = program.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).copied();
+    let members = program.address_sets.values().flat_map(|set| {
+        let (exact, ports): (&[IpAddr], &[(IpAddr, u16)]) = match &set.members {
+            ProgramMembers::Addresses { exact, .. } => (exact, &[]),
+            ProgramMembers::Ports(ports) => (&[], ports),
+        };
+        exact.iter().copied().chain(ports.iter().map(|(address, _)| *address))
+    });
+    endpoints.chain(members).map(Family::of).collect()
+}
+
+/// What happens to an endpoint's packets.
+#[derive(Debug)]
+pub(crate) enum Disposition {
+    /// They pass, unless the other end's policy objects.
+    Open,
+    /// They are judged by these chains.
+    Judged(Entries),
+    /// They are dropped.
+    Isolated,
+}
+
+/// The chains where policy sets begin, by side and family. What has none is open.
+pub(crate) type Entries = BTreeMap<(Side, Family), Name>;
+
+fn disposition(
+    endpoint: &Endpoint,
+    policies: &mut PolicyRenderer<'_>,
+) -> Result<Disposition, Arc<IptablesError>> {
+    if let Attachment::Interface(interface) = &endpoint.attachment
+        && Interface::new(interface).is_none()
+    {
+        return Err(Arc::new(IptablesError::Interface { interface: interface.clone() }));
+    }
+    match endpoint.mode {
+        Mode::Isolate => Ok(Disposition::Isolated),
+        Mode::Audit => Ok(Disposition::Open),
+        Mode::Enforce => {
+            let mut entries = policies.entries(Side::Egress, endpoint.egress)?;
+            entries.extend(policies.entries(Side::Ingress, endpoint.ingress)?);
+            Ok(Disposition::Judged(entries))
+        }
+    }
+}
+
+/// Returns the endpoints that share an interface or address with one that is treated in another way.
+fn conflicts(endpoints: &[Endpoint]) -> BTreeMap<EndpointId, Arc<IptablesError>> {
+    let mut owners: BTreeMap<Key, &Endpoint> = BTreeMap::new();
+    let mut conflicts = BTreeMap::new();
+    for endpoint in endpoints {
+        for key in keys(endpoint) {
+            let owner = *owners.entry(key).or_insert(endpoint);
+            let treatment = |it: &Endpoint| (it.mode, it.ingress, it.egress);
+            if treatment(owner) != treatment(endpoint) {
+                for (one, other) in [(owner, endpoint), (endpoint, owner)] {
+                    let other = Box::new(other.id.clone());
+                    let error = IptablesError::Shared { key: format!("{key:?}"), other };
+                    conflicts.entry(one.id.clone()).or_insert_with(|| Arc::new(error));
+                }
+            }
+        }
+    }
+    conflicts
+}
+
+/// Returns the keys by which an endpoint's packets are known. An interface that cannot exist carries no packets; its
+/// endpoint is known by its addresses then, so that it can be closed.
+pub(crate) fn keys(endpoint: &Endpoint) -> Vec<Key> {
+    let by_address = || endpoint.addresses.iter().copied().filter(|it| !it.is_unspecified());
+    match &endpoint.attachment {
+        Attachment::Interface(name) => match Interface::new(name) {
+            Some(interface) => vec![Key::Interface(interface)],
+            None => by_address().map(Key::Address).collect(),
+        },
+        _ => by_address().map(Key::Address).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

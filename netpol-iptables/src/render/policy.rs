@@ -1,0 +1,307 @@
+//! Policy sets as chains.
+//!
+//! Each stage is one chain, named after its content, so that equal stages share one and an edited one is another. A
+//! stage that passes on goes to the chain of the next stage and does not come back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netpol_core::model::Action as PolicyAction;
+use netpol_core::net::{Family, Prefix, PrefixSet};
+use netpol_core::program::{
+    Members as ProgramMembers, PolicySet, PolicySetId, Rule as PolicyRule, SetDefinition, SetId,
+    Stage, StageEnd,
+};
+use netpol_core::{Program, Verdict as PolicyVerdict};
+
+use super::base::commented;
+use super::condition::{Condition, Conditions};
+use super::{Context, Entries, PolicyUse, families};
+use crate::error::IptablesError;
+use crate::name::{Members, Name, Side, Slot};
+use crate::ruleset::{Action, Chain, Match, Member, Rule, Ruleset, Set, Shape, Storage, Verdict};
+
+/// Most chains of a policy set in a row. The kernel follows 16 chains deep and counts `goto` too, in the nft flavour
+/// (`NFT_JUMP_STACK_SIZE`, `nft_chain_validate`); the built-in chain and four of ours come before, and one is to spare.
+pub(crate) const MAX_DEPTH: usize = 10;
+
+/// Renders policy sets, each once for each side and family, with the sets that they need.
+pub(crate) struct PolicyRenderer<'a> {
+    program: &'a Program,
+    context: Context<'a>,
+    used: BTreeSet<Family>,
+    ruleset: Ruleset,
+    depths: BTreeMap<Name, usize>,
+    users: BTreeMap<Name, BTreeSet<PolicyUse>>,
+    entries: BTreeMap<PolicyUse, Result<Entries, Arc<IptablesError>>>,
+    current: Option<PolicyUse>,
+}
+
+/// What the rules of a stage need to know of what comes after them.
+#[derive(Clone, Copy)]
+struct Place<'n> {
+    side: Side,
+    family: Family,
+    /// Where a flow goes that the stage passes on.
+    onward: &'n Verdict,
+}
+
+impl<'a> PolicyRenderer<'a> {
+    pub(crate) fn new(program: &'a Program, context: Context<'a>) -> Self {
+        Self {
+            program,
+            context,
+            used: families(program),
+            ruleset: Ruleset::default(),
+            depths: BTreeMap::new(),
+            users: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            current: None,
+        }
+    }
+
+    /// Returns the chains where a policy set begins; none if it is open.
+    pub(crate) fn entries(
+        &mut self,
+        side: Side,
+        id: PolicySetId,
+    ) -> Result<Entries, Arc<IptablesError>> {
+        let key = (side, id);
+        if let Some(known) = self.entries.get(&key) {
+            return known.clone();
+        }
+        self.current = Some(key);
+        let entries = match self.context.refused.get(&key) {
+            Some(error) => Err(Arc::clone(error)),
+            None => self.policy_set(side, id).map_err(Arc::new),
+        };
+        self.entries.insert(key, entries.clone());
+        entries
+    }
+
+    /// Returns the chains and sets of all policy sets that were asked for and can be rendered.
+    pub(crate) fn finish(mut self) -> (Ruleset, BTreeMap<Name, BTreeSet<PolicyUse>>) {
+        let entries = &self.entries;
+        for users in self.users.values_mut() {
+            users.retain(|user| entries.get(user).is_some_and(Result::is_ok));
+        }
+        self.users.retain(|_, users| !users.is_empty());
+        let users = &self.users;
+        for chains in self.ruleset.chains.values_mut() {
+            chains.retain(|name, _| users.contains_key(name));
+        }
+        self.ruleset.sets.retain(|name, _| users.contains_key(name));
+        (self.ruleset, self.users)
+    }
+
+    fn policy_set(&mut self, side: Side, id: PolicySetId) -> Result<Entries, IptablesError> {
+        let program = self.program;
+        let set = program
+            .policy_sets
+            .get(&id)
+            .ok_or_else(|| IptablesError::Dangling { missing: format!("policy set {id}") })?;
+        if set.is_open() {
+            return Ok(Entries::new());
+        }
+        let families = self.context.families.iter();
+        families.map(|&family| Ok(((side, family), self.stages(side, family, set)?))).collect()
+    }
+
+    fn stages(
+        &mut self,
+        side: Side,
+        family: Family,
+        set: &PolicySet,
+    ) -> Result<Name, IptablesError> {
+        let mut onward = match set.default {
+            PolicyVerdict::Allow => Verdict::Return,
+            PolicyVerdict::Deny => Verdict::Drop,
+        };
+        for stage in set.stages.iter().rev() {
+            let place = Place { side, family, onward: &onward };
+            onward = Verdict::Goto(self.stage(place, stage)?);
+        }
+        match onward {
+            Verdict::Goto(first) => Ok(first),
+            _ => self.chain(side, family, vec![deny()]),
+        }
+    }
+
+    /// Renders a stage from its end, because a rule can need what follows it as a chain.
+    fn stage(&mut self, place: Place<'_>, stage: &Stage) -> Result<Name, IptablesError> {
+        let mut rules = vec![match (stage.end, place.onward) {
+            (StageEnd::Deny, _) | (StageEnd::Next, Verdict::Drop) => deny(),
+            (StageEnd::Next, verdict) => {
+                commented("next", Vec::new(), Action::Verdict(verdict.clone()))
+            }
+        }];
+        for rule in stage.rules.iter().rev() {
+            let condition = Conditions::new(self, place.side, place.family).of(rule)?;
+            rules = self.before(place, rule, condition, rules)?;
+        }
+        self.chain(place.side, place.family, rules)
+    }
+
+    /// Returns the rules with one more before them.
+    fn before(
+        &mut self,
+        place: Place<'_>,
+        rule: &PolicyRule,
+        condition: Condition,
+        rest: Vec<Rule>,
+    ) -> Result<Vec<Rule>, IptablesError> {
+        let id = rule.id.to_string();
+        let Condition { alternatives, excluded } = condition;
+        let action = self.action(place, rule, &id);
+        if excluded.is_empty() || alternatives.is_empty() {
+            let each = |matches| commented(&id, matches, action.clone());
+            return Ok(alternatives.into_iter().map(each).chain(rest).collect());
+        }
+        let rest = Verdict::Goto(self.chain(place.side, place.family, rest)?);
+        let onward = |matches| commented("next", matches, Action::Verdict(rest.clone()));
+        let mut inner: Vec<Rule> =
+            excluded.into_iter().map(|number| onward(vec![Match::Protocol(number)])).collect();
+        inner.push(commented(&id, Vec::new(), action.clone()));
+        if matches!(action, Action::Log { .. }) {
+            inner.push(onward(Vec::new()));
+        }
+        let inner = Verdict::Goto(self.chain(place.side, place.family, inner)?);
+        let enter = |matches| commented("next", matches, Action::Verdict(inner.clone()));
+        Ok(alternatives.into_iter().map(enter).chain([onward(Vec::new())]).collect())
+    }
+
+    fn action(&self, place: Place<'_>, rule: &PolicyRule, id: &str) -> Action {
+        match rule.action {
+            PolicyAction::Allow => Action::Verdict(Verdict::Return),
+            PolicyAction::Deny => Action::Verdict(Verdict::Drop),
+            PolicyAction::Pass => Action::Verdict(place.onward.clone()),
+            PolicyAction::Log => Action::Log {
+                group: self.context.log_group,
+                prefix: format!("np1:{}:{id}", place.side.short()),
+            },
+        }
+    }
+
+    fn chain(
+        &mut self,
+        side: Side,
+        family: Family,
+        rules: Vec<Rule>,
+    ) -> Result<Name, IptablesError> {
+        let chain = Chain { rules };
+        let below = chain.targets().filter_map(|target| self.depths.get(target)).max();
+        let depth = below.copied().unwrap_or_default() + 1;
+        if depth > MAX_DEPTH {
+            return Err(IptablesError::TooDeep { depth, max: MAX_DEPTH });
+        }
+        let name = self.context.owner.policy_chain(side, &chain.to_string());
+        self.note_use(&name);
+        self.depths.insert(name.clone(), depth);
+        self.ruleset.chains.entry(family).or_default().insert(name.clone(), chain);
+        Ok(name)
+    }
+
+    fn note_use(&mut self, name: &Name) {
+        if let Some(current) = self.current {
+            self.users.entry(name.clone()).or_default().insert(current);
+        }
+    }
+
+    /// Returns whether exact addresses of a family occur in the program at all.
+    pub(super) fn uses(&self, family: Family) -> bool {
+        self.used.contains(&family)
+    }
+
+    /// Returns the set of the exact addresses of a family in an address set.
+    pub(super) fn exact(&mut self, id: SetId, family: Family) -> Result<Name, IptablesError> {
+        let ProgramMembers::Addresses { exact, .. } = self.members(id)? else {
+            return Err(not_addresses(id));
+        };
+        let members = exact.iter().copied().filter(|it| can_be_member(*it, family));
+        let members = members.map(Member::Address).collect();
+        Ok(self.members_set(family, Members::Addresses, id, members))
+    }
+
+    /// Returns the prefixes of an address set.
+    pub(super) fn prefixes(&self, id: SetId) -> Result<&'a PrefixSet, IptablesError> {
+        match self.members(id)? {
+            ProgramMembers::Addresses { prefixes, .. } => Ok(prefixes),
+            ProgramMembers::Ports(_) => Err(not_addresses(id)),
+        }
+    }
+
+    /// Returns the set of the ports of a family in a named port.
+    pub(super) fn named_ports(&mut self, id: SetId, family: Family) -> Result<Name, IptablesError> {
+        let missing = || IptablesError::Dangling { missing: format!("set {id} as a set of ports") };
+        let set = self.program.address_sets.get(&id).ok_or_else(missing)?;
+        let (ProgramMembers::Ports(ports), SetDefinition::NamedPort { transport, .. }) =
+            (&set.members, &set.definition)
+        else {
+            return Err(missing());
+        };
+        let ports = ports.iter().filter(|(address, _)| can_be_member(*address, family));
+        let member = |&(address, port): &(IpAddr, u16)| Member::Port(address, *transport, port);
+        Ok(self.members_set(family, Members::NamedPorts, id, ports.map(member).collect()))
+    }
+
+    /// Returns the set of these prefixes, which must be disjoint, and not everything.
+    pub(super) fn prefix_set(
+        &mut self,
+        family: Family,
+        prefixes: impl Iterator<Item = Prefix>,
+    ) -> Name {
+        let mut members: Vec<Member> = prefixes.map(Member::Prefix).collect();
+        members.sort_unstable();
+        let content: Vec<String> = members.iter().map(Member::to_string).collect();
+        let name = self.context.owner.prefixes(family, &content.join(" "));
+        self.note_use(&name);
+        let shape = Shape { storage: Storage::Prefixes, family };
+        self.ruleset.sets.entry(name.clone()).or_insert(Set { shape, members });
+        name
+    }
+
+    fn members_set(
+        &mut self,
+        family: Family,
+        kind: Members,
+        id: SetId,
+        mut members: Vec<Member>,
+    ) -> Name {
+        let mut name = self.context.owner.members(family, kind, id, Slot::First);
+        if self.context.second_slots.contains(&name) {
+            name = self.context.owner.members(family, kind, id, Slot::Second);
+        }
+        self.note_use(&name);
+        let storage = match kind {
+            Members::Addresses => Storage::Addresses,
+            Members::NamedPorts => Storage::Ports,
+        };
+        let shape = Shape { storage, family };
+        members.sort_unstable();
+        members.dedup();
+        self.ruleset.sets.entry(name.clone()).or_insert(Set { shape, members });
+        name
+    }
+
+    fn members(&self, id: SetId) -> Result<&'a ProgramMembers, IptablesError> {
+        let set = self.program.address_sets.get(&id);
+        let missing = || IptablesError::Dangling { missing: format!("set {id}") };
+        set.map(|set| &set.members).ok_or_else(missing)
+    }
+}
+
+fn not_addresses(id: SetId) -> IptablesError {
+    IptablesError::Dangling { missing: format!("set {id} as a set of addresses") }
+}
+
+/// Returns whether a set takes an address. A hash set refuses the unspecified one, which no packet that is forwarded
+/// carries.
+fn can_be_member(address: IpAddr, family: Family) -> bool {
+    Family::of(address) == family && !address.is_unspecified()
+}
+
+/// Returns the rule that denies what no rule matched.
+fn deny() -> Rule {
+    commented("deny", Vec::new(), Action::Verdict(Verdict::Drop))
+}
