@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use netpol_core::model::EndpointId;
 use netpol_core::program::{Endpoint, RuleId};
 use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
@@ -18,7 +17,7 @@ use crate::ids::Kind;
 use crate::namespace::Namespace;
 use crate::pins::Pins;
 use crate::programs;
-use crate::state::State;
+use crate::state::{Isolated, State};
 
 /// A dataplane of eBPF programs, in the network namespace of the thread that opened it.
 pub struct EbpfDataplane {
@@ -96,17 +95,11 @@ impl EbpfDataplane {
         namespace.run(run).map_err(|source| EbpfError::Namespace { source })?
     }
 
-    fn enforce(
-        &mut self,
-        program: &Program,
-    ) -> Result<Vec<(EndpointId, DataplaneError)>, EbpfError> {
+    fn enforce(&mut self, program: &Program) -> Result<(Isolated, u64), EbpfError> {
         self.with_state(|state| state.enforce(program))
     }
 
-    fn isolate(
-        &mut self,
-        endpoints: &[Endpoint],
-    ) -> Result<Vec<(EndpointId, DataplaneError)>, EbpfError> {
+    fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<Isolated, EbpfError> {
         self.with_state(|state| state.isolate(endpoints))
     }
 
@@ -136,12 +129,16 @@ impl Dataplane for EbpfDataplane {
 
     fn apply(&mut self, update: Update) -> Result<Applied, DataplaneError> {
         let mut applied = Applied::completely(update.generation);
-        applied.isolated = match update.change {
-            Change::Isolate(endpoints) => self
-                .isolate(&endpoints)
-                .map_err(|error| error.into_dataplane("isolate endpoints"))?,
+        match update.change {
+            Change::Isolate(endpoints) => {
+                applied.isolated = self
+                    .isolate(&endpoints)
+                    .map_err(|error| error.into_dataplane("isolate endpoints"))?;
+            }
             Change::Full(program) => {
-                self.enforce(&program).map_err(|error| error.into_dataplane("enforce a program"))?
+                (applied.isolated, applied.revoked) = self
+                    .enforce(&program)
+                    .map_err(|error| error.into_dataplane("enforce a program"))?;
             }
             _ => {
                 return Err(DataplaneError::new(
@@ -149,7 +146,7 @@ impl Dataplane for EbpfDataplane {
                     "apply this kind of update",
                 ));
             }
-        };
+        }
         Ok(applied)
     }
 

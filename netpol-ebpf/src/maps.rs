@@ -1,5 +1,6 @@
 //! The pinned maps, and what is in them.
 
+mod flows;
 mod records;
 #[cfg(test)]
 mod testing;
@@ -34,7 +35,7 @@ pub(crate) struct Maps {
     counters: PerCpuArray<MapData, u64>,
     statistics: PerCpuArray<MapData, u64>,
     events: RingBuf<MapData>,
-    #[cfg(test)]
+    /// Of IPv4 and of IPv6.
     flows: [Table; 2],
 }
 
@@ -66,7 +67,6 @@ impl Maps {
             counters: per_cpu(maps::COUNTERS)?,
             statistics: per_cpu(maps::STATISTICS)?,
             events: RingBuf::try_from(events).map_err(|error| opening(maps::EVENTS, error))?,
-            #[cfg(test)]
             flows: [table(maps::FLOWS4)?, table(maps::FLOWS6)?],
         })
     }

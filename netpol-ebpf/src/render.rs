@@ -113,8 +113,8 @@ pub(crate) struct Desired {
     pub(crate) id: EndpointId,
     /// The record, without what only whoever publishes it knows: id, generation, interface.
     pub(crate) record: abi::Endpoint,
-    /// All addresses, if the record has no room for them.
-    pub(crate) more: Vec<IpAddr>,
+    /// All addresses, if the record has no room for them, as the map of own addresses has them.
+    pub(crate) more: Vec<[u32; 4]>,
 }
 
 /// How programs are rendered.
@@ -227,7 +227,8 @@ fn desired(endpoint: &Endpoint, space: u32, options: Options) -> Desired {
     if endpoint.mode == Mode::Audit {
         record.flags |= abi::AUDIT;
     }
-    let more = if several { endpoint.addresses.clone() } else { Vec::new() };
+    let more =
+        if several { endpoint.addresses.iter().copied().map(own).collect() } else { Vec::new() };
     Desired { id: endpoint.id.clone(), record, more }
 }
 
@@ -266,10 +267,15 @@ pub(crate) fn words(octets: [u8; 16]) -> [u32; 4] {
 
 /// Returns an address as the map of own addresses has it.
 pub(crate) fn own(address: IpAddr) -> [u32; 4] {
-    words(match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    })
+    match address {
+        IpAddr::V4(address) => mapped(u32::from_ne_bytes(address.octets())),
+        IpAddr::V6(address) => words(address.octets()),
+    }
+}
+
+/// Returns the IPv6 address that stands for an IPv4 address (RFC 4291, section 2.5.5.2).
+pub(crate) const fn mapped(address: u32) -> [u32; 4] {
+    [0, 0, 0xffff_u32.to_be(), address]
 }
 
 /// Returns the ids of everything that an image uses, endpoints excepted.

@@ -6,7 +6,6 @@
 //! is referred to by no record, and the next update removes it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_core::flat::{Flat, classify};
@@ -25,7 +24,7 @@ use crate::render::{self, Desired, Image, Options};
 use crate::sys::wait_for_programs;
 
 /// Endpoints that were closed, and why.
-type Isolated = Vec<(EndpointId, DataplaneError)>;
+pub(crate) type Isolated = Vec<(EndpointId, DataplaneError)>;
 
 /// Programs and maps.
 pub(crate) struct State {
@@ -44,9 +43,51 @@ struct InForce {
     /// Interfaces that this update wants.
     wanted: BTreeSet<u32>,
     /// Addresses of endpoints that have several.
-    own: BTreeSet<(u32, IpAddr)>,
+    own: Own,
     /// Whether anything was switched.
     switched: bool,
+}
+
+/// Addresses of endpoints that have several, by their ids.
+type Own = BTreeSet<(u32, [u32; 4])>;
+
+/// The ids of endpoints that may have flows, by their addresses, as the map of own addresses has them.
+type Holders = BTreeMap<[u32; 4], u32>;
+
+impl InForce {
+    /// Returns the holders of addresses among the interfaces that an update wants.
+    fn wanted_holders(&self) -> Holders {
+        let wanted = self.records.iter().filter(|(interface, _)| self.wanted.contains(interface));
+        holders(wanted.map(|(_, (_, record))| record), &self.own)
+    }
+
+    /// Returns whether what is in force for an interface is for this endpoint and its addresses.
+    fn knows(&self, interface: u32, desired: &Desired, ids: &Ids, own: &Own) -> bool {
+        let id = ids.known().get(&(Kind::Endpoint, Digest::of(&desired.id)));
+        self.records.get(&interface).is_some_and(|(_, record)| {
+            let more = own.iter().filter(|(endpoint, _)| *endpoint == record.id);
+            let more: BTreeSet<_> = more.map(|(_, address)| *address).collect();
+            Some(&record.id) == id
+                && (record.v4, record.v6) == (desired.record.v4, desired.record.v6)
+                && more == desired.more.iter().copied().collect()
+        })
+    }
+}
+
+/// Returns who has which address. Isolated endpoints have no flows.
+fn holders<'a>(records: impl Iterator<Item = &'a abi::Endpoint>, own: &Own) -> Holders {
+    let mut holders = Holders::new();
+    for record in records.filter(|record| record.flags & abi::ISOLATED == 0) {
+        if record.v4 != 0 {
+            holders.insert(render::mapped(record.v4), record.id);
+        }
+        if record.v6 != [0; 4] {
+            holders.insert(record.v6, record.id);
+        }
+        let more = own.iter().filter(|(endpoint, _)| *endpoint == record.id);
+        holders.extend(more.map(|(endpoint, address)| (*address, *endpoint)));
+    }
+    holders
 }
 
 impl State {
@@ -70,12 +111,14 @@ impl State {
     }
 
     /// Enforces a whole program.
-    pub(crate) fn enforce(&mut self, program: &Program) -> Result<Isolated, EbpfError> {
+    pub(crate) fn enforce(&mut self, program: &Program) -> Result<(Isolated, u64), EbpfError> {
         let mut ids = self.maps.ids()?;
         let before = ids.clone();
         let image = self.render(program, &mut ids)?;
         self.prepare(&image, &before, &mut ids)?;
         let mut in_force = self.in_force()?;
+        let before =
+            holders(in_force.records.values().map(|(_, record)| record), &self.maps.own()?);
         let mut isolated: Isolated = image
             .isolated
             .iter()
@@ -86,15 +129,15 @@ impl State {
                 isolated.push((desired.id.clone(), closed(Arc::new(error))));
             }
         }
-        self.sweep(&image, &in_force);
-        Ok(isolated)
+        let revoked = self.sweep(&image, &in_force, &before);
+        Ok((isolated, revoked))
     }
 
     /// Isolates the endpoints that nothing is in force for, and changes nothing else.
     pub(crate) fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<Isolated, EbpfError> {
         let mut ids = self.maps.ids()?;
         let mut in_force = self.in_force()?;
-        let attached = self.programs.attached()?;
+        let (attached, own) = (self.programs.attached()?, self.maps.own()?);
         let mut isolated = Isolated::new();
         for endpoint in endpoints {
             let failed = |error| (endpoint.id.clone(), closed(Arc::new(error)));
@@ -106,13 +149,13 @@ impl State {
                     continue;
                 }
             };
+            let desired = render::isolated(endpoint);
             let known = index_of(interface).is_ok_and(|index| {
                 attached.contains(&index)
-                    && (in_force.records.contains_key(&index) || !self.programs.is_current(index))
+                    && (!self.programs.is_current(index)
+                        || in_force.knows(index, &desired, &ids, &own))
             });
-            if !known
-                && let Err(error) =
-                    self.switch(interface, &render::isolated(endpoint), &mut in_force, &mut ids)
+            if !known && let Err(error) = self.switch(interface, &desired, &mut in_force, &mut ids)
             {
                 isolated.push(failed(error));
             }
@@ -248,9 +291,10 @@ impl State {
         Ok(id)
     }
 
-    /// Detaches from interfaces that are no longer wanted, and removes what nothing refers to. What cannot be removed now
-    /// is tried again with the next update: it is in nobody's way.
-    fn sweep(&mut self, image: &Image, in_force: &InForce) {
+    /// Detaches from interfaces that are no longer wanted, ends the flows of addresses that changed hands, and removes what
+    /// nothing refers to. What cannot be removed now is tried again with the next update: it is in nobody's way. Returns
+    /// how many flows were ended.
+    fn sweep(&mut self, image: &Image, in_force: &InForce, before: &Holders) -> u64 {
         let attached = self.programs.attached().unwrap_or_default();
         let unwanted = |interface: &&u32| !in_force.wanted.contains(interface);
         for interface in attached.iter().chain(in_force.records.keys()).filter(unwanted) {
@@ -261,6 +305,9 @@ impl State {
         if in_force.switched {
             wait_for_programs();
         }
+        let after = in_force.wanted_holders();
+        let lost = before.iter().filter(|(address, holder)| after.get(*address) != Some(*holder));
+        let revoked = self.maps.end_flows(&lost.map(|(address, _)| *address).collect());
         let mut used = render::used(image);
         let records =
             in_force.records.iter().filter(|(interface, _)| in_force.wanted.contains(interface));
@@ -268,6 +315,7 @@ impl State {
         drop(self.maps.keep_only(&used));
         drop(self.maps.keep_own(&in_force.own));
         drop(self.pins.remove_other_maps());
+        revoked.unwrap_or_default()
     }
 }
 

@@ -1,14 +1,12 @@
 //! Records of endpoints, and the words that publish them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use netpol_ebpf_abi::{self as abi, OwnKey, maps};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Maps, reading, writing};
 use crate::error::EbpfError;
-use crate::render::own;
 
 impl Maps {
     /// Returns the interfaces that have a record in force, and its number.
@@ -65,9 +63,9 @@ impl Maps {
     }
 
     /// Notes the addresses of an endpoint that has several of a family.
-    pub(crate) fn add_own(&self, endpoint: u32, addresses: &[IpAddr]) -> Result<(), EbpfError> {
-        for address in addresses {
-            let key = OwnKey { endpoint, address: own(*address) };
+    pub(crate) fn add_own(&self, endpoint: u32, addresses: &[[u32; 4]]) -> Result<(), EbpfError> {
+        for &address in addresses {
+            let key = OwnKey { endpoint, address };
             self.own
                 .set(key.as_bytes(), &1_u32.to_ne_bytes())
                 .map_err(|source| writing(maps::OWN, source))?;
@@ -75,17 +73,19 @@ impl Maps {
         Ok(())
     }
 
-    /// Removes all noted addresses but these.
-    pub(crate) fn keep_own(&self, used: &BTreeSet<(u32, IpAddr)>) -> Result<(), EbpfError> {
-        let used: BTreeSet<[u8; 20]> = used
-            .iter()
-            .filter_map(|(endpoint, address)| {
-                OwnKey { endpoint: *endpoint, address: own(*address) }.as_bytes().try_into().ok()
-            })
-            .collect();
+    /// Returns the noted addresses of all endpoints.
+    pub(crate) fn own(&self) -> Result<BTreeSet<(u32, [u32; 4])>, EbpfError> {
         let keys = self.own.keys().map_err(|source| reading(maps::OWN, source))?;
-        for key in keys.chunks(self.own.key_size()).filter(|key| !used.contains(*key)) {
-            self.own.remove(key).map_err(|source| writing(maps::OWN, source))?;
+        let keys =
+            keys.chunks(self.own.key_size()).filter_map(|key| OwnKey::read_from_bytes(key).ok());
+        Ok(keys.map(|key| (key.endpoint, key.address)).collect())
+    }
+
+    /// Removes all noted addresses but these.
+    pub(crate) fn keep_own(&self, used: &BTreeSet<(u32, [u32; 4])>) -> Result<(), EbpfError> {
+        for (endpoint, address) in self.own()?.difference(used).copied() {
+            let key = OwnKey { endpoint, address };
+            self.own.remove(key.as_bytes()).map_err(|source| writing(maps::OWN, source))?;
         }
         Ok(())
     }

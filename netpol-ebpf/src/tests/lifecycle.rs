@@ -402,3 +402,44 @@ fn modes_are_switched_in_place() {
         }
     });
 }
+
+#[test]
+fn an_address_that_changes_hands_ends_its_flows() {
+    in_namespace(|| {
+        let mut node = Node::new(vec![policy("in", Direction::Ingress, vec![])]);
+        for v6 in [false, true] {
+            let query = Packet::udp((address(0, v6), 5), (address(1, v6), 6));
+            let other = Packet::udp((address(0, v6), 5), (address(2, v6), 6));
+            node.apply(&objects(vec![policy("in", Direction::Ingress, vec![])]));
+            assert_eq!((node.sends(&query), node.sends(&other)), (Allow, Allow));
+            let mut successor = objects(vec![policy("in", Direction::Ingress, vec![])]);
+            if let Some(Object::Endpoint(pod)) = successor.get_mut(1) {
+                pod.id = pod.id.clone().with_uid("2");
+            }
+            let applied = node.dataplane.apply(full(&program(&successor))).unwrap();
+            assert_eq!(applied.revoked, 1);
+            assert_eq!(node.receives(&query.reply()), Deny);
+            assert_eq!(node.receives(&other.reply()), Allow);
+        }
+    });
+}
+
+#[test]
+fn a_newcomer_at_a_known_interface_is_closed() {
+    in_namespace(|| {
+        let mut node = Node::new(vec![]);
+        let mut changed = pod(0);
+        changed.addresses = vec!["10.0.0.77".parse().unwrap()];
+        for pod in [changed, {
+            let mut pod = pod(0);
+            pod.id = pod.id.with_uid("2");
+            pod
+        }] {
+            node.apply(&web());
+            assert!(is_web(&mut node));
+            let endpoints = program(&[Object::Endpoint(pod)]).endpoints.into();
+            node.dataplane.apply(Update::new(1, Change::Isolate(endpoints))).unwrap();
+            assert!(!is_web(&mut node));
+        }
+    });
+}
