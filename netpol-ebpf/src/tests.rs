@@ -14,4 +14,4 @@ mod measure;
 mod object;
 mod packet;
 mod paths;
-mod world;
+pub(crate) mod world;

@@ -27,7 +27,7 @@ const DROPPED: u32 = 2;
 const PASSED: u32 = u32::MAX;
 
 /// Runs `body` in a new network namespace.
-pub(super) fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)
             .expect("no permission to make a network namespace; run as root");
@@ -38,31 +38,31 @@ pub(super) fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 
 
 /// Runs `ip` in the namespace of the calling thread.
 #[track_caller]
-pub(super) fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let status =
         Command::new("ip").args(arguments.split(' ')).status().expect("the tool `ip` is installed");
     assert!(status.success(), "ip {arguments}");
 }
 
 /// Makes interfaces `np0`, `np1` and so on.
-pub(super) fn interfaces(count: usize) {
+pub(crate) fn interfaces(count: usize) {
     (0..count).for_each(interface);
 }
 
-pub(super) fn interface(number: usize) {
+pub(crate) fn interface(number: usize) {
     ip(&format!("link add np{number} type veth peer name peer{number}"));
 }
 
-pub(super) fn config(pins: &PrivateBpfFs) -> EbpfConfig {
+pub(crate) fn config(pins: &PrivateBpfFs) -> EbpfConfig {
     EbpfConfig { bpf_fs: pins.path(), capacity: Capacity::small(), ..EbpfConfig::default() }
 }
 
-pub(super) fn index(interface: &str) -> u32 {
+pub(crate) fn index(interface: &str) -> u32 {
     crate::programs::index_of(interface).unwrap()
 }
 
 /// A pod on interface `np<number>` with addresses 10.0.0.<number + 1> and fd00::<number + 1>.
-pub(super) fn pod(number: u8) -> Endpoint {
+pub(crate) fn pod(number: u8) -> Endpoint {
     let host = number + 1;
     let id = EndpointId::workload("x", format!("pod{number}"));
     let mut pod = Endpoint::new(id).on_node("node").attached_to(format!("np{number}"));
@@ -73,13 +73,13 @@ pub(super) fn pod(number: u8) -> Endpoint {
     pod
 }
 
-pub(super) fn address(pod: u8, v6: bool) -> IpAddr {
+pub(crate) fn address(pod: u8, v6: bool) -> IpAddr {
     let addresses = super::world::pod(pod).addresses;
     *addresses.iter().find(|it| it.is_ipv6() == v6).unwrap()
 }
 
 /// A policy named `name` that isolates pod 0 in a direction and allows what the rules say.
-pub(super) fn policy(name: &str, direction: Direction, rules: Vec<RuleMatch>) -> Policy {
+pub(crate) fn policy(name: &str, direction: Direction, rules: Vec<RuleMatch>) -> Policy {
     let key = PolicyKey {
         kind: PolicyKind::KubernetesNetworkPolicy,
         namespace: Some("x".into()),
@@ -99,7 +99,7 @@ pub(super) fn policy(name: &str, direction: Direction, rules: Vec<RuleMatch>) ->
 }
 
 /// Matches destination ports of a transport, of everybody.
-pub(super) fn to_ports(transport: Transport, ranges: &[(u16, u16)]) -> RuleMatch {
+pub(crate) fn to_ports(transport: Transport, ranges: &[(u16, u16)]) -> RuleMatch {
     let numbers =
         ranges.iter().map(|&(first, last)| PortRange::new(first, last).unwrap()).collect();
     let any_of = Some(PortMatch { numbers, ..PortMatch::default() });
@@ -111,7 +111,7 @@ pub(super) fn to_ports(transport: Transport, ranges: &[(u16, u16)]) -> RuleMatch
 }
 
 /// Matches destinations in prefixes.
-pub(super) fn to_nets(nets: &[&str]) -> RuleMatch {
+pub(crate) fn to_nets(nets: &[&str]) -> RuleMatch {
     let nets =
         Some(nets.iter().map(|it| it.parse::<netpol_core::net::Prefix>().unwrap()).collect());
     RuleMatch {
@@ -120,7 +120,7 @@ pub(super) fn to_nets(nets: &[&str]) -> RuleMatch {
     }
 }
 
-pub(super) fn program(objects: &[Object]) -> Program {
+pub(crate) fn program(objects: &[Object]) -> Program {
     let mut capabilities = Capabilities::all();
     capabilities.log = false;
     let mut engine = Engine::new(NodeConfig::new("node"), &capabilities);
@@ -132,12 +132,12 @@ pub(super) fn program(objects: &[Object]) -> Program {
     }
 }
 
-pub(super) fn full(program: &Program) -> Update {
+pub(crate) fn full(program: &Program) -> Update {
     Update::new(1, Change::Full(Arc::new(program.clone())))
 }
 
 /// A node with three pods, of which pod 0 has policies.
-pub(super) struct Node {
+pub(crate) struct Node {
     pub(super) dataplane: EbpfDataplane,
     pub(super) pins: PrivateBpfFs,
 }
@@ -205,13 +205,13 @@ impl Node {
 }
 
 /// The objects of the node: three pods, and policies.
-pub(super) fn objects(policies: Vec<Policy>) -> Vec<Object> {
+pub(crate) fn objects(policies: Vec<Policy>) -> Vec<Object> {
     let pods = (0..3).map(|number| Object::Endpoint(pod(number)));
     pods.chain(policies.into_iter().map(Object::Policy)).collect()
 }
 
 /// As [`objects`], with pod 0 in a mode.
-pub(super) fn objects_in(mode: Mode, policies: Vec<Policy>) -> Vec<Object> {
+pub(crate) fn objects_in(mode: Mode, policies: Vec<Policy>) -> Vec<Object> {
     let mut objects = objects(policies);
     if let Some(Object::Endpoint(pod)) = objects.first_mut() {
         pod.mode = mode;
@@ -220,7 +220,7 @@ pub(super) fn objects_in(mode: Mode, policies: Vec<Policy>) -> Vec<Object> {
 }
 
 /// Returns the names in a folder of pins.
-pub(super) fn listing(pins: &PrivateBpfFs, folder: &str) -> Vec<String> {
+pub(crate) fn listing(pins: &PrivateBpfFs, folder: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(pins.path().join(folder)) else { return Vec::new() };
     let mut names: Vec<_> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
