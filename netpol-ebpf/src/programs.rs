@@ -132,12 +132,13 @@ impl Programs {
     }
 
     /// Attaches the programs to an interface on both sides, where they are not. Where one of an earlier process is
-    /// attached, it is replaced in one step.
+    /// attached, it is replaced in one step. Filters are always replaced, because others can remove them.
     pub(crate) fn attach(&mut self, interface: u32) -> Result<(), EbpfError> {
         let name = name_of(interface)?;
         let is_current = self.current.contains(&interface);
         for side in Side::BOTH {
-            if !is_current || !self.is_attached(interface, &name, side)? {
+            let may_be_gone = self.pins.filter(interface).exists();
+            if !is_current || may_be_gone || !self.is_attached(interface, &name, side)? {
                 self.attach_side(interface, &name, side)?;
             }
         }
@@ -152,8 +153,9 @@ impl Programs {
         name: &str,
         side: Side,
     ) -> Result<bool, EbpfError> {
-        if self.pins.filter(interface).exists() {
-            return Ok(true);
+        let has_filter = self.pins.filter(interface).exists();
+        if has_filter || self.hook == Hook::Clsact {
+            return Ok(has_filter);
         }
         let failed = |error| refused("find attached programs", error);
         let ours = program(&mut self.object, side)?.info().map_err(failed)?.id();

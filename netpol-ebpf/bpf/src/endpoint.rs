@@ -12,11 +12,11 @@ pub fn interface(context: &TcContext) -> u32 {
     unsafe { (*context.skb.skb).ifindex }
 }
 
-/// Returns whether this node itself made the packet: it came in through no interface.
+/// Returns the index of the interface through which the packet came to this node; 0 if the node itself made it.
 #[inline(always)]
-pub fn is_from_node(context: &TcContext) -> bool {
+pub fn came_in(context: &TcContext) -> u32 {
     // SAFETY: the kernel hands the program a valid `__sk_buff`.
-    unsafe { (*context.skb.skb).ingress_ifindex == 0 }
+    unsafe { (*context.skb.skb).ingress_ifindex }
 }
 
 /// Returns the record in force for an interface.

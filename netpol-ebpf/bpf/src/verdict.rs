@@ -205,11 +205,13 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
         judged && flow.flags & FLOW_DENIED == 0 && flow::is_live(flow, inner.protocol, time::now())
     }
 
-    /// Returns whether policy has no say: the node's own traffic to the endpoint, and the endpoint's with itself.
+    /// Returns whether policy has no say: the node's own traffic to the endpoint, and the endpoint's with itself. On the way
+    /// in, both are known by the interface through which the packet came, because addresses can be forged.
     #[inline(always)]
     fn is_outside(&self, packet: &Packet) -> bool {
-        if DIRECTION == INGRESS && endpoint::is_from_node(self.context) {
-            return true;
+        if DIRECTION == INGRESS {
+            let came_in = endpoint::came_in(self.context);
+            return came_in == 0 || came_in == self.interface;
         }
         if V6 {
             endpoint::owns6(self.endpoint, &packet.remote)

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::packet::Packet;
-use super::world::{Node, full, in_namespace, interface};
+use super::world::{Node, full, in_namespace, index, interface};
 use crate::programs::Side;
 
 #[path = "../../../netpol-core/tests/support/cluster.rs"]
@@ -90,9 +90,14 @@ fn compare(
     flow: &Flow,
 ) -> Result<(), TestCaseError> {
     let packet = Packet::of(flow.source, flow.destination, flow.payload);
-    let came_in = u32::from(flow.origin != Origin::OwnNode);
+    let interface = format!("np{number}");
+    let came_in = match flow.origin {
+        Origin::OwnNode => 0,
+        _ if program.endpoints[number].addresses.contains(&flow.source) => index(&interface),
+        _ => 1,
+    };
     node.state().maps.forget_flows();
-    let got = node.judges(side, &format!("np{number}"), &packet, came_in);
+    let got = node.judges(side, &interface, &packet, came_in);
     let explained = program.explain(&program.endpoints[number], direction, flow);
     prop_assert_eq!(got, explained.verdict, "{} {}: {}", flow, direction, explained);
     Ok(())
