@@ -94,7 +94,7 @@ fn initramfs(
 /// Returns the installed packages with the programs that a backend starts.
 const fn tools(backend: Backend) -> &'static [&'static str] {
     match backend {
-        Backend::Nft => &[],
+        Backend::Ebpf | Backend::Nft => &[],
         Backend::Iptables | Backend::IptablesLegacy => &["iptables", "ipset"],
     }
 }
