@@ -5,13 +5,15 @@ use std::fmt::{self, Write};
 
 use super::{Counts, Report, Row, Status};
 
-/// Returns a report for people: what failed and why, what was skipped and why, and a table of counts.
+/// Returns a report for people: what failed and why, what was skipped and why, where backends disagree, and a table of
+/// counts.
 #[must_use]
 pub fn pretty(report: &Report) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = failures(&mut text, report)
         .and_then(|()| skips(&mut text, report))
+        .and_then(|()| disagreements(&mut text, report))
         .and_then(|()| table(&mut text, report));
     text
 }
@@ -46,6 +48,28 @@ fn skips(out: &mut String, report: &Report) -> fmt::Result {
     if by_reason.is_empty() { Ok(()) } else { out.write_char('\n') }
 }
 
+/// Which backends saw what, of one probe.
+type Seen<'a> = BTreeMap<&'a str, Vec<&'a str>>;
+
+/// Writes the probes of which not all backends saw the same.
+fn disagreements(out: &mut String, report: &Report) -> fmt::Result {
+    let mut by_probe: BTreeMap<_, Seen<'_>> = BTreeMap::new();
+    for row in &report.results {
+        if let Some(got) = row.got {
+            let probe = (&row.file, &row.step, row.probe());
+            by_probe.entry(probe).or_default().entry(got.as_str()).or_default().push(&row.backend);
+        }
+    }
+    by_probe.retain(|_, seen| seen.len() > 1);
+    for ((file, step, probe), seen) in &by_probe {
+        writeln!(out, "DISAGREE {probe}, step `{}` ({file})", step.as_deref().unwrap_or_default())?;
+        for (got, backends) in seen {
+            writeln!(out, "  {got}: {}", backends.join(", "))?;
+        }
+    }
+    if by_probe.is_empty() { Ok(()) } else { out.write_char('\n') }
+}
+
 fn table(out: &mut String, report: &Report) -> fmt::Result {
     let width =
         report.summary.keys().map(String::len).chain(["backend".len()]).max().unwrap_or_default();
@@ -54,4 +78,48 @@ fn table(out: &mut String, report: &Report) -> fmt::Result {
         writeln!(out, "{backend:width$}  {pass:>7}  {fail:>7}  {skip:>7}")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use netpol_core::Verdict;
+
+    use super::*;
+    use crate::scenario::ProbeProtocol;
+    use crate::subject::Got;
+
+    #[test]
+    fn backends_that_see_different_things_are_set_against_each_other() {
+        let row = |backend: &str, port: u16, got: Got| Row {
+            file: "f.yaml".into(),
+            scenario: "f".into(),
+            backend: backend.into(),
+            step: Some("one".into()),
+            from: Some("x/a".into()),
+            to: Some("x/b".into()),
+            protocol: Some(ProbeProtocol::Tcp),
+            port: Some(port),
+            expect: Some(Verdict::Allow),
+            got: Some(got),
+            status: Status::Pass,
+            reason: String::new(),
+        };
+        let mut report = Report::new(["model", "nft", "ebpf"]);
+        report.extend([
+            row("model", 80, Got::Allow),
+            row("nft", 80, Got::Deny),
+            row("ebpf", 80, Got::Allow),
+        ]);
+        report.extend([row("model", 81, Got::Allow), row("nft", 81, Got::Allow)]);
+        let mut text = String::new();
+        disagreements(&mut text, &report).unwrap_or_default();
+        expect![[r"
+            DISAGREE x/a -> x/b TCP 80, step `one` (f.yaml)
+              allow: model, ebpf
+              deny: nft
+
+        "]]
+        .assert_eq(&text);
+    }
 }
