@@ -231,7 +231,7 @@ impl IptablesDataplane {
         let mut lists = Lists::default();
         for keys in endpoints.iter().map(keys) {
             let new: Vec<Key> = keys.into_iter().filter(|key| !known.contains(key)).collect();
-            lists.add(&new, &Disposition::Isolated);
+            lists.add(&new, &[], &Disposition::Isolated);
         }
         let families = self.families.iter();
         let lists = families.map(|&family| (family, lists.chains(owner, family))).collect();

@@ -75,7 +75,7 @@ pub(crate) fn render(program: &Program, context: Context<'_>) -> Rendered {
             isolated.push((endpoint.id.clone(), error));
             Disposition::Isolated
         });
-        lists.add(&keys(endpoint), &disposition);
+        lists.add(&keys(endpoint), &own_addresses(endpoint), &disposition);
     }
     let (mut ruleset, users) = policies.finish();
     for &family in context.families {
@@ -163,6 +163,18 @@ pub(crate) fn keys(endpoint: &Endpoint) -> Vec<Key> {
         },
         _ => by_address().map(Key::Address).collect(),
     }
+}
+
+/// Returns the addresses that may come in on an endpoint's interface, with the interface. An endpoint without a known
+/// address is not held to any.
+pub(crate) fn own_addresses(endpoint: &Endpoint) -> Vec<(Interface, IpAddr)> {
+    let interface = match &endpoint.attachment {
+        Attachment::Interface(name) => Interface::new(name),
+        _ => None,
+    };
+    interface
+        .map(|interface| endpoint.addresses.iter().map(|&address| (interface, address)).collect())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

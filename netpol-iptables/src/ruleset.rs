@@ -87,6 +87,10 @@ pub(crate) enum Match {
     Ports { transport: Transport, end: End, ranges: Vec<(u16, u16)>, sense: Sense },
     /// The ICMP type, and the code if there is one, or not that. Comes after [`Match::Protocol`].
     Icmp { family: Family, kind: u8, code: Option<u8>, sense: Sense },
+    /// The hop limit is this one. IPv6 only.
+    HopLimit(u8),
+    /// The source is an address of the link (`fe80::/10`, RFC 4291 section 2.5.6).
+    LinkLocalSource,
     /// What conntrack knows of the flow.
     Flow(FlowState),
 }

@@ -7,8 +7,11 @@
 //!    and multicast listener discovery goes on.
 //! 2. Established flows pass, and ICMP errors that belong to one. (Discovery is never part of a flow.)
 //! 3. Router advertisements and redirects that an endpoint sends are dropped; other discovery passes.
-//! 4. Traffic between an endpoint and itself passes.
-//! 5. The packet is judged by the sender's egress policy, then by the receiver's ingress policy.
+//! 4. What comes in on an endpoint's interface to be forwarded and does not carry one of its addresses is dropped.
+//!    Otherwise an endpoint could send itself a packet in the name of somebody else, and would then reach that one as with
+//!    a reply.
+//! 5. Traffic between an endpoint and itself passes.
+//! 6. The packet is judged by the sender's egress policy, then by the receiver's ingress policy.
 //!
 //! To pass is to return to the built-in chain: other owners' rules still judge. So every chain below is entered with
 //! `goto`, except where its end must come back.
@@ -20,20 +23,24 @@
 //! is also the record of which endpoints are known. IPv4 has no such messages, and only the record.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use netpol_core::net::Family;
 
 use super::Disposition;
 use crate::name::{Fixed, Name, Owner, Side, short_digest};
-use crate::ruleset::{Action, Chain, End, FlowState, Key, Match, Rule, Sense, Verdict};
+use crate::ruleset::{Action, Chain, End, FlowState, Interface, Key, Match, Rule, Sense, Verdict};
 
 /// ICMP and ICMPv6 as protocol numbers (IANA).
 pub(super) const ICMP: u8 = 1;
 pub(super) const ICMPV6: u8 = 58;
 /// Router advertisement and redirect (RFC 4861, sections 4.2 and 4.5).
 const ROUTER_MESSAGES: [u8; 2] = [134, 137];
-/// The rest of multicast listener discovery (RFC 2710: 130 to 132, RFC 3810: 143) and of neighbour discovery (RFC 4861).
-const DISCOVERY: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
+/// The rest of neighbour discovery (RFC 4861), which is sent with hop limit 255 and so never comes from beyond the link.
+const NEIGHBOUR_DISCOVERY: [u8; 3] = [133, 135, 136];
+const HOP_LIMIT: u8 = 255;
+/// Multicast listener discovery (RFC 2710: 130 to 132, RFC 3810: 143), which is sent from an address of the link.
+const LISTENER_DISCOVERY: [u8; 4] = [130, 131, 132, 143];
 
 /// Returns the built-in chains that we hook into, each with the chain of ours that it jumps to.
 pub(crate) fn hook_chains(owner: &Owner) -> [(&'static str, Name); 3] {
@@ -46,6 +53,8 @@ pub(crate) fn hook_chains(owner: &Owner) -> [(&'static str, Name); 3] {
 pub(crate) struct Lists {
     all: BTreeSet<Key>,
     isolated: BTreeSet<Key>,
+    /// Interfaces of endpoints whose addresses are known, each with these.
+    own: BTreeMap<Interface, BTreeSet<IpAddr>>,
     /// Pairs of keys that belong to one endpoint.
     same: BTreeSet<(Key, Key)>,
     dispatch: BTreeMap<(Side, Family), BTreeMap<Key, Name>>,
@@ -53,8 +62,16 @@ pub(crate) struct Lists {
 
 impl Lists {
     /// Adds an endpoint.
-    pub(crate) fn add(&mut self, keys: &[Key], disposition: &Disposition) {
+    pub(crate) fn add(
+        &mut self,
+        keys: &[Key],
+        own: &[(Interface, IpAddr)],
+        disposition: &Disposition,
+    ) {
         self.all.extend(keys);
+        for &(interface, address) in own {
+            self.own.entry(interface).or_default().insert(address);
+        }
         match disposition {
             Disposition::Open => {}
             Disposition::Isolated => self.isolated.extend(keys),
@@ -84,6 +101,7 @@ impl Lists {
             (to(Fixed::IsolatedTo), list(self.isolation(owner, family, End::Destination))),
             (to(Fixed::Cut), list(cut(family))),
             (to(Fixed::New), list(self.new_flows(owner, family))),
+            (to(Fixed::Genuine), list(self.genuine(owner, family))),
             (to(Fixed::Egress), list(self.dispatch(Side::Egress, family))),
             (to(Fixed::Ingress), list(self.dispatch(Side::Ingress, family))),
             (to(Fixed::Endpoints), list(self.endpoints(family))),
@@ -100,7 +118,22 @@ impl Lists {
         self.isolated.iter().filter(|key| key.occurs_in(family)).map(cut).collect()
     }
 
+    /// Returns the rules that drop what endpoints send in the name of others.
     fn new_flows(&self, owner: &Owner, family: Family) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for (&name, addresses) in &self.own {
+            let from = Match::Interface { end: End::Source, name };
+            for &address in addresses.iter().filter(|it| Family::of(**it) == family) {
+                let own = Match::Address { end: End::Source, address };
+                rules.push(commented("own", vec![from.clone(), own], goto(owner, Fixed::Genuine)));
+            }
+            rules.push(commented("forged", vec![from], Action::Verdict(Verdict::Drop)));
+        }
+        rules.push(commented("next", Vec::new(), goto(owner, Fixed::Genuine)));
+        rules
+    }
+
+    fn genuine(&self, owner: &Owner, family: Family) -> Vec<Rule> {
         let to_itself = |(one, other): &(Key, Key)| {
             let matches = vec![one.at(End::Source), other.at(End::Destination)];
             commented("self", matches, Action::Verdict(Verdict::Return))
@@ -166,26 +199,36 @@ fn to_discovery(owner: &Owner, family: Family, chain: Fixed) -> Option<Rule> {
 
 /// Returns the rules for new ICMPv6 packets; those that are no discovery go on with `next`.
 fn discovery(owner: &Owner, next: Fixed) -> Vec<Rule> {
-    let pass = |kind| commented("discovery", icmpv6(kind), Action::Verdict(Verdict::Return));
     let drop_from_endpoints = |kind| {
         let action = Action::Verdict(Verdict::Jump(owner.chain(Fixed::Endpoints)));
-        [commented("router", icmpv6(kind), action), pass(kind)]
+        commented("router", icmpv6(kind), action)
     };
-    let mut rules: Vec<Rule> = DISCOVERY.into_iter().map(pass).collect();
-    rules.extend(ROUTER_MESSAGES.into_iter().flat_map(drop_from_endpoints));
+    let mut rules: Vec<Rule> = ROUTER_MESSAGES.into_iter().map(drop_from_endpoints).collect();
+    rules.extend(genuine_discovery());
     rules.push(commented("new", Vec::new(), goto(owner, next)));
     rules
 }
 
 /// Returns the rules for packets of isolated endpoints.
 fn cut(family: Family) -> Vec<Rule> {
-    let pass = |kind| commented("discovery", icmpv6(kind), Action::Verdict(Verdict::Return));
     let discovery = match family {
         Family::V4 => Vec::new(),
-        Family::V6 => DISCOVERY.into_iter().chain(ROUTER_MESSAGES).map(pass).collect(),
+        Family::V6 => genuine_discovery(),
     };
     let drop = commented("isolated", Vec::new(), Action::Verdict(Verdict::Drop));
     discovery.into_iter().chain([drop]).collect()
+}
+
+/// Returns the rules that let discovery pass. What a router has forwarded is none.
+fn genuine_discovery() -> Vec<Rule> {
+    let pass = |kind, genuine| {
+        let matches = [icmpv6(kind), vec![genuine]].concat();
+        commented("discovery", matches, Action::Verdict(Verdict::Return))
+    };
+    let neighbours = NEIGHBOUR_DISCOVERY.into_iter().chain(ROUTER_MESSAGES);
+    let neighbours = neighbours.map(|kind| pass(kind, Match::HopLimit(HOP_LIMIT)));
+    let listeners = LISTENER_DISCOVERY.into_iter();
+    neighbours.chain(listeners.map(|kind| pass(kind, Match::LinkLocalSource))).collect()
 }
 
 fn icmpv6(kind: u8) -> Vec<Match> {

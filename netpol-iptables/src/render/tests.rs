@@ -83,6 +83,9 @@ fn an_empty_program_changes_no_packets_fate() {
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:28c49bbdf17fbb63 -j RETURN
         -m comment --comment np:new:6cd75926d6e4a937 -g NP-NEW
+        NP-GENUINE
+        -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
+        -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         NP-IN
         -m comment --comment np:next:c3711214d3e27864 -j NP-ISO-FROM
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
@@ -92,22 +95,21 @@ fn an_empty_program_changes_no_packets_fate() {
         NP-ISO-FROM
         NP-ISO-TO
         NP-NEW
-        -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
-        -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
+        -m comment --comment np:next:81ab2a1cd6950cd9 -g NP-GENUINE
         NP-OUT
         -m comment --comment np:next:172e577836ff7ed4 -j NP-ISO-TO
     "#]].assert_eq(&text(Family::V4));
     expect![[r#"
         NP-CUT
-        -p ipv6-icmp -m icmp6 --icmpv6-type 130 -m comment --comment np:discovery:af1e0a4d5f466547 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 131 -m comment --comment np:discovery:b7bdf33f2f73e258 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 132 -m comment --comment np:discovery:8287001c335fd52f -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 133 -m comment --comment np:discovery:d384da94c25cc63b -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m comment --comment np:discovery:7d774f2c1156f132 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 136 -m comment --comment np:discovery:dcf7a7eacd727647 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 143 -m comment --comment np:discovery:1f1929ece425d516 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 134 -m comment --comment np:discovery:a7123d6fc0ed3004 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 137 -m comment --comment np:discovery:eefa03115c277c33 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 133 -m hl --hl-eq 255 -m comment --comment np:discovery:fffcbfefb22be651 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m hl --hl-eq 255 -m comment --comment np:discovery:0a644d5b64eb2edc -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 136 -m hl --hl-eq 255 -m comment --comment np:discovery:fc69579b7734217c -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 134 -m hl --hl-eq 255 -m comment --comment np:discovery:a70c5bac1c22a04a -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 137 -m hl --hl-eq 255 -m comment --comment np:discovery:85fdd88cb3570ad5 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 130 -s fe80::/10 -m comment --comment np:discovery:395c8059d015dc2b -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 131 -s fe80::/10 -m comment --comment np:discovery:96e9c4722c54aabf -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 132 -s fe80::/10 -m comment --comment np:discovery:15b59894eac13624 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 143 -s fe80::/10 -m comment --comment np:discovery:666a690f8b98ad0c -j RETURN
         -m comment --comment np:isolated:2262c2d1e7e6a552 -j DROP
         NP-EGRESS
         NP-ENDPOINTS
@@ -119,18 +121,21 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m comment --comment np:discovery:59de50cfa3bae5c9 -g NP-FWD-ND
         -m comment --comment np:new:6cd75926d6e4a937 -g NP-NEW
         NP-FWD-ND
-        -p ipv6-icmp -m icmp6 --icmpv6-type 130 -m comment --comment np:discovery:af1e0a4d5f466547 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 131 -m comment --comment np:discovery:b7bdf33f2f73e258 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 132 -m comment --comment np:discovery:8287001c335fd52f -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 133 -m comment --comment np:discovery:d384da94c25cc63b -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m comment --comment np:discovery:7d774f2c1156f132 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 136 -m comment --comment np:discovery:dcf7a7eacd727647 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 143 -m comment --comment np:discovery:1f1929ece425d516 -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 134 -m comment --comment np:router:aab262db221f3edf -j NP-ENDPOINTS
-        -p ipv6-icmp -m icmp6 --icmpv6-type 134 -m comment --comment np:discovery:a7123d6fc0ed3004 -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 137 -m comment --comment np:router:d07e5b1da8f5f909 -j NP-ENDPOINTS
-        -p ipv6-icmp -m icmp6 --icmpv6-type 137 -m comment --comment np:discovery:eefa03115c277c33 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 133 -m hl --hl-eq 255 -m comment --comment np:discovery:fffcbfefb22be651 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m hl --hl-eq 255 -m comment --comment np:discovery:0a644d5b64eb2edc -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 136 -m hl --hl-eq 255 -m comment --comment np:discovery:fc69579b7734217c -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 134 -m hl --hl-eq 255 -m comment --comment np:discovery:a70c5bac1c22a04a -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 137 -m hl --hl-eq 255 -m comment --comment np:discovery:85fdd88cb3570ad5 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 130 -s fe80::/10 -m comment --comment np:discovery:395c8059d015dc2b -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 131 -s fe80::/10 -m comment --comment np:discovery:96e9c4722c54aabf -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 132 -s fe80::/10 -m comment --comment np:discovery:15b59894eac13624 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 143 -s fe80::/10 -m comment --comment np:discovery:666a690f8b98ad0c -j RETURN
         -m comment --comment np:new:6cd75926d6e4a937 -g NP-NEW
+        NP-GENUINE
+        -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
+        -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         NP-IN
         -m comment --comment np:next:c3711214d3e27864 -j NP-ISO-FROM
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
@@ -138,24 +143,23 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m comment --comment np:discovery:fdb616f3aa254b05 -g NP-IN-ND
         -m comment --comment np:new:fb9d69d6a62eaf10 -g NP-EGRESS
         NP-IN-ND
-        -p ipv6-icmp -m icmp6 --icmpv6-type 130 -m comment --comment np:discovery:af1e0a4d5f466547 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 131 -m comment --comment np:discovery:b7bdf33f2f73e258 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 132 -m comment --comment np:discovery:8287001c335fd52f -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 133 -m comment --comment np:discovery:d384da94c25cc63b -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m comment --comment np:discovery:7d774f2c1156f132 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 136 -m comment --comment np:discovery:dcf7a7eacd727647 -j RETURN
-        -p ipv6-icmp -m icmp6 --icmpv6-type 143 -m comment --comment np:discovery:1f1929ece425d516 -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 134 -m comment --comment np:router:aab262db221f3edf -j NP-ENDPOINTS
-        -p ipv6-icmp -m icmp6 --icmpv6-type 134 -m comment --comment np:discovery:a7123d6fc0ed3004 -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 137 -m comment --comment np:router:d07e5b1da8f5f909 -j NP-ENDPOINTS
-        -p ipv6-icmp -m icmp6 --icmpv6-type 137 -m comment --comment np:discovery:eefa03115c277c33 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 133 -m hl --hl-eq 255 -m comment --comment np:discovery:fffcbfefb22be651 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m hl --hl-eq 255 -m comment --comment np:discovery:0a644d5b64eb2edc -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 136 -m hl --hl-eq 255 -m comment --comment np:discovery:fc69579b7734217c -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 134 -m hl --hl-eq 255 -m comment --comment np:discovery:a70c5bac1c22a04a -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 137 -m hl --hl-eq 255 -m comment --comment np:discovery:85fdd88cb3570ad5 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 130 -s fe80::/10 -m comment --comment np:discovery:395c8059d015dc2b -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 131 -s fe80::/10 -m comment --comment np:discovery:96e9c4722c54aabf -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 132 -s fe80::/10 -m comment --comment np:discovery:15b59894eac13624 -j RETURN
+        -p ipv6-icmp -m icmp6 --icmpv6-type 143 -s fe80::/10 -m comment --comment np:discovery:666a690f8b98ad0c -j RETURN
         -m comment --comment np:new:fb9d69d6a62eaf10 -g NP-EGRESS
         NP-INGRESS
         NP-ISO-FROM
         NP-ISO-TO
         NP-NEW
-        -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
-        -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
+        -m comment --comment np:next:81ab2a1cd6950cd9 -g NP-GENUINE
         NP-OUT
         -m comment --comment np:next:172e577836ff7ed4 -j NP-ISO-TO
     "#]].assert_eq(&text(Family::V6));
@@ -192,6 +196,14 @@ fn endpoints_are_known_by_interface_or_address() {
           -s 10.0.0.13 -m comment --comment np:router:5cfa2350727a8d38 -j DROP
           -s 10.0.1.10 -m comment --comment np:router:cdcb2f2724c62848 -j DROP
           -s 10.0.1.13 -m comment --comment np:router:8afb702aa659309b -j DROP
+        IPv4 NP-GENUINE
+          -i by-if -o by-if -m comment --comment np:self:b6f3f4acfbebc4f7 -j RETURN
+          -s 10.0.0.10 -d 10.0.0.10 -m comment --comment np:self:918b71a53e430376 -j RETURN
+          -s 10.0.0.10 -d 10.0.1.10 -m comment --comment np:self:7b77370ffd61e5e7 -j RETURN
+          -s 10.0.1.10 -d 10.0.0.10 -m comment --comment np:self:9bb84edc62cda137 -j RETURN
+          -s 10.0.1.10 -d 10.0.1.10 -m comment --comment np:self:bea1e949037d6e03 -j RETURN
+          -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
+          -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         IPv4 NP-I-m4gptfbqpzsobi33dmha
           -m comment --comment np:deny:2262c2d1e7e6a552 -j DROP
         IPv4 NP-INGRESS
@@ -207,19 +219,29 @@ fn endpoints_are_known_by_interface_or_address() {
           -d 10.0.0.13 -m comment --comment np:isolated:651b9176dc30d94a -g NP-CUT
           -d 10.0.1.13 -m comment --comment np:isolated:acd7a42ef8f3af66 -g NP-CUT
         IPv4 NP-NEW
-          -i by-if -o by-if -m comment --comment np:self:b6f3f4acfbebc4f7 -j RETURN
-          -s 10.0.0.10 -d 10.0.0.10 -m comment --comment np:self:918b71a53e430376 -j RETURN
-          -s 10.0.0.10 -d 10.0.1.10 -m comment --comment np:self:7b77370ffd61e5e7 -j RETURN
-          -s 10.0.1.10 -d 10.0.0.10 -m comment --comment np:self:9bb84edc62cda137 -j RETURN
-          -s 10.0.1.10 -d 10.0.1.10 -m comment --comment np:self:bea1e949037d6e03 -j RETURN
-          -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
-          -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
+          -i audited -s 10.0.0.7 -m comment --comment np:own:7645c53176a2877e -g NP-GENUINE
+          -i audited -s 10.0.1.7 -m comment --comment np:own:9ecc3609dc99ba1a -g NP-GENUINE
+          -i audited -m comment --comment np:forged:f2742c9005e19997 -j DROP
+          -i by-if -s 10.0.0.5 -m comment --comment np:own:d7105b67e025b871 -g NP-GENUINE
+          -i by-if -s 10.0.1.5 -m comment --comment np:own:c7238696f8abf825 -g NP-GENUINE
+          -i by-if -m comment --comment np:forged:56205e70e6db9f79 -j DROP
+          -i isolated -s 10.0.0.8 -m comment --comment np:own:4fe24e743e3cb3c1 -g NP-GENUINE
+          -i isolated -s 10.0.1.8 -m comment --comment np:own:f5d426bf4d9f5610 -g NP-GENUINE
+          -i isolated -m comment --comment np:forged:d99daf4221a98061 -j DROP
+          -i open -s 10.0.9.9 -m comment --comment np:own:c433c09fa1224bf5 -g NP-GENUINE
+          -i open -m comment --comment np:forged:b434066b98a90f74 -j DROP
+          -m comment --comment np:next:81ab2a1cd6950cd9 -g NP-GENUINE
         IPv6 NP-ENDPOINTS
           -i audited -m comment --comment np:router:f2742c9005e19997 -j DROP
           -i by-if -m comment --comment np:router:56205e70e6db9f79 -j DROP
           -i isolated -m comment --comment np:router:d99daf4221a98061 -j DROP
           -i open -m comment --comment np:router:b434066b98a90f74 -j DROP
           -s fd00::1 -m comment --comment np:router:a52d94adfed4d2ff -j DROP
+        IPv6 NP-GENUINE
+          -i by-if -o by-if -m comment --comment np:self:b6f3f4acfbebc4f7 -j RETURN
+          -s fd00::1 -d fd00::1 -m comment --comment np:self:09cb1f21394cba19 -j RETURN
+          -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
+          -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         IPv6 NP-I-m4gptfbqpzsobi33dmha
           -m comment --comment np:deny:2262c2d1e7e6a552 -j DROP
         IPv6 NP-INGRESS
@@ -230,10 +252,12 @@ fn endpoints_are_known_by_interface_or_address() {
         IPv6 NP-ISO-TO
           -o isolated -m comment --comment np:isolated:71df6e0b8236fea6 -g NP-CUT
         IPv6 NP-NEW
-          -i by-if -o by-if -m comment --comment np:self:b6f3f4acfbebc4f7 -j RETURN
-          -s fd00::1 -d fd00::1 -m comment --comment np:self:09cb1f21394cba19 -j RETURN
-          -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
-          -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
+          -i audited -m comment --comment np:forged:f2742c9005e19997 -j DROP
+          -i by-if -s fd00::1 -m comment --comment np:own:ec4436c6d381ef6a -g NP-GENUINE
+          -i by-if -m comment --comment np:forged:56205e70e6db9f79 -j DROP
+          -i isolated -m comment --comment np:forged:d99daf4221a98061 -j DROP
+          -i open -m comment --comment np:forged:b434066b98a90f74 -j DROP
+          -m comment --comment np:next:81ab2a1cd6950cd9 -g NP-GENUINE
     "#]].assert_eq(&added(&builder.add(open).build()));
 }
 
@@ -264,6 +288,11 @@ fn a_stage_passes_on_to_the_next_and_shares_what_is_equal() {
         IPv4 NP-ENDPOINTS
           -i one -m comment --comment np:router:c443a799b5acaed2 -j DROP
           -i two -m comment --comment np:router:d6f3cb7085418444 -j DROP
+        IPv4 NP-GENUINE
+          -i one -o one -m comment --comment np:self:60c161f10fb82b46 -j RETURN
+          -i two -o two -m comment --comment np:self:da5b0cc9cfb5fc09 -j RETURN
+          -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
+          -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         IPv4 NP-I-5jfjhx4e2g747g7fhi6q
           -m comment --comment np:010101010101010101010101:4f541763692d3d66 -g NP-I-i6jhm4j7rhctwqdtp2ra
           -m comment --comment np:020202020202020202020202:2262c2d1e7e6a552 -j DROP
@@ -275,11 +304,6 @@ fn a_stage_passes_on_to_the_next_and_shares_what_is_equal() {
         IPv4 NP-INGRESS
           -o one -m comment --comment np:dispatch:e6811dd976ef535b -g NP-I-5jfjhx4e2g747g7fhi6q
           -o two -m comment --comment np:dispatch:ffeeffc4c9d2e64c -g NP-I-i6jhm4j7rhctwqdtp2ra
-        IPv4 NP-NEW
-          -i one -o one -m comment --comment np:self:60c161f10fb82b46 -j RETURN
-          -i two -o two -m comment --comment np:self:da5b0cc9cfb5fc09 -j RETURN
-          -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
-          -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
     "#]].assert_eq(text.split("IPv6").next().unwrap());
 }
 

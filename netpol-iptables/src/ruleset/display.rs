@@ -50,6 +50,8 @@ impl fmt::Display for Match {
                 ports(f, *transport, *end, ranges, *sense)
             }
             Self::Icmp { family, kind, code, sense } => icmp(f, *family, *kind, *code, *sense),
+            Self::HopLimit(hops) => write!(f, "-m hl --hl-eq {hops}"),
+            Self::LinkLocalSource => f.write_str("-s fe80::/10"),
             Self::Flow(FlowState::Established) => f.write_str("-m conntrack --ctstate ESTABLISHED"),
             Self::Flow(FlowState::Related) => f.write_str("-m conntrack --ctstate RELATED"),
         }

@@ -85,6 +85,8 @@ impl Packet {
             Match::Icmp { kind, code, sense: wanted, .. } => self.icmp().is_some_and(|it| {
                 sense(it.0 == *kind && code.is_none_or(|code| it.1 == code), *wanted)
             }),
+            // Discovery here is what hosts send on their link.
+            Match::HopLimit(_) | Match::LinkLocalSource => true,
             Match::Flow(_) => false,
         }
     }
