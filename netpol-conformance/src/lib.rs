@@ -66,7 +66,8 @@
 //! - What is wrong with a scenario file is found before anything runs: [`scenario::load`] works out every state and probe.
 //! - A scenario that needs what is not there is reported as skipped, with its reason. A run in which nothing ran is no
 //!   success.
-//! - On a kernel, a probe counts as denied only if it passed while nothing was enforced.
+//! - On a kernel, a probe counts as denied only if it passed while nothing was enforced, and only after later packets
+//!   to the same server got through that no policy judges.
 //!
 //! # Features and versions
 //!

@@ -475,9 +475,15 @@ fn the_demo_shows_matrices_and_agrees_with_the_model() {
     let output = command(["demo", "--backend", "nft"]).output().unwrap();
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert_eq!(status(&output), 0, "{}\n{text}", error_of(&output));
-    for part in
-        ["before", "after", "frontend -> mysql:3306", "db-test", "every one as the model says"]
-    {
+    for part in [
+        "pod shop/backend at 10.244.200.2: app=backend, role=backend; listens on TCP 8080",
+        "before",
+        "after",
+        "frontend -> mysql:3306",
+        "db-test",
+        "story-default-deny-ingress",
+        "every one as the model says",
+    ] {
         assert!(text.contains(part), "no `{part}` in\n{text}");
     }
 }

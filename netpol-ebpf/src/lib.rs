@@ -2,11 +2,14 @@
 //!
 //! One program for each direction is attached to the host's side of each endpoint's interface: with TCX, or as a filter of
 //! clsact where the kernel is older than 6.6. Policy is in maps, in the flat form of [`netpol_core::flat`], so that a packet
-//! costs the same whatever the number of rules. Flows are in maps of ours too.
+//! costs the same whatever the number of rules. Flows are in maps of ours too. It does not decide what policy means: that is the
+//! work of [`netpol_core`].
 //!
 //! - [`EbpfDataplane`] is the [`Dataplane`]; [`EbpfConfig`] says what it is called, how much it holds and how it attaches.
 //! - [`Denial`]s tell of dropped packets, [`Statistic`]s of everything else that the programs count.
 //! - [`EbpfError`] says why it could not be opened or could not do something.
+//!
+//! # Enforcing
 //!
 //! ```no_run
 //! use netpol_core::{Dataplane, Engine, NodeConfig};
@@ -14,10 +17,14 @@
 //!
 //! let mut dataplane = EbpfDataplane::open(EbpfConfig::default())?;
 //! let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+//! // … feed it with endpoints and policies …
 //! engine.inputs_complete();
 //! while let Some(update) = engine.poll_update() {
 //!     let outcome = dataplane.apply(update);
 //!     engine.handle_applied(outcome);
+//!     if engine.last_error().is_some() {
+//!         break; // and try again after a while
+//!     }
 //! }
 //! # Ok::<(), netpol_ebpf::EbpfError>(())
 //! ```
@@ -40,6 +47,11 @@
 //! - Flows end early when the maps of flows are full: those that were not used for longest are forgotten first. Maps of
 //!   another version or [`Capacity`] begin without flows.
 //! - An endpoint whose interface does not exist is reported and tried again with the next update.
+//!
+//! # Features and versions
+//!
+//! There are no features. Rust 1.95 or later; the kernel program comes compiled. How it fits together is told in
+//! `ARCHITECTURE.md` in the repository.
 
 #![doc(test(attr(deny(warnings))))]
 

@@ -1,5 +1,6 @@
 //! `demo`: the story of the shipped scenarios, told on a real dataplane.
 
+mod cast;
 mod grid;
 
 use std::error::Error;
@@ -15,6 +16,7 @@ use netpol_conformance::scenario::{Plan, Scenario, Step, parse};
 use netpol_conformance::subject::{Got, SubjectError};
 use serde_json::Value;
 
+use self::cast::cast;
 use self::grid::{Cell, Cells, Grid, Place};
 use super::{Result, backends, write_out};
 
@@ -26,11 +28,15 @@ pub(crate) struct Arguments {
 }
 
 /// The chapters: file names and texts of scenarios.
-const STORY: [(&str, &str); 10] = [
+const STORY: [(&str, &str); 11] = [
     ("story-whole.yaml", include_str!("../../../../scenarios/story/story-whole.yaml")),
     (
         "story-allow-frontend-to-backend.yaml",
         include_str!("../../../../scenarios/story/story-allow-frontend-to-backend.yaml"),
+    ),
+    (
+        "story-default-deny-ingress.yaml",
+        include_str!("../../../../scenarios/story/story-default-deny-ingress.yaml"),
     ),
     (
         "story-restrict-backend-egress.yaml",
@@ -57,7 +63,9 @@ const STORY: [(&str, &str); 10] = [
     ("story-ipv6.yaml", include_str!("../../../../scenarios/story/story-ipv6.yaml")),
 ];
 
-const LEGEND: &str = "Rows are sources, columns are destinations with a TCP port (or another protocol's).
+const LEGEND: &str = "
+Every pod and every node is a network namespace of its own, and every ✓ and ✗ is what came of a real connection.
+Rows are sources, columns are destinations with a TCP port (or another protocol's).
 ✓ a connection was made and answered   ✗ no answer   * changed by the step   · not tried   ! not what the model says
 ";
 
@@ -117,6 +125,7 @@ fn tell(mut plan: Plan, backend: &Backend, tally: &mut Tally) -> Result<()> {
     if tally.connections == 0 {
         write_out(LEGEND, None)?;
     }
+    write_out(&format!("\n{}", cast(&plan.initial)), None)?;
     let mut before: Option<Cells> = None;
     for (step, places) in plan.steps.iter().zip(places) {
         let cell = |((place, why), row): ((Place, String), Row)| {
