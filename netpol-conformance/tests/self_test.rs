@@ -263,7 +263,9 @@ fn a_subject_that_sees_nothing_fails() {
 /// Real connections, and dataplanes that are broken.
 #[cfg(feature = "nft")]
 mod kernel {
+    use std::num::NonZero;
     use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     use netpol_conformance::runner::chain;
     use netpol_conformance::scenario::parse;
@@ -349,6 +351,20 @@ spec:
             .map(|(got, _)| got)
             .collect();
         assert_eq!(seen, [Some(Got::Allow), Some(Got::Allow)]);
+    }
+
+    #[test]
+    fn patience_is_for_every_denial() {
+        let open: Arc<Open> = Arc::new(|| Ok(Box::new(nft()?)));
+        let factor = NonZero::new(4).unwrap();
+        let backend = Backend::new("kernel", 1, move || {
+            Ok(Box::new(Kernel::new(Arc::clone(&open))?.with_patience(factor)))
+        });
+        let start = Instant::now();
+        let rows = backend.run(&parse(Path::new("late.yaml"), LATE).unwrap()).unwrap();
+        assert!(rows.iter().all(|row| row.got == Some(Got::Deny)), "{rows:?}");
+        // Two denials, each watched for 300 ms without patience.
+        assert!(start.elapsed() >= Duration::from_millis(2 * 4 * 300), "{:?}", start.elapsed());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use cargo_metadata::{Metadata, MetadataCommand};
 
@@ -47,6 +47,20 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     if status.success() { Ok(()) } else { Err(format!("`{}`: {status}", shown(command)).into()) }
 }
 
+/// Runs `command` and returns what it prints; its errors go to our terminal.
+///
+/// # Errors
+///
+/// If it cannot be started or does not end with status 0.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output =
+        command.stderr(Stdio::inherit()).output().map_err(|error| cannot_start(command, &error))?;
+    if !output.status.success() {
+        return Err(format!("`{}`: {}", shown(command), output.status).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Returns the message for a command that did not even start.
 pub(crate) fn cannot_start(command: &Command, error: &std::io::Error) -> String {
     format!("cannot start `{}`: {error}", command.get_program().display())
@@ -78,5 +92,13 @@ mod tests {
     fn a_failing_command_is_an_error_that_names_it() {
         let error = run(&mut Command::new("false")).map_err(|error| error.to_string());
         assert_eq!(error, Err("`false`: exit status: 1".to_owned()));
+        let error = output(&mut Command::new("false")).map_err(|error| error.to_string());
+        assert_eq!(error, Err("`false`: exit status: 1".to_owned()));
+    }
+
+    #[test]
+    fn what_a_command_prints_is_returned() {
+        let printed = output(Command::new("echo").arg("a b")).map_err(|error| error.to_string());
+        assert_eq!(printed, Ok("a b\n".to_owned()));
     }
 }

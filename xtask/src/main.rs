@@ -1,4 +1,4 @@
-//! Repository chores: set-up, demo, test, full, object, tidy.
+//! Repository chores: set-up, demo, test, full, object, vm, tidy.
 //!
 //! This crate depends on nothing that needs a system library, so that it can be built before `setup` has
 //! installed any.
@@ -11,6 +11,7 @@ mod privilege;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -45,8 +46,14 @@ enum Chore {
     },
     /// Set-up, then every check and every test, kernel tests included (what CI runs)
     Test,
-    /// Everything in `test`, then the tests in release mode, each bench once, and the eBPF object built again
+    /// Everything in `test`, then the tests in release mode, each bench once, the eBPF object built again, and `vm`
     Full,
+    /// Runs the scenarios on an older kernel, in a virtual machine
+    Vm {
+        /// The dataplanes that enforce; all if none is named
+        #[arg(long, value_enum, value_delimiter = ',')]
+        backend: Vec<Backend>,
+    },
     /// Builds the eBPF object that is checked in; needs tools that nothing else needs (CONTRIBUTING.md)
     Object,
     /// Checks the rules of this repository that no compiler or linter knows
@@ -59,6 +66,7 @@ fn main() -> ExitCode {
         Chore::Demo { backend } => demo::demo(backend),
         Chore::Test => test::test(Extent::Test),
         Chore::Full => test::test(Extent::Full),
+        Chore::Vm { backend } => vm::vm(&backend),
         Chore::Object => object::build(Fresh::Kept).map(|summary| println!("object: {summary}")),
         Chore::Tidy => tidy::tidy().map(|summary| println!("tidy: {summary}")),
     };

@@ -15,6 +15,8 @@ pub(crate) enum Purpose {
     Demo(Backend),
     /// To run the tests too.
     Test,
+    /// To run them on an older kernel too.
+    Full,
 }
 
 /// A Debian package and the reason why it is needed.
@@ -42,6 +44,16 @@ const TEST: [Package; 2] = [
         name: "nftables",
         why: "the tests let `nft` print and re-load what netpol-nft programs",
     },
+];
+
+const FULL: [Package; 4] = [
+    Package {
+        name: "qemu-system-x86",
+        why: "runs the scenarios on an older kernel, as a user program",
+    },
+    Package { name: "busybox-static", why: "mounts file systems in that virtual machine" },
+    Package { name: "kmod", why: "loads kernel modules in that virtual machine" },
+    Package { name: "cpio", why: "packs the files of that virtual machine" },
 ];
 
 /// What has to be done.
@@ -87,6 +99,7 @@ fn packages(purpose: Purpose) -> Vec<&'static Package> {
             BUILD.iter().chain(&IPTABLES).collect()
         }
         Purpose::Test => BUILD.iter().chain(&IPTABLES).chain(&TEST).collect(),
+        Purpose::Full => BUILD.iter().chain(&IPTABLES).chain(&TEST).chain(&FULL).collect(),
     }
 }
 
@@ -137,7 +150,7 @@ fn apt_get() -> Command {
 fn list(packages: &[&Package]) -> String {
     packages
         .iter()
-        .map(|Package { name, why }| format!("  {name:<13} {why}"))
+        .map(|Package { name, why }| format!("  {name:<15} {why}"))
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -171,6 +184,14 @@ mod tests {
             "pkg-config",
         ]);
         assert_eq!(plan(&packages(Purpose::Test), Some(&installed), false), Plan::Nothing);
+    }
+
+    #[test]
+    fn an_older_kernel_needs_more() {
+        let installed: Vec<_> =
+            packages(Purpose::Test).iter().map(|package| package.name.to_owned()).collect();
+        let missing = FULL.iter().collect();
+        assert_eq!(plan(&packages(Purpose::Full), Some(&installed), false), Plan::Ask(missing));
     }
 
     #[test]

@@ -14,13 +14,14 @@ use crate::object::{self, Fresh};
 use crate::privilege::{Privilege, is_root};
 use crate::setup::{Purpose, set_up};
 use crate::tidy::tidy;
+use crate::vm;
 
 /// How much is run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Extent {
     /// What CI runs.
     Test,
-    /// Release mode and benches too.
+    /// Release mode, benches and an older kernel too.
     Full,
 }
 
@@ -30,7 +31,10 @@ pub(crate) enum Extent {
 ///
 /// If this machine cannot run the tests, or some step failed.
 pub(crate) fn test(extent: Extent) -> Result<()> {
-    set_up(Purpose::Test)?;
+    set_up(match extent {
+        Extent::Test => Purpose::Test,
+        Extent::Full => Purpose::Full,
+    })?;
     let privilege = Privilege::probe();
     match privilege {
         Privilege::Direct => {}
@@ -62,6 +66,7 @@ pub(crate) fn test(extent: Extent) -> Result<()> {
         report.step("release tests", || tests(privilege, &["--release"]));
         report.step("benches", || benches(privilege));
         report.step("eBPF object", || object::build(Fresh::Compared));
+        report.step("older kernel", || vm::scenarios(&Backend::ALL));
     }
     println!("\n{report}");
     report.conclusion()

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +35,6 @@ const RETRY: Duration = Duration::from_millis(60);
 /// Most attempts at a time; each takes a few sockets.
 const AT_A_TIME: usize = 512;
 
-/// Threads for the servers and probes of one scenario; they mostly wait.
-const THREADS: usize = 2;
-
 /// How often a dataplane is asked again after a passing failure.
 const TRIES: usize = 5;
 
@@ -49,7 +47,8 @@ pub type OpenError = Box<dyn Error + Send + Sync>;
 /// A dataplane in each node of a [topology](crate::topology::Topology), tried with real connections.
 ///
 /// Before policy denies an attempt for the first time, it is made without any policy and has to pass: its positive
-/// control. So a topology that is broken never looks like a denial.
+/// control. So a topology that is broken never looks like a denial. Neither does a slow machine: an attempt counts as
+/// denied only after later packets, which policy does not judge, got through to the same server and back.
 pub struct Kernel {
     open: Arc<Open>,
     // INVARIANT: dataplanes are dropped before the namespaces that they are in, and those before the runtime that their
@@ -57,6 +56,7 @@ pub struct Kernel {
     dataplanes: BTreeMap<String, Node>,
     hosts: Option<Hosts>,
     controlled: BTreeSet<Control>,
+    patience: NonZero<u32>,
     runtime: Runtime,
 }
 
@@ -78,14 +78,23 @@ impl Kernel {
     ///
     /// If the threads for the probes cannot be made.
     pub fn new(open: Arc<Open>) -> Result<Self, SubjectError> {
-        let runtime = Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+        // One thread, as sentinels want it.
+        let runtime = Builder::new_current_thread().enable_all().build();
         Ok(Self {
             open,
             dataplanes: BTreeMap::new(),
             hosts: None,
             controlled: BTreeSet::new(),
+            patience: NonZero::<u32>::MIN,
             runtime: runtime.map_err(|source| SubjectError::Thread { source })?,
         })
+    }
+
+    /// Returns the same subject, which waits `factor` times as long for answers: on a slow machine, what is not denied
+    /// would else be taken for denied if it came late.
+    #[must_use]
+    pub fn with_patience(self, factor: NonZero<u32>) -> Self {
+        Self { patience: factor, ..self }
     }
 
     /// Brings hosts and dataplanes up to what the step needs, without a change of policy.
@@ -170,13 +179,13 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes attempts, each for some time, and returns what came of them, in order.
+    /// Makes attempts, each for some time (more with patience), and returns what came of them, in order.
     fn watch(&self, attempts: &[(&Attempt, Duration)]) -> Result<Vec<Outcome>, SubjectError> {
         let Some(hosts) = &self.hosts else { return Ok(Vec::new()) };
         let probe =
             |(attempt, length): &(&Attempt, Duration)| -> Result<(Probe, Window), SubjectError> {
                 let probe = hosts.probe(attempt, request(attempt.port))?;
-                Ok((probe, Window::new(*length, RETRY)))
+                Ok((probe, Window::new(*length * self.patience.get(), RETRY)))
             };
         let mut outcomes = Vec::with_capacity(attempts.len());
         for some in attempts.chunks(AT_A_TIME) {
@@ -287,7 +296,7 @@ fn observation(outcome: &Outcome) -> Observation {
     let got = match outcome {
         Outcome::Reached => Got::Allow,
         Outcome::Silent | Outcome::Refused => Got::Deny,
-        Outcome::Failed(_) => Got::Error,
+        Outcome::NoRoute | Outcome::Failed(_) => Got::Error,
     };
     let is_plain = matches!(outcome, Outcome::Reached | Outcome::Silent);
     Observation { got, detail: (!is_plain).then(|| describe(outcome)) }
@@ -298,6 +307,7 @@ fn describe(outcome: &Outcome) -> String {
         Outcome::Reached => "answered".to_owned(),
         Outcome::Silent => "no answer".to_owned(),
         Outcome::Refused => "refused by a reset, an abort or an ICMP error".to_owned(),
+        Outcome::NoRoute => "no route leads there".to_owned(),
         Outcome::Failed(error) => chain(error),
     }
 }

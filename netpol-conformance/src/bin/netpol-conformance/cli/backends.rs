@@ -27,21 +27,39 @@ const ALL: &str = "all";
 #[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 const KERNEL_JOBS: usize = 2;
 
-/// Returns every backend of this build.
-pub(crate) fn all() -> Vec<Backend> {
-    let cores = available_parallelism().map_or(1, NonZero::get);
+/// The patience of a machine that is not slow.
+pub(crate) const USUAL: NonZero<u32> = NonZero::<u32>::MIN;
+
+/// Returns every backend of this build; those on a kernel have this [patience](Kernel::with_patience).
+pub(crate) fn all(patience: NonZero<u32>) -> Vec<Backend> {
     vec![
-        Backend::new("model", cores, || Ok(Box::new(Model::default()))),
-        Backend::new("program", cores, || Ok(Box::new(Programs::default()))),
+        Backend::new("model", cores(), || Ok(Box::new(Model::default()))),
+        Backend::new("program", cores(), || Ok(Box::new(Programs::default()))),
         #[cfg(feature = "ebpf")]
-        Backend::new("ebpf", KERNEL_JOBS * cores, || Ok(Box::new(Kernel::new(open_ebpf())?))),
+        on_kernel("ebpf", patience, open_ebpf),
         #[cfg(feature = "nft")]
-        Backend::new("nft", KERNEL_JOBS * cores, || Ok(Box::new(Kernel::new(open_nft())?))),
+        on_kernel("nft", patience, open_nft),
         #[cfg(feature = "iptables")]
-        iptables("iptables", Flavour::Nft, KERNEL_JOBS * cores),
+        on_kernel("iptables", patience, || open_iptables(Flavour::Nft)),
         #[cfg(feature = "iptables")]
-        iptables("iptables-legacy", Flavour::Legacy, KERNEL_JOBS * cores),
+        on_kernel("iptables-legacy", patience, || open_iptables(Flavour::Legacy)),
     ]
+}
+
+fn cores() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Returns a backend on a kernel. `open` returns what makes the dataplanes of one scenario.
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
+fn on_kernel(
+    name: &str,
+    patience: NonZero<u32>,
+    open: impl Fn() -> Arc<Open> + Send + Sync + 'static,
+) -> Backend {
+    Backend::new(name, KERNEL_JOBS * cores(), move || {
+        Ok(Box::new(Kernel::new(open())?.with_patience(patience)))
+    })
 }
 
 /// Returns what makes a dataplane of nf_tables.
@@ -68,12 +86,6 @@ pub(crate) fn open_ebpf() -> Arc<Open> {
     })
 }
 
-/// Returns the backend of a flavour of iptables.
-#[cfg(feature = "iptables")]
-fn iptables(name: &'static str, flavour: Flavour, jobs: usize) -> Backend {
-    Backend::new(name, jobs, move || Ok(Box::new(Kernel::new(open_iptables(flavour))?)))
-}
-
 /// Returns what makes a dataplane of a flavour of iptables.
 #[cfg(feature = "iptables")]
 fn open_iptables(flavour: Flavour) -> Arc<Open> {
@@ -85,8 +97,12 @@ fn open_iptables(flavour: Flavour) -> Arc<Open> {
 }
 
 /// Returns the backends with these names, each once.
-pub(crate) fn named(names: &[String], jobs: Option<NonZero<usize>>) -> Result<Vec<Backend>> {
-    let known = all();
+pub(crate) fn named(
+    names: &[String],
+    jobs: Option<NonZero<usize>>,
+    patience: NonZero<u32>,
+) -> Result<Vec<Backend>> {
+    let known = all(patience);
     let is_known = |name: &String| name == ALL || known.iter().any(|it| it.name() == *name);
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         let known: Vec<_> = known.iter().map(Backend::name).chain([ALL]).collect();

@@ -69,7 +69,8 @@ struct Tally {
 }
 
 pub(crate) fn demo(arguments: &Arguments) -> Result<ExitCode> {
-    let backends = backends::named(std::slice::from_ref(&arguments.backend), None)?;
+    let names = std::slice::from_ref(&arguments.backend);
+    let backends = backends::named(names, None, backends::USUAL)?;
     let [backend] = backends.as_slice() else {
         return Err("the demo runs on one backend, expected the name of one".into());
     };

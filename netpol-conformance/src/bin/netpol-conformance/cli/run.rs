@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// How many files to run at a time
     #[arg(long)]
     jobs: Option<NonZero<usize>>,
+    /// How many times as long as usual to wait for answers: more than 1 on a slow machine
+    #[arg(long, default_value_t = backends::USUAL, value_name = "FACTOR")]
+    patience: NonZero<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -42,7 +45,7 @@ enum Format {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let backends = backends::named(&arguments.backend, arguments.jobs)?;
+    let backends = backends::named(&arguments.backend, arguments.jobs, arguments.patience)?;
     let scenarios = load_all(&arguments.paths)?;
     let bar = Bar::new(scenarios.len() * backends.len());
     let report = runner::run(&scenarios, &backends, &bar)?;
