@@ -11,6 +11,8 @@ use netpol_core::model::{Mode, Object};
 use netpol_core::net::Transport;
 use netpol_core::{Change, Dataplane, DataplaneErrorKind, Direction, Update, Verdict};
 use netpol_ebpf_abi as abi;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 
 use super::packet::{Packet, SYN};
 use super::world::{
@@ -341,6 +343,8 @@ fn never_lost_never_leaked(hook: Hook) {
         let bind = |port: u16| UdpSocket::bind(SocketAddr::from(([10, 0, 0, 254], port))).unwrap();
         let (hello, allowed, denied) = (bind(7000), bind(7001), bind(7002));
         let receiver = thread::spawn(move || {
+            // Room for what comes while this thread waits for a processor.
+            setsockopt(&allowed, RcvBufForce, &(32 << 20)).unwrap();
             allowed.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
             let mut buffer = [0; 8];
             let mut count = 0_u32;
