@@ -19,9 +19,8 @@ pub(crate) fn protect(interface: &str, policy: &str) -> Result<(), Box<dyn std::
     engine.inputs_complete(); // from here on it enforces
 
     while let Some(update) = engine.poll_update() {
-        let outcome = dataplane.apply(update);
-        engine.handle_applied(outcome);
-        engine.last_error().map_or(Ok(()), |error| Err(error.to_string()))?;
+        let applied = dataplane.apply(update)?; // after an error the old state is in force
+        engine.handle_applied(Ok(applied));
     }
     Ok(()) // the kernel goes on enforcing when the process ends
 }

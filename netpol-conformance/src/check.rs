@@ -1,5 +1,6 @@
 //! Whether the APIs accept documents.
 
+use std::io;
 use std::path::Path;
 
 use netpol_core::api::Diagnostic;
@@ -60,6 +61,12 @@ impl Checked {
                 Err(error) => self.results.push(Entry::unreadable(file, document.index, &error)),
             }
         }
+    }
+
+    /// Refuses a file that holds no text.
+    pub fn refuse(&mut self, file: &Path, reason: &io::Error) {
+        let error = DocumentError { message: reason.to_string(), position: None };
+        self.results.push(Entry::unreadable(file, 0, &error));
     }
 
     /// Returns whether something was refused.

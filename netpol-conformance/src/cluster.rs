@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use netpol_core::api::k8s::Phase;
 use netpol_core::model::{Inputs, Object, ObjectKey};
 use netpol_core::net::{Family, Transport};
 use serde_json::{Value, json};
 
 use crate::scenario::Problem;
-use crate::scenario::object::{ObjectId, Phase, PodView, group_of, map_below, node_addresses};
+use crate::scenario::object::{ObjectId, PodView, group_of, map_below, node_addresses};
 use crate::scenario::spec::ObjectRef;
 use crate::topology::Host;
 use crate::wire::{self, Conversion};
@@ -42,9 +43,10 @@ pub struct Cluster {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Node {
-    /// The addresses, of which the first is primary.
+    /// The addresses, of which the first is primary. There is one of each family at least.
     pub addresses: Vec<IpAddr>,
-    declared: bool,
+    /// Those that its object lists.
+    listed: Vec<IpAddr>,
 }
 
 /// A pod.
@@ -153,8 +155,8 @@ impl Cluster {
     pub(crate) fn settle(&mut self) -> Result<(), Problem> {
         for name in self.pods.values().map(|pod| &pod.node) {
             if !self.nodes.contains_key(name) {
-                let addresses = self.addresses.of_new_node()?;
-                self.nodes.insert(name.clone(), Node { addresses, declared: false });
+                let addresses = self.addresses.completed(Vec::new())?;
+                self.nodes.insert(name.clone(), Node { addresses, listed: Vec::new() });
             }
         }
         self.owners().map(|_| ())
@@ -245,20 +247,15 @@ impl Cluster {
     }
 
     fn apply_node(&mut self, name: &str, value: &mut Value) -> Result<(), Problem> {
-        let given = node_addresses(value)?;
-        let given_none = given.is_empty();
+        let listed = node_addresses(value)?;
         let addresses = match self.nodes.get(name) {
-            Some(before) if given.is_empty() || given == before.addresses => {
-                before.addresses.clone()
-            }
-            Some(before) if before.declared => return Err(Problem::NodeMoved(name.to_owned())),
-            _ if given.is_empty() => self.addresses.of_new_node()?,
-            _ => given,
+            Some(before) if before.listed == listed => before.addresses.clone(),
+            _ => self.addresses.completed(listed.clone())?,
         };
-        if given_none {
+        if listed.is_empty() {
             list_addresses(value, &addresses);
         }
-        self.nodes.insert(name.to_owned(), Node { addresses, declared: true });
+        self.nodes.insert(name.to_owned(), Node { addresses, listed });
         Ok(())
     }
 
@@ -269,15 +266,15 @@ impl Cluster {
         let survivor = before.filter(|pod| pod.becomes(&view));
         let node = view.node.clone().or_else(|| Some(survivor?.node.clone()));
         let network = match (view.phase, view.host_network) {
-            (Phase::Running, true) => PodNetwork::Host,
-            (Phase::Running, false) if !view.addresses.is_empty() => {
+            (Phase::Pending | Phase::Succeeded | Phase::Failed, _) => PodNetwork::None,
+            (Phase::Running | Phase::Unknown, true) => PodNetwork::Host,
+            (Phase::Running | Phase::Unknown, false) if !view.addresses.is_empty() => {
                 PodNetwork::Own(view.addresses.clone())
             }
-            (Phase::Running, false) => match survivor.map(|pod| &pod.network) {
+            (Phase::Running | Phase::Unknown, false) => match survivor.map(|pod| &pod.network) {
                 Some(own @ PodNetwork::Own(_)) => own.clone(),
                 _ => PodNetwork::Own(vec![self.addresses.of_new_pod()?]),
             },
-            _ => PodNetwork::None,
         };
         let incarnation = match survivor {
             Some(pod) => pod.incarnation,
@@ -286,7 +283,7 @@ impl Cluster {
                 self.incarnations
             }
         };
-        let ports = view.ports.iter().map(|it| (it.protocol, it.number)).collect();
+        let ports = view.ports.iter().map(|it| (it.transport, it.port)).collect();
         let node = node.unwrap_or_else(|| self.default_node.clone());
         Ok(Pod { namespace, name, node, network, ports, incarnation, view })
     }
@@ -340,7 +337,7 @@ impl Pod {
             && next.host_network == now.host_network
             && next.service_account == now.service_account
             && next.ports == now.ports
-            && (!now.phase.is_final() || next.phase.is_final())
+            && (!is_final(now.phase) || is_final(next.phase))
     }
 
     /// Writes into a pod's object what the harness has decided.
@@ -382,15 +379,17 @@ impl Addresses {
         )
     }
 
-    /// One of each family, so that a node can be probed from everywhere.
-    fn of_new_node(&mut self) -> Result<Vec<IpAddr>, Problem> {
-        let v4 = self.first_free(
-            (FIRST_NODE.to_bits()..).map(|it| Ipv4Addr::from_bits(it).into()).take(150),
-        )?;
-        let v6 = self.first_free(
-            (FIRST_NODE_V6.to_bits()..).map(|it| Ipv6Addr::from_bits(it).into()).take(150),
-        )?;
-        Ok(vec![v4, v6])
+    /// Adds an address of each family that is missing: a node reaches all its pods, and can be probed from everywhere.
+    fn completed(&mut self, mut addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, Problem> {
+        if !addresses.iter().any(IpAddr::is_ipv4) {
+            let pool = (FIRST_NODE.to_bits()..).map(|it| Ipv4Addr::from_bits(it).into());
+            addresses.push(self.first_free(pool.take(150))?);
+        }
+        if !addresses.iter().any(IpAddr::is_ipv6) {
+            let pool = (FIRST_NODE_V6.to_bits()..).map(|it| Ipv6Addr::from_bits(it).into());
+            addresses.push(self.first_free(pool.take(150))?);
+        }
+        Ok(addresses)
     }
 
     fn first_free(&mut self, mut pool: impl Iterator<Item = IpAddr>) -> Result<IpAddr, Problem> {
@@ -422,6 +421,10 @@ fn list_addresses(node: &mut Value, addresses: &[IpAddr]) {
             status.insert("addresses".to_owned(), Value::Array(chosen.collect()));
         }
     }
+}
+
+const fn is_final(phase: Phase) -> bool {
+    matches!(phase, Phase::Succeeded | Phase::Failed)
 }
 
 fn is_cluster_wide(id: &ObjectId) -> bool {

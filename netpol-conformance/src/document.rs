@@ -128,7 +128,12 @@ pub fn unpack(document: Value) -> Vec<Value> {
     match document {
         Value::Object(mut list) => match list.remove("items") {
             Some(Value::Array(items)) => items.into_iter().flat_map(unpack).collect(),
-            _ => Vec::new(),
+            None | Some(Value::Null) => Vec::new(),
+            // No list that we could look into.
+            Some(other) => {
+                list.insert("items".to_owned(), other);
+                vec![Value::Object(list)]
+            }
         },
         other => vec![other],
     }
@@ -155,6 +160,8 @@ fn read_yaml(text: &str) -> Vec<Result<Value, DocumentError>> {
             max_depth: MAX_DEPTH,
             max_nodes: MAX_NODES,
             max_events: 2 * MAX_NODES,
+            // Whoever names a value once may use it often; what it stands for counts as nodes.
+            enforce_alias_anchor_ratio: false,
         },
     };
     let mut bytes = text.as_bytes();
@@ -165,7 +172,7 @@ fn read_yaml(text: &str) -> Vec<Result<Value, DocumentError>> {
 
 fn explain(error: &serde_saphyr::Error) -> DocumentError {
     let position = error.location().map(|it| (it.line(), it.column()));
-    let text = error.without_snippet().to_string();
+    let text = error.without_snippet().render_with_formatter(&serde_saphyr::UserMessageFormatter);
     // The position has its own field.
     let message = match (position, text.rfind(" at line ")) {
         (Some(_), Some(end)) => text.get(..end).unwrap_or(&text).to_owned(),
@@ -225,10 +232,23 @@ mod tests {
     }
 
     #[test]
+    fn one_anchor_may_be_used_often() {
+        let documents = read(&format!("a: &a x\nb: [{}]\n", vec!["*a"; 5000].join(", ")));
+        assert!(documents.iter().all(|it| it.content.is_ok()));
+    }
+
+    #[test]
     fn lists_are_unpacked() {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": [{"kind": "Pod"}, {"kind": "Node"}]});
         assert_eq!(unpack(list), [json!({"kind": "Pod"}), json!({"kind": "Node"})]);
-        let other = json!({"apiVersion": "v2", "kind": "List", "items": []});
-        assert_eq!(unpack(other.clone()), [other]);
+        for items in [json!(null), json!([])] {
+            assert!(unpack(json!({"apiVersion": "v1", "kind": "List", "items": items})).is_empty());
+        }
+        for other in [
+            json!({"apiVersion": "v2", "kind": "List", "items": []}),
+            json!({"apiVersion": "v1", "kind": "List", "items": "x"}),
+        ] {
+            assert_eq!(unpack(other.clone()), [other]);
+        }
     }
 }

@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use socket2::Socket;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::topology::Opener;
 
@@ -21,6 +22,18 @@ mod udp;
 
 /// Shortest pause between two attempts of a probe.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
+
+/// How often a sentinel has to get through before silence counts.
+const SENTINEL_ROUNDS: usize = 2;
+
+/// How many times as long as its sentinel takes a window lasts at least.
+const SENTINEL_FACTOR: u32 = 8;
+
+/// How long a sentinel may take; on an idle machine it takes less than a millisecond.
+const SENTINEL_WINDOW: Window = Window::new(Duration::from_secs(30), Duration::from_millis(250));
+
+/// How many ports may be taken before the search for a free one ends.
+const PORT_TRIES: usize = 64;
 
 /// An attempt that can be repeated, always with a new connection.
 ///
@@ -34,6 +47,7 @@ pub struct Probe {
     pub(crate) request: Request,
     /// The name of the host that has to answer.
     pub(crate) expected: Option<String>,
+    pub(crate) sentinel: Option<Arc<Self>>,
 }
 
 /// What a probe asks for.
@@ -60,6 +74,8 @@ pub enum Outcome {
     Silent,
     /// Somebody said no: a TCP reset, an SCTP abort, or an ICMP error.
     Refused,
+    /// No route leads there, whatever policy says.
+    NoRoute,
     /// The probe says nothing about policy.
     Failed(ProbeError),
 }
@@ -76,6 +92,9 @@ pub enum ProbeError {
         /// The host that answered.
         answered: String,
     },
+    /// Not even the sentinel got through: the machine is too slow, or whoever should answer is gone.
+    #[error("silence says nothing, as the sentinel did not get through either: {0}")]
+    Sentinel(Box<Outcome>),
     /// A socket could not be opened or used.
     #[error("cannot {operation}")]
     Socket {
@@ -105,19 +124,29 @@ impl Window {
 }
 
 impl Probe {
+    /// Returns the same probe with a sentinel: another probe, which nothing but a broken or busy machine can stop.
+    ///
+    /// At the end of its window the probe waits until the sentinel was reached. So silence is never that of a machine
+    /// that did not get round to answering. Both have to run on the same single-threaded runtime, where what started
+    /// earlier is ahead.
+    #[must_use]
+    pub fn with_sentinel(self, sentinel: Self) -> Self {
+        Self { sentinel: Some(Arc::new(sentinel)), ..self }
+    }
+
     /// Makes one attempt.
     pub async fn attempt(&self, limit: Duration) -> Outcome {
-        let attempt = async {
-            match self.request {
-                Request::Tcp(port) => tcp::ask(self, port).await,
-                Request::Udp(port) => udp::ask(self, port).await,
-                Request::Sctp(port) => sctp::ask(self, port).await,
-                Request::Echo => icmp::ask(self).await,
-            }
+        timeout(limit, self.ask()).await.unwrap_or(Outcome::Silent)
+    }
+
+    async fn ask(&self) -> Outcome {
+        let asked = match self.request {
+            Request::Tcp(port) => tcp::ask(self, port).await,
+            Request::Udp(port) => udp::ask(self, port).await,
+            Request::Sctp(port) => sctp::ask(self, port).await,
+            Request::Echo => icmp::ask(self).await,
         };
-        timeout(limit, attempt)
-            .await
-            .map_or(Outcome::Silent, |it| it.unwrap_or_else(|stopped| stopped))
+        asked.unwrap_or_else(|stopped| stopped)
     }
 
     /// Makes attempts until one reaches its destination, or the window closes.
@@ -126,40 +155,105 @@ impl Probe {
     /// this must hold. An answer to an early attempt counts for as long as the window is open.
     ///
     /// Returns [`Outcome::Reached`] or [`ProbeError::WrongHost`] at once, and at the end the most telling of the other
-    /// outcomes: a failure before a refusal before silence.
+    /// outcomes: a failure before a missing route before a refusal before silence.
     pub async fn watch(&self, window: Window) -> Outcome {
-        let end = Instant::now() + window.length;
-        let (mut next, mut pause) = (Instant::now(), window.retry.max(MIN_PAUSE));
+        let begin = Instant::now();
+        let end = begin + window.length;
+        let (mut next, mut pause) = (begin, window.retry.max(MIN_PAUSE));
         let mut attempts = JoinSet::new();
         let mut telling = Outcome::Silent;
+        let mut closed = pin!(self.close(begin, end));
         loop {
             tokio::select! {
-                () = sleep_until(next), if next < end => {
-                    let probe = self.clone();
-                    attempts.spawn(async move { probe.attempt(end - Instant::now()).await });
-                    next = next.checked_add(pause).unwrap_or(end);
-                    pause = pause.saturating_mul(2);
-                }
+                // An answer counts as long as nobody has closed the window.
+                biased;
                 Some(outcome) = attempts.join_next() => match outcome {
                     Ok(Outcome::Reached) => return Outcome::Reached,
                     Ok(wrong @ Outcome::Failed(ProbeError::WrongHost { .. })) => return wrong,
                     Ok(outcome) => telling = telling.or_more_telling(outcome),
                     Err(error) => telling = Outcome::failed("run an attempt", error.into()),
                 },
-                () = sleep_until(end), if next >= end && attempts.is_empty() => return telling,
+                () = sleep_until(next), if next < end => {
+                    let probe = self.clone();
+                    attempts.spawn(async move { probe.ask().await });
+                    next = next.checked_add(pause).unwrap_or(end);
+                    pause = pause.saturating_mul(2);
+                }
+                sentinel = &mut closed => return sentinel.map_or_else(Outcome::Failed, |()| telling),
             }
         }
+    }
+
+    /// Waits for the end of a window, and then until the sentinel was reached often enough.
+    ///
+    /// The slower the machine is, the longer the window: it lasts several times as long as the sentinel needs.
+    async fn close(&self, begin: Instant, end: Instant) -> Result<(), ProbeError> {
+        sleep_until(end).await;
+        let Some(sentinel) = &self.sentinel else { return Ok(()) };
+        let (mut rounds, mut slowest) = (0, Duration::ZERO);
+        while rounds < SENTINEL_ROUNDS || begin.elapsed() < slowest * SENTINEL_FACTOR {
+            let sent = Instant::now();
+            match Box::pin(sentinel.watch(SENTINEL_WINDOW)).await {
+                Outcome::Reached => {}
+                other => return Err(ProbeError::Sentinel(Box::new(other))),
+            }
+            rounds += 1;
+            slowest = slowest.max(sent.elapsed());
+            sleep(slowest).await;
+        }
+        Ok(())
     }
 
     /// Opens a socket in the namespace that the probe comes from, bound to its source address.
     async fn socket(&self, open: fn(IpAddr) -> io::Result<Socket>) -> Result<Socket, Outcome> {
         let (source, destination) = (self.source, self.destination);
-        let opened = self.opener.open(&self.namespace, move || {
+        self.opened(move || {
             let socket = open(destination)?;
-            socket.set_nonblocking(true)?;
             if let Some(source) = source {
                 socket.bind(&SocketAddr::new(source, 0).into())?;
             }
+            Ok(socket)
+        })
+        .await
+    }
+
+    /// As [`socket`](Self::socket), bound to a port that this topology has not spoken from for a long time.
+    ///
+    /// A dataplane remembers flows for minutes and lets them go on. A port that the kernel picks at random may be that
+    /// of such a flow, and then the attempt would open no new one.
+    async fn socket_on_fresh_port(
+        &self,
+        open: fn(IpAddr) -> io::Result<Socket>,
+    ) -> Result<Socket, Outcome> {
+        let (opener, destination) = (self.opener.clone(), self.destination);
+        let any = match destination {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let source = self.source.unwrap_or(any);
+        self.opened(move || {
+            let mut tries = PORT_TRIES;
+            loop {
+                let socket = open(destination)?;
+                match socket.bind(&SocketAddr::new(source, opener.fresh_port()).into()) {
+                    // A server may have the port.
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {
+                        tries -= 1;
+                    }
+                    bound => return bound.map(|()| socket),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn opened(
+        &self,
+        open: impl FnOnce() -> io::Result<Socket> + Send + 'static,
+    ) -> Result<Socket, Outcome> {
+        let opened = self.opener.open(&self.namespace, || {
+            let socket = open()?;
+            socket.set_nonblocking(true)?;
             Ok(socket)
         });
         opened.await.map_err(|error| Outcome::failed("open a socket", error))
@@ -188,13 +282,11 @@ impl Outcome {
                 Errno::ECONNREFUSED
                 | Errno::ECONNRESET
                 | Errno::EHOSTUNREACH
-                | Errno::ENETUNREACH
-                | Errno::EHOSTDOWN
-                | Errno::ENONET
                 | Errno::ENOPROTOOPT
                 | Errno::EPROTO
                 | Errno::EACCES,
             ) => Self::Refused,
+            Some(Errno::ENETUNREACH) => Self::NoRoute,
             // The host's own output hook has dropped the packet.
             Some(Errno::EPERM) => Self::Silent,
             _ => Self::failed(operation, error),
@@ -205,8 +297,9 @@ impl Outcome {
         let weight = |it: &Self| match it {
             Self::Silent => 0,
             Self::Refused => 1,
-            Self::Failed(_) => 2,
-            Self::Reached => 3,
+            Self::NoRoute => 2,
+            Self::Failed(_) => 3,
+            Self::Reached => 4,
         };
         if weight(&other) > weight(&self) { other } else { self }
     }
@@ -218,6 +311,7 @@ impl fmt::Display for Outcome {
             Self::Reached => f.write_str("reached"),
             Self::Silent => f.write_str("no answer"),
             Self::Refused => f.write_str("refused"),
+            Self::NoRoute => f.write_str("no route"),
             Self::Failed(error) => write!(f, "failed: {error}"),
         }
     }

@@ -252,6 +252,7 @@ impl Topology {
             destination: to,
             request,
             expected: self.owner(to).map(Host::to_string),
+            sentinel: None,
         })
     }
 

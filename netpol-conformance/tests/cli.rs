@@ -322,6 +322,32 @@ fn reports_go_to_files_in_every_format() {
 }
 
 #[test]
+fn any_name_of_a_step_makes_valid_xml() {
+    let folder = Folder::new("hostile");
+    let name = r#""<&\"'>]]> \u0001 \u001b[31m \ufffe \uffff é 😀""#;
+    let steps =
+        format!("{{requires: [np], steps: [{{name: {name}, probes: [{}]}}]}}", probe("allow"));
+    let output = run(&folder.scenario("hostile", &steps), "model", &["--format", "junit"]);
+    assert_eq!(status(&output), 0, "{}", error_of(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("&lt;&amp;&quot;&apos;&gt;]]&gt;") && text.contains('é'), "{text}");
+    let is_forbidden = |it: char| matches!(it, '\u{0}'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
+    assert!(!text.contains(is_forbidden), "{text:?}");
+}
+
+#[test]
+fn a_key_without_a_value_is_like_none() {
+    let folder = Folder::new("keys");
+    let steps = format!(
+        "{{description: , source: , derived: , note: , requires: [np], steps: [{{name: s, delete: , apply: , \
+         probes: , matrix: }}, {{name: t, probes: [{}]}}]}}",
+        probe("allow"),
+    );
+    let output = run(&folder.scenario("keys", &steps), "model", &[]);
+    assert_eq!(status(&output), 0, "{}", error_of(&output));
+}
+
+#[test]
 fn check_accepts_refuses_and_ignores() {
     let folder = Folder::new("check");
     let bad = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: x}, \
@@ -365,6 +391,19 @@ fn check_accepts_refuses_and_ignores() {
         json_of(&output)["results"][0]["errors"][0]["message"].as_str().unwrap().contains("line")
     );
     assert_eq!(status(&check(&folder.0.join("absent"))), 2);
+
+    let mixed = Folder::new("check-bytes");
+    fs::write(mixed.0.join("bytes.yaml"), [0xff, 0xfe, b'a']).unwrap();
+    mixed.file("good.yaml", DENY_ALL);
+    let output = check(&mixed.0);
+    assert_eq!(status(&output), 1);
+    let accepted: Vec<_> = json_of(&output)["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["accepted"].clone())
+        .collect();
+    assert_eq!(accepted, [json!(false), json!(true)]);
 }
 
 #[test]

@@ -220,7 +220,7 @@ fn closed_ports_are_refused() {
     ];
     cluster.check(&pairs, &closed, QUICK, "refused");
     // Nobody has this address.
-    cluster.check(&[("x/a", "10.244.9.9"), ("x/a", "fd00:10:244::9")], &ALL, QUICK, "refused");
+    cluster.check(&[("x/a", "10.244.9.9"), ("x/a", "fd00:10:244::9")], &ALL, QUICK, "no route");
 }
 
 #[test]
@@ -267,6 +267,43 @@ fn an_answer_that_comes_late_counts() {
 }
 
 #[test]
+fn silence_counts_only_beside_a_sentinel_that_gets_through() {
+    let cluster = Cluster::new(layout());
+    cluster.nft(
+        "node:one",
+        "table inet t { chain c { type filter hook forward priority 0; drop; }; }",
+    );
+    let outcome = |request, sentinel: &str| {
+        let sentinel = cluster.probe(sentinel, "10.244.0.2", request);
+        let probe = cluster.probe("x/a", "10.244.0.2", request).with_sentinel(sentinel);
+        cluster.runtime.block_on(probe.watch(window(100)))
+    };
+    for request in ALL {
+        assert!(matches!(outcome(request, "x/b"), Outcome::Silent), "{request:?}");
+    }
+    // Nobody listens there.
+    let refused = outcome(Request::Tcp(9), "x/b");
+    assert!(matches!(&refused, Outcome::Failed(ProbeError::Sentinel(_))), "{refused:?}");
+}
+
+#[test]
+fn datagrams_come_from_ever_new_ports() {
+    let cluster = Cluster::new(layout());
+    // Flows that last for minutes: a port that is used twice is seen as one flow.
+    cluster.nft(
+        "node:one",
+        "table inet t { set seen { typeof ip saddr . udp sport; flags dynamic; }; chain c { \
+         type filter hook forward priority 0; udp dport 81 ip saddr . udp sport @seen drop; \
+         udp dport 81 update @seen { ip saddr . udp sport }; }; }",
+    );
+    let probes = (0..2000).map(|_| cluster.probe("x/a", "10.244.0.2", Request::Udp(81)));
+    for probe in probes.collect::<Vec<_>>() {
+        let outcome = cluster.runtime.block_on(probe.attempt(Duration::from_secs(2)));
+        assert_eq!(outcome.to_string(), "reached");
+    }
+}
+
+#[test]
 fn an_address_moves_to_another_pod() {
     let mut cluster = Cluster::new(layout());
     let reach = [("y/a", "10.244.0.1"), ("192.0.2.10", "10.244.0.1"), ("x/b", "fd00:10:244::1")];
@@ -277,7 +314,7 @@ fn an_address_moves_to_another_pod() {
     assert!(!Path::new("/run/netns").join(namespace).exists());
     assert_eq!(cluster.topology.owner(ip("10.244.0.1")), None);
     assert!(cluster.topology.attachment("x/a").is_none());
-    cluster.check(&reach, &ALL, QUICK, "refused");
+    cluster.check(&reach, &ALL, QUICK, "no route");
     // The same node, then another one.
     for node in ["one", "two"] {
         cluster.topology.add_pod(pod("z/new", node, 1)).unwrap();

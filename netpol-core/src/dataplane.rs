@@ -73,6 +73,12 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Returns the capabilities that every dataplane has; one that has more adds them.
+    #[must_use]
+    pub const fn minimal() -> Self {
+        Self { log: false, reevaluate: false, source_view: SourceView::BeforeSourceNat }
+    }
+
     /// Returns the capabilities of a dataplane that can do everything.
     #[must_use]
     pub const fn all() -> Self {

@@ -91,6 +91,10 @@ pub struct Engine {
     in_flight: Option<Change>,
     /// The program in force, as far as the engine knows.
     applied: Option<Arc<Program>>,
+    /// How many full updates failed in a row.
+    failures: u32,
+    /// Endpoints were closed, or could not be, since the last full update failed.
+    closed: bool,
     isolated: Vec<(EndpointId, DataplaneError)>,
     last_error: Option<DataplaneError>,
 }
@@ -118,6 +122,8 @@ impl Engine {
             generation: 0,
             in_flight: None,
             applied: None,
+            failures: 0,
+            closed: false,
             isolated: Vec::new(),
             last_error: None,
         }
@@ -149,7 +155,7 @@ impl Engine {
         }
     }
 
-    /// Forgets an object; a namespace takes along all that is in it. Returns whether it was there.
+    /// Forgets an object; a namespace takes along all that is in it but its endpoints. Returns whether it was there.
     pub fn remove(&mut self, key: &ObjectKey) -> bool {
         let removed = self.inputs.remove(key);
         self.dirty |= removed;
@@ -170,7 +176,8 @@ impl Engine {
     /// It compiles all that concerns the node, so many changes are best told before it is asked.
     ///
     /// After an error the work comes back at once, as the engine has no clock: a caller that drains it stops at an error
-    /// and comes back later.
+    /// and comes back later. When full updates keep failing, every other update only closes the endpoints that the
+    /// dataplane does not know yet, so that what is new does not stay open.
     #[must_use = "an update that is not applied must be answered with an error"]
     pub fn poll_update(&mut self) -> Option<Update> {
         if !self.dirty || self.in_flight.is_some() {
@@ -187,6 +194,9 @@ impl Engine {
             Phase::Gathering { closed } => {
                 newcomers(&self.inputs, &self.config, closed).map(Change::Isolate)
             }
+            Phase::Complete if self.failures > 1 && !self.closed => {
+                Some(Change::Isolate(isolated_endpoints(&self.inputs, &self.config).into()))
+            }
             Phase::Complete => {
                 let program = compile(&self.inputs, &self.config, &self.capabilities);
                 let in_force = self.applied.as_deref() == Some(&program);
@@ -198,7 +208,8 @@ impl Engine {
         Some(Update::new(self.generation, change))
     }
 
-    /// Takes the outcome of the last update. After an error the work is kept, and the next update is a full one.
+    /// Takes the outcome of the last update. After an error the work is kept, and the next update is a full one, or one that
+    /// closes what is new before that.
     pub fn handle_applied(&mut self, outcome: Result<Applied, DataplaneError>) {
         let Some(change) = self.in_flight.take() else { return };
         match outcome {
@@ -207,11 +218,17 @@ impl Engine {
                     // Endpoints that could not be programmed are tried again with the next change.
                     self.applied = applied.isolated.is_empty().then_some(program);
                     self.isolated = applied.isolated;
+                    self.failures = 0;
+                } else {
+                    self.dirty |= self.failures > 0;
+                    self.closed = true;
                 }
                 self.last_error = None;
             }
             Err(error) => {
                 self.resync();
+                self.closed = matches!(change, Change::Isolate(_));
+                self.failures = self.failures.saturating_add(u32::from(!self.closed));
                 self.last_error = Some(error);
             }
         }

@@ -31,7 +31,7 @@ impl fmt::Display for Direction {
 
 /// Where a flow comes from, as the node that judges it knows without looking at an address.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[expect(clippy::exhaustive_enums, reason = "architecture, section 4: these three and no other")]
+#[expect(clippy::exhaustive_enums, reason = "an endpoint, the node itself, or elsewhere")]
 pub enum Origin {
     /// An endpoint of this node sent it.
     Endpoint,

@@ -23,7 +23,7 @@ pub use self::view::EndpointLabels;
 
 /// Label keys that the model sets itself; labels that users give cannot override them.
 ///
-/// Source: the label names of Calico's data model (`semantics/calico.md`, section 1.7).
+/// Source: Calico, `libcalico-go/lib/apis/v3` and `libcalico-go/lib/backend/k8s/conversion`.
 pub mod keys {
     /// The namespace of an endpoint or network set.
     pub const NAMESPACE: &str = "projectcalico.org/namespace";

@@ -120,21 +120,30 @@ fn before_the_barrier_an_endpoint_that_comes_back_is_closed_again() {
 
 #[test]
 fn an_address_that_another_endpoint_gives_up_is_closed() {
-    let mut engine = engine();
-    let address_only = |name: &str, created| {
-        let mut pod = pod(name, "10.0.0.1");
+    let address_only = |name: &str, node: &str, created| {
+        let mut pod = pod(name, "10.0.0.1").on_node(node);
         (pod.attachment, pod.created) = (Attachment::Address, Timestamp(created));
         pod
     };
-    engine.upsert(address_only("new", 2)).unwrap();
-    engine.upsert(address_only("old", 1)).unwrap();
-    assert_eq!(isolated(engine.poll_update()), ["x/new", "x/old"]);
-    done(&mut engine);
-    engine.remove(&ObjectKey::Endpoint(address_only("new", 2).id));
-    let Some(Change::Isolate(endpoints)) = engine.poll_update().map(|it| it.change) else {
-        panic!("not closed");
-    };
-    assert_eq!((&*endpoints[0].id.name, endpoints[0].addresses.len()), ("old", 1));
+    for is_removed in [true, false] {
+        let mut engine = engine();
+        let mut newer = address_only("new", "node-b", 2);
+        engine.upsert(newer.clone()).unwrap();
+        assert_eq!(engine.poll_update(), None, "an endpoint of another node");
+        engine.upsert(address_only("old", "node-a", 1)).unwrap();
+        assert_eq!(isolated(engine.poll_update()), ["x/old"]);
+        done(&mut engine);
+        if is_removed {
+            engine.remove(&ObjectKey::Endpoint(newer.id.clone()));
+        } else {
+            newer.lifecycle = Lifecycle::Finished;
+            engine.upsert(newer).unwrap();
+        }
+        let Some(Change::Isolate(endpoints)) = engine.poll_update().map(|it| it.change) else {
+            panic!("not closed");
+        };
+        assert_eq!((&*endpoints[0].id.name, endpoints[0].addresses.len()), ("old", 1));
+    }
 }
 
 #[test]
@@ -284,7 +293,7 @@ fn removing_a_policy_undoes_exactly_what_it_did() {
 }
 
 #[test]
-fn removing_a_namespace_takes_along_what_is_in_it() {
+fn removing_a_namespace_takes_along_its_policies_and_not_its_endpoints() {
     let mut engine = engine();
     engine
         .upsert(Object::Namespace { name: "x".into(), labels: [("a", "b")].into_iter().collect() })
@@ -292,7 +301,36 @@ fn removing_a_namespace_takes_along_what_is_in_it() {
     engine.upsert(pod("a", "10.0.0.1")).unwrap();
     engine.upsert(closed("a")).unwrap();
     assert!(engine.remove(&ObjectKey::Namespace("x".into())));
-    assert_eq!((engine.inputs().endpoints().count(), engine.inputs().policies().count()), (0, 0));
+    assert_eq!((engine.inputs().endpoints().count(), engine.inputs().policies().count()), (1, 0));
+}
+
+#[test]
+fn when_full_updates_keep_failing_new_endpoints_are_closed_in_between() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.inputs_complete();
+    let fail = |engine: &mut Engine| {
+        engine.handle_applied(Err(DataplaneError::new(DataplaneErrorKind::Capacity, "test")));
+    };
+    full(engine.poll_update());
+    fail(&mut engine);
+    full(engine.poll_update());
+    fail(&mut engine);
+    for _ in 0..2 {
+        assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+        done(&mut engine);
+        full(engine.poll_update());
+        fail(&mut engine);
+        assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+        fail(&mut engine);
+        full(engine.poll_update());
+        fail(&mut engine);
+    }
+    assert_eq!(isolated(engine.poll_update()), ["x/a"]);
+    done(&mut engine);
+    full(engine.poll_update());
+    done(&mut engine);
+    assert_eq!(engine.poll_update(), None);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use netpol_core::net::Family;
 use netpol_core::program::{Digest, Endpoint, RuleId};
 use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
-    Program, SourceView, Update,
+    Program, Update,
 };
 use netpol_netfilter::Holders;
 
@@ -510,9 +510,8 @@ impl Failed {
 
 /// What iptables can express here. Established flows cannot be stopped yet.
 fn capabilities() -> Capabilities {
-    let mut capabilities = Capabilities::all();
-    capabilities.reevaluate = false;
-    capabilities.source_view = SourceView::BeforeSourceNat;
+    let mut capabilities = Capabilities::minimal();
+    capabilities.log = true;
     capabilities
 }
 

@@ -5,9 +5,13 @@
 //! with equal policy. A verdict to allow returns, so that other owners' rules still judge the packet. It works with both
 //! flavours of iptables, and never with both at once.
 //!
+//! It does not decide what policy means: that is the work of [`netpol_core`].
+//!
 //! - [`IptablesDataplane`] is the [`Dataplane`]; [`IptablesConfig`] says what it is called and where it stands among
 //!   others.
 //! - [`IptablesError`] says why it could not be opened or could not do something.
+//!
+//! # Enforcing
 //!
 //! ```no_run
 //! use netpol_core::{Dataplane, Engine, NodeConfig};
@@ -15,10 +19,14 @@
 //!
 //! let mut dataplane = IptablesDataplane::open(IptablesConfig::default())?;
 //! let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+//! // … feed it with endpoints and policies …
 //! engine.inputs_complete();
 //! while let Some(update) = engine.poll_update() {
 //!     let outcome = dataplane.apply(update);
 //!     engine.handle_applied(outcome);
+//!     if engine.last_error().is_some() {
+//!         break; // and try again after a while
+//!     }
 //! }
 //! # Ok::<(), netpol_iptables::IptablesError>(())
 //! ```
@@ -37,8 +45,8 @@
 //! # Limits
 //!
 //! - iptables 1.8 with `iptables-save` and `iptables-restore` of the flavour in use, ipset 7, and the kernel's set,
-//!   conntrack, multiport, limit and NFLOG matches. The legacy flavour needs a writable `/run/xtables.lock`, or another
-//!   file named by `XTABLES_LOCKFILE`.
+//!   conntrack, multiport, limit and NFLOG matches. The legacy flavour needs `CAP_NET_RAW` beside `CAP_NET_ADMIN`, and
+//!   a writable `/run/xtables.lock`, or another file named by `XTABLES_LOCKFILE`.
 //! - IPv4 and IPv6 are two tables, which change one after the other.
 //! - A rule of ours that somebody changes is noticed by its comment, sets and target; another change of it is not.
 //! - Endpoints are listed one by one, so that the first packet of a flow costs more with every endpoint of the node.
@@ -47,6 +55,10 @@
 //! - Established flows go on when policy changes. They end when their endpoint goes, is isolated, or loses its address to
 //!   another; of what changed while no process was running, only new flows notice.
 //! - IP protocol 0 and ICMP type 255 cannot be matched; endpoints whose policy names them are isolated.
+//!
+//! # Features and versions
+//!
+//! There are no features. Rust 1.95 or later. How it fits together is told in `ARCHITECTURE.md` in the repository.
 
 #![forbid(unsafe_code)]
 #![doc(test(attr(deny(warnings))))]

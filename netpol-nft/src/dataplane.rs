@@ -9,7 +9,7 @@ use netpol_core::model::EndpointId;
 use netpol_core::program::{Digest, Endpoint, Established, RuleId};
 use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
-    Program, SourceView, Update,
+    Program, Update,
 };
 use nftnl_sys::libc;
 
@@ -21,7 +21,8 @@ use crate::operation::Operation;
 use crate::plan::{Extra, Plan, plan};
 use crate::probe::{self, PodNetwork};
 use crate::render::{
-    Context, Fixed, Options, PolicyUse, Rendered, check_room, keys, pair, render, skeleton,
+    Context, Fixed, Options, PolicyUse, Rendered, check_room, keys, own_keys, render, self_keys,
+    skeleton,
 };
 use crate::ruleset::{Elements, Key, Ruleset};
 use crate::transport::{Depth, Kernel, Netlink, Refusal};
@@ -424,9 +425,8 @@ impl From<NftError> for Failure {
 
 /// What nf_tables can express here. Established flows cannot be stopped yet.
 fn capabilities() -> Capabilities {
-    let mut capabilities = Capabilities::all();
-    capabilities.reevaluate = false;
-    capabilities.source_view = SourceView::BeforeSourceNat;
+    let mut capabilities = Capabilities::minimal();
+    capabilities.log = true;
     capabilities
 }
 
@@ -482,26 +482,28 @@ fn with_isolated(
         ruleset.chains.entry(name).or_insert(chain);
     }
     for endpoint in endpoints {
-        let keys = keys(endpoint);
-        for &key in &keys {
+        for key in keys(endpoint) {
             insert(&mut ruleset, Fixed::Endpoints, key)?;
             insert(&mut ruleset, Fixed::Isolated, key)?;
         }
-        for key in
-            keys.iter().flat_map(|&one| keys.iter().filter_map(move |&other| pair(one, other)))
-        {
+        for key in own_keys(endpoint) {
+            insert(&mut ruleset, Fixed::Own, key)?;
+        }
+        for key in self_keys(endpoint) {
             insert(&mut ruleset, Fixed::SelfTraffic, key)?;
         }
     }
     Ok(ruleset)
 }
 
-/// Returns whether a table has all keys of an endpoint.
+/// Returns whether a table knows an endpoint by its interface and addresses: a successor may have the same interface.
 fn is_known(ruleset: &Ruleset, endpoint: &Endpoint) -> bool {
-    keys(endpoint).into_iter().all(|key| {
-        let set = Fixed::Endpoints.name(key).and_then(|name| ruleset.sets.get(&name));
+    let has = |fixed: Fixed, key: Key| {
+        let set = fixed.name(key).and_then(|name| ruleset.sets.get(&name));
         matches!(set.map(|set| &set.elements), Some(Elements::Keys(keys)) if keys.binary_search(&key).is_ok())
-    })
+    };
+    keys(endpoint).into_iter().all(|key| has(Fixed::Endpoints, key))
+        && own_keys(endpoint).into_iter().all(|key| has(Fixed::Own, key))
 }
 
 fn insert(ruleset: &mut Ruleset, fixed: Fixed, key: Key) -> Result<(), NftError> {
@@ -518,6 +520,9 @@ fn insert(ruleset: &mut Ruleset, fixed: Fixed, key: Key) -> Result<(), NftError>
 /// Returns one line for each object that is missing, changed or too many.
 fn compare(observed: &Observed, desired: &Ruleset) -> Vec<String> {
     let mut lines = Vec::new();
+    if observed.dormant {
+        lines.push("the table is dormant, so that nothing of it is in force".to_owned());
+    }
     compare_objects("set", &observed.ruleset.sets, &desired.sets, &mut lines);
     compare_objects("chain", &observed.ruleset.chains, &desired.chains, &mut lines);
     lines.extend(

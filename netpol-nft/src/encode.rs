@@ -290,7 +290,7 @@ fn comment_userdata(text: &str) -> Vec<u8> {
 /// (`NFTNL_UDATA_SET_KEYBYTEORDER` of libnftnl), length, and `enum byteorder` of nftables: 1 host, 2 network.
 fn byte_order_userdata(key: KeyType) -> Vec<u8> {
     let order: u32 = match key {
-        KeyType::Interface | KeyType::Interfaces => 1,
+        KeyType::Interface | KeyType::Interfaces | KeyType::Sender(_) => 1,
         KeyType::Address(_) | KeyType::Addresses(_) | KeyType::Target(_) | KeyType::Port => 2,
     };
     [0, 4].into_iter().chain(order.to_ne_bytes()).collect()

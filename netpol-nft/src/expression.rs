@@ -87,6 +87,13 @@ const ICMP: [u8; 2] = [1, 58];
 const ICMP_TYPE: Field = Field::Transport { offset: 0, len: 1 };
 const ICMP_CODE: Field = Field::Transport { offset: 1, len: 1 };
 const ICMP_TYPE_AND_CODE: Field = Field::Transport { offset: 0, len: 2 };
+/// Where IPv6 has its hop limit (RFC 8200, section 3).
+const HOP_LIMIT: Field = Field::Network { offset: 7, len: 1 };
+/// Mask and prefix of the addresses of a link, `fe80::/10` (RFC 4291, section 2.5.6).
+const LINK_LOCAL: [[u8; 16]; 2] = [
+    [0xff, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+];
 /// Most packets that a log rule lets through, per second.
 const LOG_RATE: u64 = 10;
 
@@ -143,6 +150,14 @@ fn lower_match(it: &Match, out: &mut Vec<Expression>) {
         Match::NotIcmpCode(code) => lower_compare(ICMP_CODE, Test::NotEqual, vec![*code], out),
         Match::IcmpTypes { first, last } => {
             lower_range(ICMP_TYPE, vec![*first], vec![*last], Sense::In, out);
+        }
+        Match::HopLimit(limit) => lower_compare(HOP_LIMIT, Test::Equal, vec![*limit], out),
+        Match::LinkLocalSource => {
+            let [mask, prefix] = LINK_LOCAL.map(Vec::from);
+            let field = address(Family::V6, End::Source);
+            out.push(Expression::Load { field, register: Register(0) });
+            out.push(Expression::Mask { mask });
+            out.push(Expression::Compare { test: Test::Equal, value: prefix });
         }
         Match::Flow(state) => {
             let bit =
@@ -202,6 +217,7 @@ fn loads(fields: Fields) -> Vec<Field> {
         Fields::InputInterface => vec![Field::InputInterface],
         Fields::OutputInterface => vec![Field::OutputInterface],
         Fields::Interfaces => vec![Field::InputInterface, Field::OutputInterface],
+        Fields::Sender(family) => vec![Field::InputInterface, address(family, End::Source)],
         Fields::Address(family, end) => vec![address(family, end)],
         Fields::Addresses(family) => {
             vec![address(family, End::Source), address(family, End::Destination)]
@@ -212,10 +228,12 @@ fn loads(fields: Fields) -> Vec<Field> {
 }
 
 /// Every combination of fields that we look up.
-const ALL_FIELDS: [Fields; 15] = [
+const ALL_FIELDS: [Fields; 17] = [
     Fields::InputInterface,
     Fields::OutputInterface,
     Fields::Interfaces,
+    Fields::Sender(Family::V4),
+    Fields::Sender(Family::V6),
     Fields::Address(Family::V4, End::Source),
     Fields::Address(Family::V4, End::Destination),
     Fields::Address(Family::V6, End::Source),
@@ -304,6 +322,7 @@ fn raise_match<'a>(rest: &'a [Expression], before: &[Match]) -> (Match, &'a [Exp
     raise_lookup_match(rest)
         .or_else(|| raise_range(rest))
         .or_else(|| raise_flow(rest))
+        .or_else(|| raise_link_local(rest))
         .or_else(|| raise_compare(rest, before))
         .unwrap_or_else(|| (Match::Unknown, rest.get(1..).unwrap_or_default()))
 }
@@ -379,6 +398,21 @@ fn raise_flow(rest: &[Expression]) -> Option<(Match, &[Expression])> {
     value.iter().all(|&byte| byte == 0).then_some((Match::Flow(state), after))
 }
 
+fn raise_link_local(rest: &[Expression]) -> Option<(Match, &[Expression])> {
+    let [
+        Expression::Load { field, register: Register(0) },
+        Expression::Mask { mask },
+        Expression::Compare { test: Test::Equal, value },
+        after @ ..,
+    ] = rest
+    else {
+        return None;
+    };
+    let is_link_local = *field == address(Family::V6, End::Source)
+        && [mask, value].map(Vec::as_slice) == LINK_LOCAL.each_ref().map(<[u8; 16]>::as_slice);
+    is_link_local.then_some((Match::LinkLocalSource, after))
+}
+
 fn raise_compare<'a>(
     rest: &'a [Expression],
     before: &[Match],
@@ -404,6 +438,7 @@ fn raise_compare<'a>(
         }
         (Field::Protocol, &[number], Sense::In) => Match::Protocol(number),
         (Field::Protocol, &[number], Sense::NotIn) => Match::NotProtocol(number),
+        (HOP_LIMIT, &[limit], Sense::In) => Match::HopLimit(limit),
         (ICMP_TYPE, &[kind], Sense::In) if icmp => Match::Icmp { kind, code: None },
         (ICMP_TYPE, &[kind], Sense::NotIn) if icmp => Match::NotIcmpType(kind),
         (ICMP_CODE, &[code], Sense::NotIn) if icmp => Match::NotIcmpCode(code),

@@ -2,10 +2,14 @@
 //!
 //! It owns one table of family `inet` and touches nothing else. Endpoints are found with a map lookup, by interface or
 //! by address, and judged by chains that are shared by all endpoints with equal policy. A verdict to allow returns, so
-//! that other tables still judge the packet.
+//! that other tables still judge the packet. It does not decide what policy means: that is the work of
+//! [`netpol_core`].
 //!
-//! - [`NftDataplane`] is the [`Dataplane`]; [`NftConfig`] says what it is called and where it stands among others.
+//! - [`NftDataplane`] is the [`Dataplane`].
+//! - [`NftConfig`] says what it is called, where it stands among others, and how pods are connected ([`PodNetwork`]).
 //! - [`NftError`] says why it could not be opened or could not do something.
+//!
+//! # Enforcing
 //!
 //! ```no_run
 //! use netpol_core::{Dataplane, Engine, NodeConfig};
@@ -13,18 +17,49 @@
 //!
 //! let mut dataplane = NftDataplane::open(NftConfig::default())?;
 //! let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+//! // … feed it with endpoints and policies …
 //! engine.inputs_complete();
 //! while let Some(update) = engine.poll_update() {
 //!     let outcome = dataplane.apply(update);
 //!     engine.handle_applied(outcome);
+//!     if engine.last_error().is_some() {
+//!         break; // and try again after a while
+//!     }
 //! }
 //! # Ok::<(), netpol_nft::NftError>(())
+//! ```
+//!
+//! # Beside others, and behind a bridge
+//!
+//! ```no_run
+//! use netpol_nft::{NftConfig, NftDataplane, Owner, PodNetwork};
+//!
+//! let mut config = NftConfig::default();
+//! config.owner = Owner::new("netpol-sandboxes")?;
+//! config.pods = PodNetwork::Bridged;
+//! NftDataplane::open(config)?; // an error where bridges do not call netfilter
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Repairing what somebody else changed, and leaving
+//!
+//! ```no_run
+//! # use netpol_core::{Dataplane, Engine, NodeConfig, Program};
+//! # use netpol_nft::{NftConfig, NftDataplane};
+//! # let mut dataplane = NftDataplane::open(NftConfig::default())?;
+//! # let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+//! # let program = Program::default();
+//! if !dataplane.audit(&program)?.is_none() {
+//!     engine.resync(); // the next update is a full one
+//! }
+//! dataplane.remove()?; // everything that is ours, nothing else
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Guarantees
 //!
 //! - An update is one transaction for everything that packets can meet; what it needs is made before, what it leaves is
-//!   removed after. Every step of it is idempotent.
+//!   removed after. One that is too large for the socket is made in several, each endpoint and direction within one.
 //! - Names and comments of our objects are digests. A process that starts finds what an earlier one left, and changes
 //!   only what differs; packets are judged all the while.
 //! - What tenants name never reaches the kernel.
@@ -38,6 +73,11 @@
 //! - Endpoints in audit mode pass; their verdicts are not reported.
 //! - Established flows go on when policy changes. They end when their endpoint goes, is isolated, or loses its address to
 //!   another; of what changed while no process was running, only new flows notice.
+//!
+//! # Features and versions
+//!
+//! There are no features. Building needs Rust 1.95 or later, libmnl, libnftnl 1.2.0 or later and pkg-config. How it fits
+//! together is told in `ARCHITECTURE.md` in the repository.
 
 #![doc(test(attr(deny(warnings))))]
 

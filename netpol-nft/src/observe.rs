@@ -18,6 +18,8 @@ use self::elements::Listed;
 /// The state of our table.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Observed {
+    /// Whether somebody has put the table to sleep: packets meet nothing of it.
+    pub(crate) dormant: bool,
     /// What is in the table, as far as it is ours and can be read.
     pub(crate) ruleset: Ruleset,
     /// Sets whose definition is none of ours, although their name is.
@@ -33,7 +35,8 @@ pub(crate) struct Observed {
 impl Observed {
     /// Returns whether both show the same objects; counters may differ.
     pub(crate) fn same_state(&self, other: &Self) -> bool {
-        self.ruleset == other.ruleset
+        self.dormant == other.dormant
+            && self.ruleset == other.ruleset
             && self.unreadable == other.unreadable
             && self.spoiled == other.spoiled
     }
@@ -43,17 +46,26 @@ impl Observed {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Ownership {
     /// Our comment is on it.
-    Ours,
+    Ours {
+        /// See [`Observed::dormant`].
+        dormant: bool,
+    },
     /// Somebody else made it.
     Foreign,
 }
 
 /// Returns whose the table of this `NFT_MSG_NEWTABLE` is. The message is what follows `struct nfgenmsg`.
 pub(crate) fn ownership(message: &[u8]) -> Ownership {
-    /// `NFTA_TABLE_USERDATA`
+    /// `NFTA_TABLE_FLAGS`, `NFTA_TABLE_USERDATA`
+    const FLAGS: u16 = 2;
     const USERDATA: u16 = 6;
+    /// `NFT_TABLE_F_DORMANT`
+    const DORMANT: u32 = 0x1;
+    let flags = find_u32(message, FLAGS).unwrap_or_default();
     match find(message, USERDATA).and_then(comment) {
-        Some(text) if text.starts_with(TABLE_MARK) => Ownership::Ours,
+        Some(text) if text.starts_with(TABLE_MARK) => {
+            Ownership::Ours { dormant: flags & DORMANT != 0 }
+        }
         _ => Ownership::Foreign,
     }
 }
@@ -217,9 +229,11 @@ fn set(message: &[u8]) -> Option<Set> {
 }
 
 /// Every type of key that we use.
-const KEY_TYPES: [KeyType; 9] = [
+const KEY_TYPES: [KeyType; 11] = [
     KeyType::Interface,
     KeyType::Interfaces,
+    KeyType::Sender(Family::V4),
+    KeyType::Sender(Family::V6),
     KeyType::Address(Family::V4),
     KeyType::Address(Family::V6),
     KeyType::Addresses(Family::V4),

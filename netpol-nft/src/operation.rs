@@ -14,7 +14,7 @@ pub(crate) const MAX_ELEMENTS: usize = 256;
 /// One change of our table.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Operation {
-    /// Makes the table; fine if it exists.
+    /// Makes the table; if it exists, it is woken up if it sleeps.
     AddTable,
     /// Removes the table with all that is in it.
     DeleteTable,

@@ -98,10 +98,10 @@ pub(crate) fn plan(
 ) -> Result<Plan, NftError> {
     let nothing = Observed::default();
     let mut plan = Plan::default();
-    if observed.is_none() {
+    if observed.is_none_or(|observed| observed.dormant) {
         plan.prepare.push(Operation::AddTable);
     }
-    let state = State::new(owner, observed.unwrap_or(&nothing));
+    let state = State::new(owner, observed.unwrap_or(&nothing), extra);
     let (maps, sets): (Vec<_>, Vec<_>) =
         desired.sets.iter().partition(|(_, set)| Content::of(&set.elements) == Content::Verdicts);
     for (name, set) in sets {
@@ -122,11 +122,12 @@ struct State<'a> {
     owner: &'a Owner,
     observed: &'a Observed,
     live: BTreeSet<&'a Name>,
+    extra: Extra,
 }
 
 impl<'a> State<'a> {
-    fn new(owner: &'a Owner, observed: &'a Observed) -> Self {
-        Self { owner, observed, live: observed.ruleset.live() }
+    fn new(owner: &'a Owner, observed: &'a Observed, extra: Extra) -> Self {
+        Self { owner, observed, live: observed.ruleset.live(), extra }
     }
 
     fn plan_set(&self, name: &Name, want: &Set, plan: &mut Plan) -> Result<(), NftError> {
@@ -150,8 +151,10 @@ impl<'a> State<'a> {
             return Err(self.foreign(name));
         }
         if self.observed.spoiled.contains(name) {
-            let flush = Operation::FlushSet { name: name.clone() };
-            let operations = [flush].into_iter().chain(added(name, want, &want.elements)).collect();
+            // Among what is to stay are elements that could not be read.
+            let flush =
+                (self.extra == Extra::Swept).then(|| Operation::FlushSet { name: name.clone() });
+            let operations = flush.into_iter().chain(added(name, want, &want.elements)).collect();
             self.place(name, Step::Members, operations, plan);
             return Ok(());
         }

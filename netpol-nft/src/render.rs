@@ -6,7 +6,8 @@
 //! |---|---|
 //! | `np-forward`, `np-input`, `np-output` | base chains; their rules never change, see [`base`] |
 //! | `np-eg-{if,4,6}`, `np-in-{if,4,6}` | verdict maps from an endpoint to the chain of its policy set |
-//! | `np-ep-…`, `np-iso-…`, `np-self-…` | sets of all endpoints, of the isolated ones, and of each with itself |
+//! | `np-ep-…`, `np-iso-…` | sets of all endpoints and of the isolated ones |
+//! | `np-own-…`, `np-self-…` | sets of endpoints' interfaces with their addresses, and of each endpoint with itself |
 //! | `np-eg-<digest>`, `np-in-<digest>` | one chain for each stage of a policy set, named after its content |
 //! | `np-s4-<set>-<class>`, `np-s6-…` | hash sets: the exact members of an address set; they change |
 //! | `np-n4-<set>-<class>`, `np-n6-…` | hash sets: address, protocol and port of a named port; they change |
@@ -203,7 +204,10 @@ impl Entries {
                 }
             }
         }
-        for pair in keys.iter().flat_map(|one| keys.iter().filter_map(|other| pair(*one, *other))) {
+        for key in own_keys(endpoint) {
+            self.member(Fixed::Own, key);
+        }
+        for pair in self_keys(endpoint) {
             self.member(Fixed::SelfTraffic, pair);
         }
     }
@@ -243,6 +247,31 @@ pub(crate) fn check_room(name: &Name, entries: usize) -> Result<(), NftError> {
         return Err(NftError::TooManyEndpoints { map: name.to_string(), entries, max });
     }
     Ok(())
+}
+
+/// Returns the addresses that may come in on an endpoint's interface, as keys, and the interface itself. An endpoint
+/// without a known address is not held to any.
+pub(crate) fn own_keys(endpoint: &Endpoint) -> Vec<Key> {
+    let interface = match &endpoint.attachment {
+        Attachment::Interface(name) if !endpoint.addresses.is_empty() => Interface::new(name),
+        _ => None,
+    };
+    let sender = |interface, address| match address {
+        IpAddr::V4(address) => Key::Sender4(interface, address),
+        IpAddr::V6(address) => Key::Sender6(interface, address),
+    };
+    let keys = |interface: Interface| {
+        let senders = endpoint.addresses.iter().map(move |&address| sender(interface, address));
+        [Key::Interface(interface)].into_iter().chain(senders)
+    };
+    interface.into_iter().flat_map(keys).collect()
+}
+
+/// Returns the keys of an endpoint's traffic with itself. Without a known address nobody can tell that it is: the source
+/// may be forged.
+pub(crate) fn self_keys(endpoint: &Endpoint) -> Vec<Key> {
+    let keys = if endpoint.addresses.is_empty() { Vec::new() } else { keys(endpoint) };
+    keys.iter().flat_map(|&one| keys.iter().filter_map(move |&other| pair(one, other))).collect()
 }
 
 /// Returns the key of traffic between two keys of one endpoint, if there can be any.

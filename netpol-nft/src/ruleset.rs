@@ -156,6 +156,10 @@ pub(crate) enum Match {
         /// The last type.
         last: u8,
     },
+    /// The hop limit of an IPv6 packet. Comes after [`Match::Family`], as does the following.
+    HopLimit(u8),
+    /// The source of an IPv6 packet is an address of the link, `fe80::/10`. No router forwards such a packet.
+    LinkLocalSource,
     /// What conntrack knows of the flow.
     Flow(FlowState),
     /// A condition that we never write. A rule of ours with it was changed by somebody.
@@ -198,6 +202,8 @@ pub(crate) enum Fields {
     OutputInterface,
     /// Both interfaces.
     Interfaces,
+    /// The interface on which the packet came in, and its source address.
+    Sender(Family),
     /// The address at one end.
     Address(Family, End),
     /// Source and destination address.
@@ -291,6 +297,8 @@ pub(crate) enum KeyType {
     Interface,
     /// `ifname . ifname`
     Interfaces,
+    /// An interface and an address: `ifname . ipv4_addr`, or the same for IPv6.
+    Sender(Family),
     /// `ipv4_addr` or `ipv6_addr`
     Address(Family),
     /// Two addresses of one family.
@@ -351,6 +359,10 @@ pub(crate) enum Key {
     Interface(Interface),
     /// Two interfaces: of entry and of exit.
     Interfaces(Interface, Interface),
+    /// An interface and an IPv4 address that may come in on it.
+    Sender4(Interface, Ipv4Addr),
+    /// An interface and an IPv6 address that may come in on it.
+    Sender6(Interface, Ipv6Addr),
     /// An IPv4 address.
     V4(Ipv4Addr),
     /// An IPv6 address.

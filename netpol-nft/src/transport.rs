@@ -353,16 +353,17 @@ impl Kernel for Netlink {
     fn observe(&mut self, depth: Depth) -> Result<Option<Observed>, NftError> {
         let mut last: Option<Observed> = None;
         for _ in 0..READS {
-            match self.ownership()? {
+            let dormant = match self.ownership()? {
                 None => return Ok(None),
                 Some(Ownership::Foreign) => {
                     return Err(NftError::ForeignTable { owner: self.owner.to_string() });
                 }
-                Some(Ownership::Ours) => {}
-            }
+                Some(Ownership::Ours { dormant }) => dormant,
+            };
             match self.read(depth) {
-                Ok((observed, Settled::Yes)) => return Ok(Some(observed)),
+                Ok((observed, Settled::Yes)) => return Ok(Some(Observed { dormant, ..observed })),
                 Ok((observed, Settled::No)) => {
+                    let observed = Observed { dormant, ..observed };
                     if last.as_ref().is_some_and(|last| last.same_state(&observed)) {
                         return Ok(Some(observed));
                     }

@@ -1,7 +1,6 @@
 //! SCTP as packets: the whole handshake, a message and its reply.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use socket2::Socket;
 use tokio::net::UdpSocket;
@@ -12,9 +11,6 @@ use crate::topology::sctp::{Chunk, MAX_PACKET, Packet, raw_socket};
 
 /// Our first sequence number.
 const TSN: u32 = 1;
-
-/// First of the ports that we speak from.
-const FIRST_PORT: u16 = 32_768;
 
 pub(super) async fn ask(probe: &Probe, port: u16) -> Result<Outcome, Outcome> {
     let socket = probe.socket(|destination| Ok(Socket::from(raw_socket(destination)?))).await?;
@@ -41,8 +37,7 @@ struct Association<'a> {
 
 impl<'a> Association<'a> {
     fn new(probe: &'a Probe, socket: UdpSocket, port: u16) -> Self {
-        static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
-        let local_port = FIRST_PORT | NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let local_port = probe.opener.fresh_port();
         let [a, b, c, d, ..] = echo::token();
         // Zero means that no tag is known yet.
         let local_tag = u32::from_be_bytes([a, b, c, d]).max(1);

@@ -15,7 +15,7 @@ pub fn junit(report: &Report) -> Result<String, SerializeError> {
     let mut document = Junit::new("netpol-conformance");
     for rows in report.results.chunk_by(|a, b| (&a.file, &a.backend) == (&b.file, &b.backend)) {
         if let Some(Row { scenario, backend, .. }) = rows.first() {
-            let mut suite = TestSuite::new(format!("{scenario} on {backend}"));
+            let mut suite = TestSuite::new(printable(&format!("{scenario} on {backend}")));
             suite.add_test_cases(rows.iter().map(case));
             document.add_test_suite(suite);
         }
@@ -30,13 +30,18 @@ fn case(row: &Row) -> TestCase {
         Status::Skip => TestCaseStatus::skipped(),
     };
     if row.status != Status::Pass {
-        status.set_message(row.reason.clone());
+        status.set_message(printable(&row.reason));
     }
     let name = match &row.step {
         Some(step) => format!("{step}: {}", row.probe()),
         None => row.scenario.clone(),
     };
-    let mut case = TestCase::new(name, status);
-    case.set_classname(format!("{}.{}", row.backend, row.scenario));
+    let mut case = TestCase::new(printable(&name), status);
+    case.set_classname(printable(&format!("{}.{}", row.backend, row.scenario)));
     case
+}
+
+/// Leaves out the noncharacters that XML 1.0 forbids (section 2.2); the writer leaves out control characters.
+fn printable(text: &str) -> String {
+    text.replace(['\u{fffe}', '\u{ffff}'], "")
 }

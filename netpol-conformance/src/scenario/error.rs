@@ -121,9 +121,6 @@ pub enum Problem {
         /// The other host.
         second: String,
     },
-    /// The addresses of a node changed.
-    #[error("the addresses of node `{0}` change, expected them to stay")]
-    NodeMoved(String),
     /// There are too many pods without addresses.
     #[error("no free address is left")]
     NoFreeAddress,

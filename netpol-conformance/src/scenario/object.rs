@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use netpol_core::net::Transport;
-use serde::{Deserialize, Deserializer};
+use netpol_core::api::k8s::{ContainerPort, Node, Phase, Pod};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::Problem;
@@ -70,121 +70,27 @@ pub(crate) struct PodView {
     pub(crate) ports: Vec<ContainerPort>,
 }
 
-/// Where a pod is in its life. Source: `PodPhase` in `k8s.io/api/core/v1`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-pub(crate) enum Phase {
-    Pending,
-    #[default]
-    Running,
-    Succeeded,
-    Failed,
-}
-
-impl Phase {
-    pub(crate) const fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed)
-    }
-}
-
-/// A port that a container declares.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ContainerPort {
-    #[serde(default)]
-    pub(crate) name: Option<String>,
-    #[serde(default = "tcp", deserialize_with = "transport")]
-    pub(crate) protocol: Transport,
-    #[serde(rename = "containerPort")]
-    pub(crate) number: u16,
-}
-
-#[derive(Deserialize)]
-struct WirePod {
-    #[serde(default)]
-    spec: WirePodSpec,
-    #[serde(default, deserialize_with = "or_default")]
-    status: WirePodStatus,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WirePodSpec {
-    node_name: Option<String>,
-    #[serde(default)]
-    host_network: bool,
-    service_account_name: Option<String>,
-    #[serde(default, deserialize_with = "or_default")]
-    containers: Vec<WireContainer>,
-}
-
-#[derive(Deserialize)]
-struct WireContainer {
-    #[serde(default, deserialize_with = "or_default")]
-    ports: Vec<ContainerPort>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WirePodStatus {
-    phase: Option<Phase>,
-    #[serde(rename = "podIP")]
-    pod_ip: Option<IpAddr>,
-    #[serde(default, rename = "podIPs", deserialize_with = "or_default")]
-    pod_ips: Vec<WirePodIp>,
-}
-
-#[derive(Deserialize)]
-struct WirePodIp {
-    ip: IpAddr,
-}
-
 impl PodView {
+    /// Reads a pod; what its API refuses is left out here, and refused when the object is converted.
     pub(crate) fn read(value: &Value) -> Result<Self, Problem> {
-        let WirePod { spec, status } = decode(value)?;
-        let listed: Vec<IpAddr> = status.pod_ips.into_iter().map(|it| it.ip).collect();
+        let pod: Pod = decode(value)?;
+        let account = value.pointer("/spec/serviceAccountName").and_then(Value::as_str);
         Ok(Self {
-            node: spec.node_name,
-            host_network: spec.host_network,
-            service_account: spec.service_account_name,
-            phase: status.phase.unwrap_or_default(),
-            addresses: if listed.is_empty() { status.pod_ip.into_iter().collect() } else { listed },
-            ports: spec.containers.into_iter().flat_map(|it| it.ports).collect(),
+            node: pod.node_name().map(str::to_owned),
+            host_network: pod.is_on_host_network(),
+            service_account: account.map(str::to_owned),
+            phase: pod.phase(),
+            addresses: pod.addresses(),
+            ports: pod.container_ports(),
         })
     }
 }
 
-#[derive(Deserialize)]
-struct WireNode {
-    #[serde(default, deserialize_with = "or_default")]
-    status: WireNodeStatus,
-}
-
-#[derive(Default, Deserialize)]
-struct WireNodeStatus {
-    #[serde(default, deserialize_with = "or_default")]
-    addresses: Vec<WireNodeAddress>,
-}
-
-#[derive(Deserialize)]
-struct WireNodeAddress {
-    #[serde(rename = "type")]
-    kind: String,
-    address: String,
-}
-
 /// Returns the IP addresses of a node, in the order in which it lists them.
 pub(crate) fn node_addresses(value: &Value) -> Result<Vec<IpAddr>, Problem> {
-    let WireNode { status } = decode(value)?;
-    let mut addresses = Vec::new();
-    for WireNodeAddress { kind, address } in status.addresses {
-        if let Ok(address) = address.parse()
-            && matches!(kind.as_str(), "InternalIP" | "ExternalIP")
-            && !addresses.contains(&address)
-        {
-            addresses.push(address);
-        }
-    }
-    Ok(addresses)
+    let node: Node = decode(value)?;
+    // What is wrong with it is said when the object is converted.
+    Ok(node.to_node().map(|it| it.addresses).unwrap_or_default())
 }
 
 /// Decodes a document; the error names the field.
@@ -205,30 +111,4 @@ pub(crate) fn map_below<'a>(
         *below = Value::Object(Map::new());
     }
     below.as_object_mut()
-}
-
-const fn tcp() -> Transport {
-    Transport::Tcp
-}
-
-/// The API server takes null for "not given".
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-fn transport<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Transport, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "UPPERCASE")]
-    enum Word {
-        Tcp,
-        Udp,
-        Sctp,
-    }
-    Ok(match Word::deserialize(deserializer)? {
-        Word::Tcp => Transport::Tcp,
-        Word::Udp => Transport::Udp,
-        Word::Sctp => Transport::Sctp,
-    })
 }

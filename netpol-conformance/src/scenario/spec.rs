@@ -46,15 +46,15 @@ pub(crate) struct Metadata {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Spec {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) description: String,
-    #[serde(default, rename = "source")]
+    #[serde(default, rename = "source", deserialize_with = "or_default")]
     _source: String,
-    #[serde(default, rename = "derived")]
+    #[serde(default, rename = "derived", deserialize_with = "or_default")]
     _derived: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) requires: Vec<String>,
-    #[serde(default, rename = "note")]
+    #[serde(default, rename = "note", deserialize_with = "or_default")]
     _note: String,
     pub(crate) steps: Vec<StepSpec>,
 }
@@ -63,11 +63,11 @@ pub(crate) struct Spec {
 #[serde(deny_unknown_fields)]
 pub(crate) struct StepSpec {
     pub(crate) name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) delete: Vec<ObjectRef>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) apply: Vec<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) probes: Vec<ProbeSpec>,
     pub(crate) matrix: Option<MatrixSpec>,
 }
@@ -323,6 +323,13 @@ fn namespaced(text: &str) -> Option<(&str, &str)> {
 fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.'))
+}
+
+/// A key without a value is like none.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Verdict, D::Error> {

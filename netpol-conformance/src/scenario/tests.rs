@@ -75,6 +75,57 @@ fn a_pod_with_new_ports_addresses_or_account_is_another_pod() {
 }
 
 #[test]
+fn a_pod_is_read_as_its_api_reads_it() {
+    let pod = pod("a", HTTP, ", status: {phase: '', podIPs: null}").replace(
+        "spec: {",
+        "spec: {hostNetwork: null, nodeName: '', initContainers: [{name: i, restartPolicy: Always, \
+         ports: [{containerPort: 90}]}], ",
+    );
+    let plan = load(&[pod], "{name: one}").unwrap();
+    let pod = pod_at(&plan, 0, "a");
+    assert_eq!((pod.node.as_str(), pod.own_addresses().len()), ("n2", 1));
+    let ports: Vec<_> = pod.ports.iter().map(|(_, port)| *port).collect();
+    assert_eq!(ports, [80, 90]);
+}
+
+#[test]
+fn a_node_has_an_address_of_each_family() {
+    let six = pod("a", HTTP, &status("{ip: 'fd00:10:244::1'}"));
+    let plan = load(
+        &[six],
+        "{name: one, probes: [{from: 'node:n2', to: x/a, protocol: TCP, port: 80, expect: allow}]}",
+    );
+    let plan = plan.unwrap();
+    let flow = plan.steps[0].attempts[0].flow;
+    assert!(flow.source.is_ipv6());
+    assert_eq!(flow.origin, Origin::OwnNode);
+    // What its object does not list, no policy knows.
+    let listed = plan.steps[0].cluster.model().into_values().find_map(|object| match object {
+        Object::Node(node) => Some(node.addresses.clone()),
+        _ => None,
+    });
+    assert!(!listed.unwrap().contains(&flow.source));
+}
+
+#[test]
+fn a_node_can_be_replaced() {
+    let node = |addresses: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Node, metadata: {{name: n2}}, status: {{addresses: [{addresses}]}}}}"
+        )
+    };
+    let steps = format!(
+        "{{name: one}}, {{name: moved, apply: [{}]}}, {{name: back, apply: [{}]}}",
+        node("{type: InternalIP, address: 172.18.0.9}"),
+        node(""),
+    );
+    let plan = load(&[pod("a", HTTP, "")], &steps).unwrap();
+    let first = |step: usize| plan.steps[step].cluster.nodes()["n2"].addresses[0].to_string();
+    assert_eq!((first(0), first(1)), ("192.0.2.77".to_owned(), "172.18.0.9".to_owned()));
+    assert!(first(2).starts_with("172.18.0.1"));
+}
+
+#[test]
 fn a_pod_that_finishes_leaves_its_address_to_others() {
     let address = status("{ip: 10.244.1.1}");
     let finished = pod("a", HTTP, ", status: {phase: Succeeded, podIPs: [{ip: 10.244.1.1}]}");

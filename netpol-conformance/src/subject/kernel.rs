@@ -35,9 +35,6 @@ const RETRY: Duration = Duration::from_millis(60);
 /// Most attempts at a time; each takes a few sockets.
 const AT_A_TIME: usize = 512;
 
-/// Threads for the servers and probes of one scenario; they mostly wait.
-const THREADS: usize = 2;
-
 /// How often a dataplane is asked again after a passing failure.
 const TRIES: usize = 5;
 
@@ -50,7 +47,8 @@ pub type OpenError = Box<dyn Error + Send + Sync>;
 /// A dataplane in each node of a [topology](crate::topology::Topology), tried with real connections.
 ///
 /// Before policy denies an attempt for the first time, it is made without any policy and has to pass: its positive
-/// control. So a topology that is broken never looks like a denial.
+/// control. So a topology that is broken never looks like a denial. Neither does a slow machine: an attempt counts as
+/// denied only after later packets, which policy does not judge, got through to the same server and back.
 pub struct Kernel {
     open: Arc<Open>,
     // INVARIANT: dataplanes are dropped before the namespaces that they are in, and those before the runtime that their
@@ -80,7 +78,8 @@ impl Kernel {
     ///
     /// If the threads for the probes cannot be made.
     pub fn new(open: Arc<Open>) -> Result<Self, SubjectError> {
-        let runtime = Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+        // One thread, as sentinels want it.
+        let runtime = Builder::new_current_thread().enable_all().build();
         Ok(Self {
             open,
             dataplanes: BTreeMap::new(),
@@ -297,7 +296,7 @@ fn observation(outcome: &Outcome) -> Observation {
     let got = match outcome {
         Outcome::Reached => Got::Allow,
         Outcome::Silent | Outcome::Refused => Got::Deny,
-        Outcome::Failed(_) => Got::Error,
+        Outcome::NoRoute | Outcome::Failed(_) => Got::Error,
     };
     let is_plain = matches!(outcome, Outcome::Reached | Outcome::Silent);
     Observation { got, detail: (!is_plain).then(|| describe(outcome)) }
@@ -308,6 +307,7 @@ fn describe(outcome: &Outcome) -> String {
         Outcome::Reached => "answered".to_owned(),
         Outcome::Silent => "no answer".to_owned(),
         Outcome::Refused => "refused by a reset, an abort or an ICMP error".to_owned(),
+        Outcome::NoRoute => "no route leads there".to_owned(),
         Outcome::Failed(error) => chain(error),
     }
 }

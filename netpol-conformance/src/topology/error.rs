@@ -36,7 +36,7 @@ pub enum TopologyError {
         source: io::Error,
     },
     /// A namespace could not be set up.
-    #[error("cannot {operation} namespace `{name}`")]
+    #[error("namespace `{name}`: cannot {operation}")]
     Namespace {
         /// The namespace.
         name: String,

@@ -23,6 +23,9 @@ use super::netlink::Netlink;
 /// Where named namespaces live. Source: `ip-netns(8)`.
 const DIRECTORY: &str = "/run/netns";
 
+/// What needs permission to write there.
+const NAMING: &str = "name a namespace below /run/netns";
+
 /// How the names of our namespaces begin; the process id follows.
 const PREFIX: &str = "npc-";
 
@@ -63,9 +66,9 @@ impl Namespace {
                 move |source: io::Error| TopologyError::Namespace { name, operation, source }
             };
             configure(forwarding).map_err(failed("set kernel parameters"))?;
-            let handle = File::open("/proc/thread-self/ns/net").map_err(failed("open"))?;
+            let handle = File::open("/proc/thread-self/ns/net").map_err(failed("open it"))?;
             let netlink = Netlink::open().map_err(failed("open a netlink socket"))?;
-            persist(&path).map_err(failed("name"))?;
+            persist(&path).map_err(|source| TopologyError::permission(NAMING, source))?;
             Ok((Arc::new(OwnedFd::from(handle)), netlink))
         });
         let (handle, netlink) = made.map_err(|source| TopologyError::Thread { source })??;
@@ -128,7 +131,7 @@ pub(super) fn remove_leftovers() {
 ///
 /// Shared, because otherwise a copy of the mount in another mount namespace would keep our namespaces alive.
 pub(super) fn prepare_directory() -> Result<(), TopologyError> {
-    let failed = |source| TopologyError::permission("name a namespace below /run/netns", source);
+    let failed = |source| TopologyError::permission(NAMING, source);
     fs::create_dir_all(DIRECTORY).map_err(failed)?;
     let directory = File::open(DIRECTORY).map_err(failed)?;
     // Two processes that start together must not stack two mounts.

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
@@ -12,10 +13,14 @@ use super::namespace::enter;
 
 type Job = Box<dyn FnOnce(io::Result<()>) + Send>;
 
+/// First of the ports that attempts speak from.
+const FIRST_PORT: u16 = 32_768;
+
 /// A handle to the thread; it ends with the last handle.
 #[derive(Clone, Debug)]
 pub(crate) struct Opener {
     jobs: mpsc::Sender<(Arc<OwnedFd>, Job)>,
+    ports: Arc<AtomicU16>,
 }
 
 impl Opener {
@@ -26,7 +31,12 @@ impl Opener {
                 job(enter(&*namespace));
             }
         })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, ports: Arc::default() })
+    }
+
+    /// Returns a port to speak from; it comes round again after 32 768 others.
+    pub(crate) fn fresh_port(&self) -> u16 {
+        FIRST_PORT | self.ports.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Runs `open` inside `namespace`. It must be short: others wait behind it.

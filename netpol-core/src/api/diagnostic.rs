@@ -50,7 +50,7 @@ impl<T> Accepted<T> {
 
 /// What becomes of a policy whose subject and directions can be read, but not each of its rules.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-#[expect(clippy::exhaustive_enums, reason = "architecture, section 4: refused or degraded")]
+#[expect(clippy::exhaustive_enums, reason = "it is refused or degraded")]
 pub enum Strictness {
     /// It is refused.
     #[default]

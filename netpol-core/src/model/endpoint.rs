@@ -12,7 +12,7 @@ use crate::verdict::Verdict;
 
 /// What an endpoint is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[expect(clippy::exhaustive_enums, reason = "architecture, section 4: workloads and hosts")]
+#[expect(clippy::exhaustive_enums, reason = "policy applies to workloads and hosts")]
 pub enum EndpointKind {
     /// A pod, a virtual machine or a sandbox.
     Workload,
@@ -80,10 +80,7 @@ pub enum Attachment {
 
 /// What is done with an endpoint's verdicts.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "architecture, section 4: every dataplane handles each of them"
-)]
+#[expect(clippy::exhaustive_enums, reason = "every dataplane has to handle each of them")]
 pub enum Mode {
     /// Flows that are denied are dropped.
     #[default]

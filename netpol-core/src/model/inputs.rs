@@ -182,7 +182,8 @@ impl Inputs {
         }
     }
 
-    /// Removes the object with this key; a namespace takes along all that is in it. Returns whether it was there.
+    /// Removes the object with this key; a namespace takes along its policies, service accounts and network sets. Its
+    /// endpoints are there until they themselves are removed. Returns whether it was there.
     pub fn remove(&mut self, key: &ObjectKey) -> bool {
         match key {
             ObjectKey::Namespace(name) => {
@@ -237,7 +238,6 @@ impl Inputs {
 
     fn empty_namespace(&mut self, name: &str) {
         let inside = |namespace: &Option<String>| namespace.as_deref() == Some(name);
-        self.endpoints.retain(|id, _| !inside(&id.namespace));
         self.policies.retain(|key, _| !inside(&key.namespace));
         self.network_sets.retain(|(namespace, _), _| !inside(namespace));
         self.service_accounts.retain(|(namespace, _), _| namespace != name);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_takes_along_what_is_in_it_and_nothing_else() {
+    fn a_namespace_takes_along_what_is_in_it_but_its_endpoints() {
         let objects = |namespace: &str| {
             let name = String::from("n");
             let labels = Labels::new();
@@ -294,6 +294,7 @@ mod tests {
         objects("y").into_iter().for_each(|it| want.upsert(it));
         let mut inputs = want.clone();
         objects("x").into_iter().for_each(|it| inputs.upsert(it));
+        want.upsert(Endpoint::pod("x", "n"));
         assert!(inputs.remove(&ObjectKey::Namespace("x".into())));
         assert_eq!(inputs, want);
         assert!(!inputs.remove(&ObjectKey::Namespace("x".into())));

@@ -37,6 +37,7 @@ fn parts(key: KeyType) -> Vec<(u32, u32)> {
     match key {
         KeyType::Interface => vec![IFNAME],
         KeyType::Interfaces => vec![IFNAME, IFNAME],
+        KeyType::Sender(family) => vec![IFNAME, address(family)],
         KeyType::Address(family) => vec![address(family)],
         KeyType::Addresses(family) => vec![address(family), address(family)],
         KeyType::Target(family) => vec![address(family), INET_PROTO, INET_SERVICE],
@@ -49,6 +50,8 @@ pub(crate) fn key_bytes(key: Key) -> Vec<u8> {
     match key {
         Key::Interface(name) => name.bytes().to_vec(),
         Key::Interfaces(one, two) => [one.bytes(), two.bytes()].concat(),
+        Key::Sender4(name, address) => [&name.bytes()[..], &address.octets()].concat(),
+        Key::Sender6(name, address) => [name.bytes(), address.octets()].concat(),
         Key::V4(address) => address.octets().to_vec(),
         Key::V6(address) => address.octets().to_vec(),
         Key::Pair4(one, two) => [one.octets(), two.octets()].concat(),
@@ -67,11 +70,17 @@ fn target(address: &[u8], protocol: u8, port: u16) -> Vec<u8> {
 /// Returns the key with these bytes, or `None` if they are no key of the type.
 pub(crate) fn key_from_bytes(key: KeyType, bytes: &[u8]) -> Option<Key> {
     match key {
-        KeyType::Interface => Some(Key::Interface(Interface::from_bytes(bytes.try_into().ok()?)?)),
+        KeyType::Interface => Some(Key::Interface(interface(bytes)?)),
         KeyType::Interfaces => {
             let (one, two) = bytes.split_at_checked(16)?;
-            let interface = |bytes: &[u8]| Interface::from_bytes(bytes.try_into().ok()?);
             Some(Key::Interfaces(interface(one)?, interface(two)?))
+        }
+        KeyType::Sender(family) => {
+            let (name, address) = bytes.split_at_checked(16)?;
+            Some(match family {
+                Family::V4 => Key::Sender4(interface(name)?, v4(address)?),
+                Family::V6 => Key::Sender6(interface(name)?, v6(address)?),
+            })
         }
         KeyType::Address(Family::V4) => Some(Key::V4(v4(bytes)?)),
         KeyType::Address(Family::V6) => Some(Key::V6(v6(bytes)?)),
@@ -95,6 +104,10 @@ pub(crate) fn key_from_bytes(key: KeyType, bytes: &[u8]) -> Option<Key> {
         }
         KeyType::Port => Some(Key::Port(u16::from_be_bytes(bytes.try_into().ok()?))),
     }
+}
+
+fn interface(bytes: &[u8]) -> Option<Interface> {
+    Interface::from_bytes(bytes.try_into().ok()?)
 }
 
 fn v4(bytes: &[u8]) -> Option<Ipv4Addr> {

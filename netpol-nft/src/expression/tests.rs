@@ -81,6 +81,8 @@ fn icmp_conditions() -> impl Strategy<Value = Match> {
         any::<u8>().prop_map(Match::NotIcmpType),
         any::<u8>().prop_map(Match::NotIcmpCode),
         (0_u8..100, 100_u8..).prop_map(|(first, last)| Match::IcmpTypes { first, last }),
+        any::<u8>().prop_map(Match::HopLimit),
+        Just(Match::LinkLocalSource),
     ]
 }
 

@@ -81,7 +81,7 @@ fn the_table_says_whose_it_is() {
         let message = messages(bytes).find(|message| message.kind == 0xa00).unwrap();
         ownership(message.payload.get(4..).unwrap())
     };
-    assert_eq!(whose(&encoded(&[Operation::AddTable])), Ownership::Ours);
+    assert_eq!(whose(&encoded(&[Operation::AddTable])), Ownership::Ours { dormant: false });
     // The name of the table and nothing else.
     let foreign = [[11, 0, 1, 0].as_slice(), b"netpol\0\0".as_slice()].concat();
     assert_eq!(ownership(&foreign), Ownership::Foreign);

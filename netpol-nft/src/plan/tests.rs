@@ -114,18 +114,18 @@ fn base_chains_come_last_where_there_was_nothing() {
         None,
         &new,
         expect![[r#"
-        prepare: make the table
-        prepare: make set `np-ep-if`
-        prepare: make set `np-s4-a-6`
-        prepare: add 1 elements to set `np-s4-a-6`
-        prepare: make chain `np-in-a`
-        prepare: add to chain `np-in-a` the rule `ip saddr @np-s4-a-6 counter return comment "np:x"`
-        prepare: make set `np-in-4`
-        prepare: add 1 elements to set `np-in-4`
-        switch Chains: make chain `np-forward`; add to chain `np-forward` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
-        switch Chains: make chain `np-input`; add to chain `np-input` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
-        switch Chains: make chain `np-output`; add to chain `np-output` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"`
-    "#]],
+            prepare: make the table
+            prepare: make set `np-ep-if`
+            prepare: make set `np-s4-a-6`
+            prepare: add 1 elements to set `np-s4-a-6`
+            prepare: make chain `np-in-a`
+            prepare: add to chain `np-in-a` the rule `ip saddr @np-s4-a-6 counter return comment "np:x"`
+            prepare: make set `np-in-4`
+            prepare: add 1 elements to set `np-in-4`
+            switch Chains: make chain `np-forward`; add to chain `np-forward` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
+            switch Chains: make chain `np-input`; add to chain `np-input` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
+            switch Chains: make chain `np-output`; add to chain `np-output` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 133-137 ip6 hoplimit 255 counter return comment "np:discovery e60a4295a09b9f3e"`
+        "#]],
     );
 }
 
@@ -138,10 +138,10 @@ fn a_base_chain_at_another_place_is_replaced_at_once() {
         Some(old),
         &new,
         expect![[r#"
-        switch Chains: empty chain `np-forward`; remove chain `np-forward`; make chain `np-forward`; add to chain `np-forward` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
-        switch Chains: empty chain `np-input`; remove chain `np-input`; make chain `np-input`; add to chain `np-input` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
-        switch Chains: empty chain `np-output`; remove chain `np-output`; make chain `np-output`; add to chain `np-output` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"`
-    "#]],
+            switch Chains: empty chain `np-forward`; remove chain `np-forward`; make chain `np-forward`; add to chain `np-forward` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
+            switch Chains: empty chain `np-input`; remove chain `np-input`; make chain `np-input`; add to chain `np-input` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
+            switch Chains: empty chain `np-output`; remove chain `np-output`; make chain `np-output`; add to chain `np-output` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 133-137 ip6 hoplimit 255 counter return comment "np:discovery e60a4295a09b9f3e"`
+        "#]],
     );
 }
 

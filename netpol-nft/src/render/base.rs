@@ -3,14 +3,17 @@
 //! The rules of a base chain, in order:
 //!
 //! 1. Router advertisements and redirects that an endpoint sends are dropped; other neighbour and multicast listener
-//!    discovery passes.
+//!    discovery passes. What a router has forwarded is neither, whatever its type: it could carry anything anywhere.
 //! 2. Whatever comes from or goes to an isolated endpoint is dropped, established flows included.
-//! 3. Established flows pass, and ICMP errors that belong to one.
-//! 4. Traffic between an endpoint and itself passes.
-//! 5. The packet is judged by the sender's egress policy, then by the receiver's ingress policy. A chain that allows
+//! 3. What comes in on an endpoint's interface and does not carry one of its addresses is dropped. Otherwise an endpoint
+//!    could send itself a packet in the name of somebody else, and would then reach that one as with a reply.
+//! 4. Established flows pass, and ICMP errors that belong to one.
+//! 5. Traffic between an endpoint and itself passes.
+//! 6. The packet is judged by the sender's egress policy, then by the receiver's ingress policy. A chain that allows
 //!    returns, and so does the end of the base chain: other owners' chains still judge.
 //!
-//! `np-input` has packets for the node itself, which has no ingress policy here. `np-output` has the node's own packets,
+//! `np-input` has packets for the node itself, which has no ingress policy here; those that an endpoint sends to its
+//! router carry addresses of the link too, so they are not held to the endpoint's own. `np-output` has the node's own packets,
 //! which are outside of policy unless the endpoint is isolated; they are known by the hook, never by an address.
 
 use std::collections::BTreeMap;
@@ -29,10 +32,11 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 /// Router advertisement and redirect (RFC 4861, sections 4.2 and 4.5).
 const ROUTER_MESSAGES: [u8; 2] = [134, 137];
-/// Multicast listener discovery (RFC 2710: 130 to 132) and neighbour discovery (RFC 4861: 133 to 137).
-const DISCOVERY: (u8, u8) = (130, 137);
-/// Version 2 multicast listener report (RFC 3810, section 5.2).
-const LISTENER_REPORT: u8 = 143;
+/// Neighbour discovery (RFC 4861), and the hop limit that tells that no router has forwarded it (section 3.1).
+const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
+const HOP_LIMIT: u8 = 255;
+/// Multicast listener discovery (RFC 2710) and its reports of version 2 (RFC 3810). It comes from addresses of the link.
+const LISTENER_DISCOVERY: [(u8, u8); 2] = [(130, 132), (143, 143)];
 
 /// A map or set whose name is fixed. There is one for interfaces and one for the addresses of each family.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,6 +45,8 @@ pub(crate) enum Fixed {
     Endpoints,
     /// Isolated endpoints.
     Isolated,
+    /// Interfaces of endpoints whose addresses are known, each with these addresses.
+    Own,
     /// Pairs of keys that belong to one endpoint.
     SelfTraffic,
     /// From endpoints to the chains of their egress policy.
@@ -94,15 +100,25 @@ impl By {
 }
 
 impl Fixed {
-    const ALL: [Self; 5] =
-        [Self::Endpoints, Self::Isolated, Self::SelfTraffic, Self::Egress, Self::Ingress];
+    const ALL: [Self; 6] = [
+        Self::Endpoints,
+        Self::Isolated,
+        Self::Own,
+        Self::SelfTraffic,
+        Self::Egress,
+        Self::Ingress,
+    ];
 
     /// Returns the name of the map or set that takes a key, if one does.
     pub(crate) fn name(self, key: Key) -> Option<Name> {
         match key {
             Key::Interface(_) | Key::Interfaces(..) => Some(self.name_by(By::Interface)),
-            Key::V4(_) | Key::Pair4(..) => Some(self.name_by(By::Address(Family::V4))),
-            Key::V6(_) | Key::Pair6(..) => Some(self.name_by(By::Address(Family::V6))),
+            Key::V4(_) | Key::Pair4(..) | Key::Sender4(..) => {
+                Some(self.name_by(By::Address(Family::V4)))
+            }
+            Key::V6(_) | Key::Pair6(..) | Key::Sender6(..) => {
+                Some(self.name_by(By::Address(Family::V6)))
+            }
             Key::Target4(..) | Key::Target6(..) | Key::Port(_) => None,
         }
     }
@@ -111,6 +127,7 @@ impl Fixed {
         let stem = match self {
             Self::Endpoints => "ep",
             Self::Isolated => "iso",
+            Self::Own => "own",
             Self::SelfTraffic => "self",
             Self::Egress => "eg",
             Self::Ingress => "in",
@@ -122,12 +139,15 @@ impl Fixed {
         let key = match (self, by) {
             (Self::SelfTraffic, By::Interface) => KeyType::Interfaces,
             (Self::SelfTraffic, By::Address(family)) => KeyType::Addresses(family),
+            (Self::Own, By::Address(family)) => KeyType::Sender(family),
             (_, By::Interface) => KeyType::Interface,
             (_, By::Address(family)) => KeyType::Address(family),
         };
         let elements = match self {
             Self::Egress | Self::Ingress => Elements::Verdicts(BTreeMap::new()),
-            Self::Endpoints | Self::Isolated | Self::SelfTraffic => Elements::Keys(Vec::new()),
+            Self::Endpoints | Self::Isolated | Self::Own | Self::SelfTraffic => {
+                Elements::Keys(Vec::new())
+            }
         };
         Set { key, storage: Storage::hash(SizeClass::ENDPOINTS), elements }
     }
@@ -156,6 +176,7 @@ fn forward() -> Vec<Rule> {
         discovery(),
         isolation(End::Source),
         isolation(End::Destination),
+        forged(),
         established(),
         self_traffic(),
         dispatch(Fixed::Egress, End::Source),
@@ -190,12 +211,18 @@ fn router_messages() -> Vec<Rule> {
 }
 
 fn discovery() -> Vec<Rule> {
-    let (first, last) = DISCOVERY;
-    let report = Match::Icmp { kind: LISTENER_REPORT, code: None };
-    [Match::IcmpTypes { first, last }, report]
-        .into_iter()
-        .map(|it| base_rule("discovery", icmpv6(it), Action::Verdict(Verdict::Return)))
-        .collect()
+    let rule = |(first, last), genuine: Match| {
+        let kinds = if first == last {
+            Match::Icmp { kind: first, code: None }
+        } else {
+            Match::IcmpTypes { first, last }
+        };
+        let matches = [icmpv6(kinds), vec![genuine]].concat();
+        base_rule("discovery", matches, Action::Verdict(Verdict::Return))
+    };
+    let neighbours = rule(NEIGHBOUR_DISCOVERY, Match::HopLimit(HOP_LIMIT));
+    let listeners = LISTENER_DISCOVERY.map(|kinds| rule(kinds, Match::LinkLocalSource));
+    [neighbours].into_iter().chain(listeners).collect()
 }
 
 fn icmpv6(it: Match) -> Vec<Match> {
@@ -208,6 +235,20 @@ fn isolation(end: End) -> Vec<Rule> {
         base_rule("isolated", matches, Action::Verdict(Verdict::Drop))
     };
     By::ALL.map(rule).to_vec()
+}
+
+fn forged() -> Vec<Rule> {
+    let rule = |family: Family| {
+        let fields = Fields::Sender(family);
+        let set = Fixed::Own.name_by(By::Address(family));
+        let matches = vec![
+            Match::Family(family),
+            member(Fixed::Own, By::Interface, End::Source),
+            Match::Member { fields, set, sense: Sense::NotIn },
+        ];
+        base_rule("forged", matches, Action::Verdict(Verdict::Drop))
+    };
+    Family::BOTH.map(rule).to_vec()
 }
 
 fn established() -> Vec<Rule> {

@@ -60,63 +60,68 @@ fn an_empty_program_changes_no_packets_fate() {
     check(
         "np-forward",
         expect![[r#"
-            	type filter hook forward priority -5; policy accept;
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 ip6 saddr @np-ep-6 counter drop comment "np:router 026ff169dd9624bc"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 iifname @np-ep-if counter drop comment "np:router ee3f9ae8c712dfaf"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 ip6 saddr @np-ep-6 counter drop comment "np:router d65def12efa2260f"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 143 counter return comment "np:discovery 59cec9718d2a102e"
-            	iifname @np-iso-if counter drop comment "np:isolated 30cc0e115322b5a9"
-            	meta nfproto ipv4 ip saddr @np-iso-4 counter drop comment "np:isolated 1cd640ade2866ce0"
-            	meta nfproto ipv6 ip6 saddr @np-iso-6 counter drop comment "np:isolated 340d92d8b7b95276"
-            	oifname @np-iso-if counter drop comment "np:isolated 345b81db28fe9687"
-            	meta nfproto ipv4 ip daddr @np-iso-4 counter drop comment "np:isolated 5c041233eb87b965"
-            	meta nfproto ipv6 ip6 daddr @np-iso-6 counter drop comment "np:isolated a32d288898cc3bc0"
-            	ct state established counter return comment "np:established f0f17bd64b0cdae8"
-            	ct state related meta nfproto ipv4 meta l4proto 1 counter return comment "np:related 383eeabe111cb94f"
-            	ct state related meta nfproto ipv6 meta l4proto 58 counter return comment "np:related 7bc3f5ecee94812b"
-            	iifname . oifname @np-self-if counter return comment "np:self 4505fda6fed483c1"
-            	meta nfproto ipv4 ip saddr . ip daddr @np-self-4 counter return comment "np:self 5a1e2923678efa5d"
-            	meta nfproto ipv6 ip6 saddr . ip6 daddr @np-self-6 counter return comment "np:self 73180f8e9ce574ad"
-            	iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
-            	meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
-            	meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
-            	oifname vmap @np-in-if comment "np:dispatch 8edeb2c96c6db99c"
-            	meta nfproto ipv4 ip daddr vmap @np-in-4 comment "np:dispatch 15b0a2acdbcc18bf"
-            	meta nfproto ipv6 ip6 daddr vmap @np-in-6 comment "np:dispatch d973a16f1baf2b81"
+            type filter hook forward priority -5; policy accept;
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 134 ip6 saddr @np-ep-6 counter drop comment "np:router 026ff169dd9624bc"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 137 iifname @np-ep-if counter drop comment "np:router ee3f9ae8c712dfaf"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 137 ip6 saddr @np-ep-6 counter drop comment "np:router d65def12efa2260f"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 133-137 ip6 hoplimit 255 counter return comment "np:discovery e60a4295a09b9f3e"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 130-132 ip6 saddr fe80::/10 counter return comment "np:discovery aef02a95129e3306"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 143 ip6 saddr fe80::/10 counter return comment "np:discovery 511cab7b17283f41"
+            iifname @np-iso-if counter drop comment "np:isolated 30cc0e115322b5a9"
+            meta nfproto ipv4 ip saddr @np-iso-4 counter drop comment "np:isolated 1cd640ade2866ce0"
+            meta nfproto ipv6 ip6 saddr @np-iso-6 counter drop comment "np:isolated 340d92d8b7b95276"
+            oifname @np-iso-if counter drop comment "np:isolated 345b81db28fe9687"
+            meta nfproto ipv4 ip daddr @np-iso-4 counter drop comment "np:isolated 5c041233eb87b965"
+            meta nfproto ipv6 ip6 daddr @np-iso-6 counter drop comment "np:isolated a32d288898cc3bc0"
+            meta nfproto ipv4 iifname @np-own-if iifname . ip saddr != @np-own-4 counter drop comment "np:forged 178a816dd7848841"
+            meta nfproto ipv6 iifname @np-own-if iifname . ip6 saddr != @np-own-6 counter drop comment "np:forged 7f7fe8640e99a910"
+            ct state established counter return comment "np:established f0f17bd64b0cdae8"
+            ct state related meta nfproto ipv4 meta l4proto 1 counter return comment "np:related 383eeabe111cb94f"
+            ct state related meta nfproto ipv6 meta l4proto 58 counter return comment "np:related 7bc3f5ecee94812b"
+            iifname . oifname @np-self-if counter return comment "np:self 4505fda6fed483c1"
+            meta nfproto ipv4 ip saddr . ip daddr @np-self-4 counter return comment "np:self 5a1e2923678efa5d"
+            meta nfproto ipv6 ip6 saddr . ip6 daddr @np-self-6 counter return comment "np:self 73180f8e9ce574ad"
+            iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
+            meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
+            meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
+            oifname vmap @np-in-if comment "np:dispatch 8edeb2c96c6db99c"
+            meta nfproto ipv4 ip daddr vmap @np-in-4 comment "np:dispatch 15b0a2acdbcc18bf"
+            meta nfproto ipv6 ip6 daddr vmap @np-in-6 comment "np:dispatch d973a16f1baf2b81"
         "#]],
     );
     check(
         "np-input",
         expect![[r#"
-            	type filter hook input priority -5; policy accept;
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 134 ip6 saddr @np-ep-6 counter drop comment "np:router 026ff169dd9624bc"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 iifname @np-ep-if counter drop comment "np:router ee3f9ae8c712dfaf"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 137 ip6 saddr @np-ep-6 counter drop comment "np:router d65def12efa2260f"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 143 counter return comment "np:discovery 59cec9718d2a102e"
-            	iifname @np-iso-if counter drop comment "np:isolated 30cc0e115322b5a9"
-            	meta nfproto ipv4 ip saddr @np-iso-4 counter drop comment "np:isolated 1cd640ade2866ce0"
-            	meta nfproto ipv6 ip6 saddr @np-iso-6 counter drop comment "np:isolated 340d92d8b7b95276"
-            	ct state established counter return comment "np:established f0f17bd64b0cdae8"
-            	ct state related meta nfproto ipv4 meta l4proto 1 counter return comment "np:related 383eeabe111cb94f"
-            	ct state related meta nfproto ipv6 meta l4proto 58 counter return comment "np:related 7bc3f5ecee94812b"
-            	iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
-            	meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
-            	meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
+            type filter hook input priority -5; policy accept;
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 134 ip6 saddr @np-ep-6 counter drop comment "np:router 026ff169dd9624bc"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 137 iifname @np-ep-if counter drop comment "np:router ee3f9ae8c712dfaf"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 137 ip6 saddr @np-ep-6 counter drop comment "np:router d65def12efa2260f"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 133-137 ip6 hoplimit 255 counter return comment "np:discovery e60a4295a09b9f3e"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 130-132 ip6 saddr fe80::/10 counter return comment "np:discovery aef02a95129e3306"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 143 ip6 saddr fe80::/10 counter return comment "np:discovery 511cab7b17283f41"
+            iifname @np-iso-if counter drop comment "np:isolated 30cc0e115322b5a9"
+            meta nfproto ipv4 ip saddr @np-iso-4 counter drop comment "np:isolated 1cd640ade2866ce0"
+            meta nfproto ipv6 ip6 saddr @np-iso-6 counter drop comment "np:isolated 340d92d8b7b95276"
+            ct state established counter return comment "np:established f0f17bd64b0cdae8"
+            ct state related meta nfproto ipv4 meta l4proto 1 counter return comment "np:related 383eeabe111cb94f"
+            ct state related meta nfproto ipv6 meta l4proto 58 counter return comment "np:related 7bc3f5ecee94812b"
+            iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
+            meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
+            meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
         "#]],
     );
     check(
         "np-output",
         expect![[r#"
-            	type filter hook output priority -5; policy accept;
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 130-137 counter return comment "np:discovery 4c3e5e42d0a7dd49"
-            	meta nfproto ipv6 meta l4proto 58 @th,0,8 143 counter return comment "np:discovery 59cec9718d2a102e"
-            	oifname @np-iso-if counter drop comment "np:isolated 345b81db28fe9687"
-            	meta nfproto ipv4 ip daddr @np-iso-4 counter drop comment "np:isolated 5c041233eb87b965"
-            	meta nfproto ipv6 ip6 daddr @np-iso-6 counter drop comment "np:isolated a32d288898cc3bc0"
+            type filter hook output priority -5; policy accept;
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 133-137 ip6 hoplimit 255 counter return comment "np:discovery e60a4295a09b9f3e"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 130-132 ip6 saddr fe80::/10 counter return comment "np:discovery aef02a95129e3306"
+            meta nfproto ipv6 meta l4proto 58 @th,0,8 143 ip6 saddr fe80::/10 counter return comment "np:discovery 511cab7b17283f41"
+            oifname @np-iso-if counter drop comment "np:isolated 345b81db28fe9687"
+            meta nfproto ipv4 ip daddr @np-iso-4 counter drop comment "np:isolated 5c041233eb87b965"
+            meta nfproto ipv6 ip6 daddr @np-iso-6 counter drop comment "np:isolated a32d288898cc3bc0"
         "#]],
     );
 }
@@ -147,65 +152,80 @@ fn endpoints_are_known_by_interface_or_address() {
     check(
         &builder.add(open).build(),
         expect![[r#"
-        set np-ep-4 {
-        	type ipv4_addr;
-        	size 4096;
-        	elements = { 10.0.0.10, 10.0.0.16, 10.0.1.10, 10.0.1.16 }
-        }
-        set np-ep-6 {
-        	type ipv6_addr;
-        	size 4096;
-        	elements = { fd00::1 }
-        }
-        set np-ep-if {
-        	type ifname;
-        	size 4096;
-        	elements = { "audited", "by-if", "isolated", "open" }
-        }
-        map np-in-4 {
-        	type ipv4_addr : verdict;
-        	size 4096;
-        	elements = { 10.0.0.10 : jump np-in-e88201e5f94b2ae39ad5f438, 10.0.1.10 : jump np-in-e88201e5f94b2ae39ad5f438 }
-        }
-        map np-in-6 {
-        	type ipv6_addr : verdict;
-        	size 4096;
-        	elements = { fd00::1 : jump np-in-e88201e5f94b2ae39ad5f438 }
-        }
-        map np-in-if {
-        	type ifname : verdict;
-        	size 4096;
-        	elements = { "by-if" : jump np-in-e88201e5f94b2ae39ad5f438 }
-        }
-        set np-iso-4 {
-        	type ipv4_addr;
-        	size 4096;
-        	elements = { 10.0.0.16, 10.0.1.16 }
-        }
-        set np-iso-if {
-        	type ifname;
-        	size 4096;
-        	elements = { "isolated" }
-        }
-        set np-self-4 {
-        	type ipv4_addr . ipv4_addr;
-        	size 4096;
-        	elements = { 10.0.0.10 . 10.0.0.10, 10.0.0.10 . 10.0.1.10, 10.0.0.16 . 10.0.0.16, 10.0.0.16 . 10.0.1.16, 10.0.1.10 . 10.0.0.10, 10.0.1.10 . 10.0.1.10, 10.0.1.16 . 10.0.0.16, 10.0.1.16 . 10.0.1.16 }
-        }
-        set np-self-6 {
-        	type ipv6_addr . ipv6_addr;
-        	size 4096;
-        	elements = { fd00::1 . fd00::1 }
-        }
-        set np-self-if {
-        	type ifname . ifname;
-        	size 4096;
-        	elements = { "audited" . "audited", "by-if" . "by-if", "isolated" . "isolated", "open" . "open" }
-        }
-        chain np-in-e88201e5f94b2ae39ad5f438 {
-        	counter drop comment "np:deny 8ce112c88649a28a"
-        }
-    "#]],
+            set np-ep-4 {
+            	type ipv4_addr;
+            	size 4096;
+            	elements = { 10.0.0.10, 10.0.0.16, 10.0.1.10, 10.0.1.16 }
+            }
+            set np-ep-6 {
+            	type ipv6_addr;
+            	size 4096;
+            	elements = { fd00::1 }
+            }
+            set np-ep-if {
+            	type ifname;
+            	size 4096;
+            	elements = { "audited", "by-if", "isolated", "open" }
+            }
+            map np-in-4 {
+            	type ipv4_addr : verdict;
+            	size 4096;
+            	elements = { 10.0.0.10 : jump np-in-e88201e5f94b2ae39ad5f438, 10.0.1.10 : jump np-in-e88201e5f94b2ae39ad5f438 }
+            }
+            map np-in-6 {
+            	type ipv6_addr : verdict;
+            	size 4096;
+            	elements = { fd00::1 : jump np-in-e88201e5f94b2ae39ad5f438 }
+            }
+            map np-in-if {
+            	type ifname : verdict;
+            	size 4096;
+            	elements = { "by-if" : jump np-in-e88201e5f94b2ae39ad5f438 }
+            }
+            set np-iso-4 {
+            	type ipv4_addr;
+            	size 4096;
+            	elements = { 10.0.0.16, 10.0.1.16 }
+            }
+            set np-iso-if {
+            	type ifname;
+            	size 4096;
+            	elements = { "isolated" }
+            }
+            set np-own-4 {
+            	type ifname . ipv4_addr;
+            	size 4096;
+            	elements = { "audited" . 10.0.0.7, "audited" . 10.0.1.7, "by-if" . 10.0.0.5, "by-if" . 10.0.1.5, "isolated" . 10.0.0.8, "isolated" . 10.0.1.8, "open" . 10.0.9.9 }
+            }
+            set np-own-6 {
+            	type ifname . ipv6_addr;
+            	size 4096;
+            	elements = { "by-if" . fd00::1 }
+            }
+            set np-own-if {
+            	type ifname;
+            	size 4096;
+            	elements = { "audited", "by-if", "isolated", "open" }
+            }
+            set np-self-4 {
+            	type ipv4_addr . ipv4_addr;
+            	size 4096;
+            	elements = { 10.0.0.10 . 10.0.0.10, 10.0.0.10 . 10.0.1.10, 10.0.0.16 . 10.0.0.16, 10.0.0.16 . 10.0.1.16, 10.0.1.10 . 10.0.0.10, 10.0.1.10 . 10.0.1.10, 10.0.1.16 . 10.0.0.16, 10.0.1.16 . 10.0.1.16 }
+            }
+            set np-self-6 {
+            	type ipv6_addr . ipv6_addr;
+            	size 4096;
+            	elements = { fd00::1 . fd00::1 }
+            }
+            set np-self-if {
+            	type ifname . ifname;
+            	size 4096;
+            	elements = { "audited" . "audited", "by-if" . "by-if", "isolated" . "isolated", "open" . "open" }
+            }
+            chain np-in-e88201e5f94b2ae39ad5f438 {
+            	counter drop comment "np:deny 8ce112c88649a28a"
+            }
+        "#]],
     );
 }
 
@@ -224,45 +244,40 @@ fn a_stage_passes_on_to_the_next_and_shares_what_is_equal() {
     check(
         &builder.add(one).add(two).build(),
         expect![[r#"
-        map np-eg-if {
-        	type ifname : verdict;
-        	size 4096;
-        	elements = { "one" : jump np-eg-7c882d8ac0614245a7d1ac59 }
-        }
-        set np-ep-if {
-        	type ifname;
-        	size 4096;
-        	elements = { "one", "two" }
-        }
-        map np-in-if {
-        	type ifname : verdict;
-        	size 4096;
-        	elements = { "one" : jump np-in-f7caafaa47f77986acf008c5, "two" : jump np-in-e051e5866f771e9038acb4ae }
-        }
-        set np-self-if {
-        	type ifname . ifname;
-        	size 4096;
-        	elements = { "one" . "one", "two" . "two" }
-        }
-        chain np-eg-7c882d8ac0614245a7d1ac59 {
-        	counter goto np-eg-e051e5866f771e9038acb4ae comment "np:010101010101010101010101 f1b7ae7b17e5f421"
-        	counter drop comment "np:020202020202020202020202 8ce112c88649a28a"
-        	counter goto np-eg-e051e5866f771e9038acb4ae comment "np:next f1b7ae7b17e5f421"
-        }
-        chain np-eg-e051e5866f771e9038acb4ae {
-        	counter return comment "np:030303030303030303030303 ba826610de4a857e"
-        	counter drop comment "np:deny 8ce112c88649a28a"
-        }
-        chain np-in-e051e5866f771e9038acb4ae {
-        	counter return comment "np:030303030303030303030303 ba826610de4a857e"
-        	counter drop comment "np:deny 8ce112c88649a28a"
-        }
-        chain np-in-f7caafaa47f77986acf008c5 {
-        	counter goto np-in-e051e5866f771e9038acb4ae comment "np:010101010101010101010101 0437a0c1d159223b"
-        	counter drop comment "np:020202020202020202020202 8ce112c88649a28a"
-        	counter goto np-in-e051e5866f771e9038acb4ae comment "np:next 0437a0c1d159223b"
-        }
-    "#]],
+            map np-eg-if {
+            	type ifname : verdict;
+            	size 4096;
+            	elements = { "one" : jump np-eg-7c882d8ac0614245a7d1ac59 }
+            }
+            set np-ep-if {
+            	type ifname;
+            	size 4096;
+            	elements = { "one", "two" }
+            }
+            map np-in-if {
+            	type ifname : verdict;
+            	size 4096;
+            	elements = { "one" : jump np-in-f7caafaa47f77986acf008c5, "two" : jump np-in-e051e5866f771e9038acb4ae }
+            }
+            chain np-eg-7c882d8ac0614245a7d1ac59 {
+            	counter goto np-eg-e051e5866f771e9038acb4ae comment "np:010101010101010101010101 f1b7ae7b17e5f421"
+            	counter drop comment "np:020202020202020202020202 8ce112c88649a28a"
+            	counter goto np-eg-e051e5866f771e9038acb4ae comment "np:next f1b7ae7b17e5f421"
+            }
+            chain np-eg-e051e5866f771e9038acb4ae {
+            	counter return comment "np:030303030303030303030303 ba826610de4a857e"
+            	counter drop comment "np:deny 8ce112c88649a28a"
+            }
+            chain np-in-e051e5866f771e9038acb4ae {
+            	counter return comment "np:030303030303030303030303 ba826610de4a857e"
+            	counter drop comment "np:deny 8ce112c88649a28a"
+            }
+            chain np-in-f7caafaa47f77986acf008c5 {
+            	counter goto np-in-e051e5866f771e9038acb4ae comment "np:010101010101010101010101 0437a0c1d159223b"
+            	counter drop comment "np:020202020202020202020202 8ce112c88649a28a"
+            	counter goto np-in-e051e5866f771e9038acb4ae comment "np:next 0437a0c1d159223b"
+            }
+        "#]],
     );
 }
 
@@ -313,41 +328,51 @@ fn a_family_without_addresses_needs_no_rule() {
     check(
         &builder.add(pod).build(),
         expect![[r#"
-        map np-eg-if {
-        	type ifname : verdict;
-        	size 4096;
-        	elements = { "pod" : jump np-eg-1d9a37da8d120cca23c1e852 }
-        }
-        set np-ep-if {
-        	type ifname;
-        	size 4096;
-        	elements = { "pod" }
-        }
-        map np-in-if {
-        	type ifname : verdict;
-        	size 4096;
-        	elements = { "pod" : jump np-in-624a798fc94b68426f510cc7 }
-        }
-        set np-s4-95bb3792c32c830dff0435c5-6 {
-        	type ipv4_addr;
-        	size 64;
-        	elements = { 10.0.0.1 }
-        }
-        set np-self-if {
-        	type ifname . ifname;
-        	size 4096;
-        	elements = { "pod" . "pod" }
-        }
-        chain np-eg-1d9a37da8d120cca23c1e852 {
-        	meta nfproto ipv4 ip daddr != @np-s4-95bb3792c32c830dff0435c5-6 counter return comment "np:010101010101010101010101 af079d3c2c391f08"
-        	meta nfproto ipv6 counter return comment "np:010101010101010101010101 aca18ad1e2b9d2ad"
-        	counter drop comment "np:deny 8ce112c88649a28a"
-        }
-        chain np-in-624a798fc94b68426f510cc7 {
-        	meta nfproto ipv4 ip saddr @np-s4-95bb3792c32c830dff0435c5-6 counter return comment "np:010101010101010101010101 6078cd6ecb70a49b"
-        	counter drop comment "np:deny 8ce112c88649a28a"
-        }
-    "#]],
+            map np-eg-if {
+            	type ifname : verdict;
+            	size 4096;
+            	elements = { "pod" : jump np-eg-1d9a37da8d120cca23c1e852 }
+            }
+            set np-ep-if {
+            	type ifname;
+            	size 4096;
+            	elements = { "pod" }
+            }
+            map np-in-if {
+            	type ifname : verdict;
+            	size 4096;
+            	elements = { "pod" : jump np-in-624a798fc94b68426f510cc7 }
+            }
+            set np-own-4 {
+            	type ifname . ipv4_addr;
+            	size 4096;
+            	elements = { "pod" . 10.0.0.9 }
+            }
+            set np-own-if {
+            	type ifname;
+            	size 4096;
+            	elements = { "pod" }
+            }
+            set np-s4-95bb3792c32c830dff0435c5-6 {
+            	type ipv4_addr;
+            	size 64;
+            	elements = { 10.0.0.1 }
+            }
+            set np-self-if {
+            	type ifname . ifname;
+            	size 4096;
+            	elements = { "pod" . "pod" }
+            }
+            chain np-eg-1d9a37da8d120cca23c1e852 {
+            	meta nfproto ipv4 ip daddr != @np-s4-95bb3792c32c830dff0435c5-6 counter return comment "np:010101010101010101010101 af079d3c2c391f08"
+            	meta nfproto ipv6 counter return comment "np:010101010101010101010101 aca18ad1e2b9d2ad"
+            	counter drop comment "np:deny 8ce112c88649a28a"
+            }
+            chain np-in-624a798fc94b68426f510cc7 {
+            	meta nfproto ipv4 ip saddr @np-s4-95bb3792c32c830dff0435c5-6 counter return comment "np:010101010101010101010101 6078cd6ecb70a49b"
+            	counter drop comment "np:deny 8ce112c88649a28a"
+            }
+        "#]],
     );
 }
 

@@ -6,14 +6,17 @@ use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use netpol_core::model::{EndpointId, Mode};
 use netpol_core::program::Program;
 use netpol_core::{Change, Dataplane, Update};
 use nftnl_sys::libc;
+use nix::unistd::{Pid, gettid};
 
 use super::fake::Fake;
-use super::kernel::in_namespace;
+use super::kernel::{in_namespace, observe};
 use super::program::Builder;
 use crate::{NftConfig, NftDataplane};
 
@@ -107,6 +110,16 @@ fn tracked() -> usize {
     count.trim().parse().unwrap()
 }
 
+/// Waits for what the kernel does after it was asked to.
+#[track_caller]
+fn await_that(condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < end, "it does not become so");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn the_kernel_forgets_the_flows_of_both_ends_and_families() {
     in_namespace(|| {
@@ -124,7 +137,7 @@ fn the_kernel_forgets_the_flows_of_both_ends_and_families() {
         send("[2001:db8::1]:0", "[2001:db8::2]:9");
         send("[2001:db8::2]:0", "[2001:db8::1]:9");
         send("[::1]:0", "[2001:db8::1]:9");
-        assert_eq!(tracked(), 6);
+        await_that(|| tracked() == 6);
         assert_eq!(apply(&mut dataplane, &pods), 0, "nothing changed hands");
         assert_eq!(tracked(), 6);
         assert_eq!(apply(&mut dataplane, &program(&[("b", "1", "2001:db8::2", Mode::Enforce)])), 2);
@@ -134,11 +147,76 @@ fn the_kernel_forgets_the_flows_of_both_ends_and_families() {
     });
 }
 
+/// A forged packet to its sender must not open a flow: the replies would reach whoever it names as its source.
+#[test]
+fn a_forged_packet_opens_no_flow() {
+    in_namespace(|| {
+        let mut builder = Builder::new();
+        let mut pod = builder.endpoint("pod", &["10.0.0.1", "10.0.0.2"]);
+        let closed = builder.policy(super::program::deny_unless(Vec::new()));
+        (pod.ingress, pod.egress) = (closed, closed);
+        builder.add(pod);
+        let mut dataplane = NftDataplane::open(NftConfig::default()).unwrap();
+        apply(&mut dataplane, &builder.build());
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        let node = gettid();
+        in_namespace(move || {
+            link_to(node);
+            let send = |from: &str| {
+                UdpSocket::bind((from, 53)).unwrap().send_to(b"x", "10.0.0.1:9").unwrap()
+            };
+            send("192.0.2.1");
+            send("10.0.0.2");
+        });
+        let dropped = || {
+            let packets = observe().packets;
+            packets
+                .iter()
+                .filter(|(rule, _)| rule.starts_with("np:forged "))
+                .map(|it| it.1)
+                .sum::<u64>()
+        };
+        await_that(|| dropped() == 1 && tracked() == 1);
+    });
+}
+
+/// Makes a pod of the calling thread's namespace. It has an address of somebody else beside one of its own two, and sends
+/// what is for the other one to its node, the namespace of the thread `node`.
+fn link_to(node: Pid) {
+    let run = |command: &str| {
+        let mut words = command.split(' ');
+        let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
+        assert!(status.success(), "{command}");
+    };
+    let pod = |arguments: &str| run(&format!("ip {arguments}"));
+    let on_node = |arguments: &str| run(&format!("nsenter --net=/proc/{node}/ns/net {arguments}"));
+    pod(&format!("link add eth0 address 02:00:00:00:00:02 type veth peer name pod netns {node}"));
+    on_node("ip address add 10.0.0.254/32 dev pod");
+    on_node("ip link set pod up");
+    on_node("ip route add 10.0.0.0/24 dev pod");
+    on_node("ip neigh add 10.0.0.1 lladdr 02:00:00:00:00:02 dev pod");
+    on_node("sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.pod.rp_filter=0");
+    pod("address add 10.0.0.2/32 dev eth0");
+    pod("address add 192.0.2.1/32 dev eth0");
+    pod("link set eth0 up");
+    pod("route add 10.0.0.254 dev eth0");
+    pod("route add 10.0.0.1 via 10.0.0.254");
+}
+
 /// Brings the loopback interface up, with two addresses of IPv6 beside its own.
 fn bring_up_loopback() {
     let address = |it| vec!["address", "add", it, "dev", "lo", "nodad"];
     let up = vec!["link", "set", "lo", "up"];
     for arguments in [up, address("2001:db8::1/128"), address("2001:db8::2/128")] {
         assert!(Command::new("ip").args(arguments).status().unwrap().success());
+    }
+    // The kernel makes the routes to new addresses of IPv6 after it has said that it is done.
+    let [one, two] = ["[2001:db8::1]:0", "[2001:db8::2]:0"].map(|it| UdpSocket::bind(it).unwrap());
+    for (from, to) in [(&one, &two), (&two, &one)] {
+        to.set_nonblocking(true).unwrap();
+        await_that(|| {
+            from.send_to(b"x", to.local_addr().unwrap()).unwrap();
+            to.recv(&mut [0]).is_ok()
+        });
     }
 }

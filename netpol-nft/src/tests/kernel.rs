@@ -61,7 +61,7 @@ fn full(program: &Program) -> Update {
     Update::new(1, Change::Full(Arc::new(program.clone())))
 }
 
-fn observe() -> Observed {
+pub(crate) fn observe() -> Observed {
     Netlink::open(Owner::default()).unwrap().observe(Depth::All).unwrap().unwrap_or_default()
 }
 
@@ -187,6 +187,7 @@ fn whatever_was_changed_is_repaired() {
         for damage in [
             "flush table inet netpol".to_owned(),
             "delete table inet netpol".to_owned(),
+            "add table inet netpol { flags dormant; }".to_owned(),
             "flush chain inet netpol np-forward".to_owned(),
             "insert rule inet netpol np-forward accept".to_owned(),
             format!("insert rule inet netpol {chain} ip saddr 10.0.0.1 accept"),
@@ -292,6 +293,38 @@ fn endpoints_are_isolated_until_the_program_is_known() {
         let generation_before = generation();
         dataplane.apply(isolate).unwrap();
         assert_eq!(generation(), generation_before);
+    });
+}
+
+#[test]
+fn before_the_program_is_known_nothing_is_repaired() {
+    in_namespace(|| {
+        let program = everything().build();
+        let mut dataplane = open();
+        apply(&mut dataplane, &program);
+        nft(&["add", "element", "inet", "netpol", "np-in-if", "{ * : accept }"], "").unwrap();
+        let before = nft(&["list", "map", "inet", "netpol", "np-in-if"], "").unwrap();
+        let endpoints = [Builder::new().endpoint("pod-new", &["10.0.1.9"])];
+        dataplane.apply(Update::new(1, Change::Isolate(Arc::new(endpoints)))).unwrap();
+        assert_eq!(nft(&["list", "map", "inet", "netpol", "np-in-if"], "").unwrap(), before);
+        assert_eq!(apply(&mut dataplane, &program).ruleset, rendered(&program));
+    });
+}
+
+#[test]
+fn a_successor_on_the_same_interface_is_not_known() {
+    in_namespace(|| {
+        let mut dataplane = open();
+        let mut builder = Builder::new();
+        let old = builder.endpoint("pod", &["10.0.1.1"]);
+        let new = builder.endpoint("pod", &["10.0.1.2"]);
+        apply(&mut dataplane, &builder.add(old.clone()).build());
+        for (endpoint, isolated) in [(old, ""), (new, "\"pod\"")] {
+            let isolate = Change::Isolate(Arc::new([endpoint]));
+            dataplane.apply(Update::new(1, isolate)).unwrap();
+            let set = &observe().ruleset.sets[&Name::new("np-iso-if")];
+            assert_eq!(set.elements.to_string(), isolated);
+        }
     });
 }
 

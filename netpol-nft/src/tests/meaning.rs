@@ -13,7 +13,7 @@ use netpol_core::{Flow, Origin, Payload, Verdict as PolicyVerdict};
 use proptest::prelude::*;
 
 use super::laws::programs;
-use super::program::everything;
+use super::program::{Builder, deny_unless, everything};
 use crate::name::Name;
 use crate::render::{Context, Options, render};
 use crate::ruleset::{
@@ -25,6 +25,16 @@ struct Packet {
     flow: Flow,
     input: Interface,
     output: Interface,
+    way: Way,
+}
+
+/// How a packet came to the hook.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// Over a link: what says that it is neighbour or listener discovery is.
+    Link,
+    /// Through a router, which is the node itself or one before it.
+    Router,
 }
 
 impl Packet {
@@ -61,6 +71,13 @@ impl Packet {
             Fields::InputInterface => Some(Key::Interface(self.input)),
             Fields::OutputInterface => Some(Key::Interface(self.output)),
             Fields::Interfaces => Some(Key::Interfaces(self.input, self.output)),
+            Fields::Sender(family) => {
+                let key = match self.address(End::Source) {
+                    IpAddr::V4(address) => Key::Sender4(self.input, address),
+                    IpAddr::V6(address) => Key::Sender6(self.input, address),
+                };
+                (family == self.flow.family()).then_some(key)
+            }
             Fields::Address(family, end) => (family == self.flow.family()).then(|| one(end)),
             Fields::Addresses(_) => crate::render::pair(one(End::Source), one(End::Destination)),
             Fields::Target(_, end) => match (self.address(end), self.port(end)?) {
@@ -93,6 +110,7 @@ impl Packet {
             Match::IcmpTypes { first, last } => {
                 self.icmp().is_some_and(|it| (*first..=*last).contains(&it.0))
             }
+            Match::HopLimit(_) | Match::LinkLocalSource => self.way == Way::Link,
             Match::Flow(_) => false,
             Match::Unknown => panic!("a rendered rule is known"),
         }
@@ -239,8 +257,12 @@ fn compare(program: &Program) -> [usize; 2] {
     let mut denied = 0;
     let flows = flows(program);
     for &flow in &flows {
-        let packet =
-            Packet { flow, input: interface(flow.source), output: interface(flow.destination) };
+        let packet = Packet {
+            flow,
+            input: interface(flow.source),
+            output: interface(flow.destination),
+            way: Way::Link,
+        };
         let got = match walk(&ruleset, &Name::new("np-forward"), &packet) {
             Walked::Dropped => PolicyVerdict::Deny,
             Walked::Returned => PolicyVerdict::Allow,
@@ -256,6 +278,60 @@ fn compare(program: &Program) -> [usize; 2] {
 fn a_ruleset_means_what_its_program_means() {
     let [allowed, denied] = compare(&everything().build());
     assert!(allowed > 1_000 && denied > 1_000, "{allowed} allowed, {denied} denied");
+}
+
+/// With a forged packet to itself, an endpoint could open a flow whose replies pass: to anybody, whatever its policy.
+#[test]
+fn nobody_sends_in_the_name_of_others() {
+    let program = everything().build();
+    let (classes, refused) = Default::default();
+    let options = Options { priority: -5, log_group: 100 };
+    let context = Context { options, classes: &classes, refused: &refused };
+    let ruleset = render(&program, &context).unwrap().ruleset;
+    let pod = Interface::new("pod-a").unwrap();
+    let own: BTreeSet<IpAddr> =
+        ["10.0.1.1", "2001:db8:1::1"].iter().map(|it| it.parse().unwrap()).collect();
+    for flow in flows(&program).into_iter().filter(|flow| own.contains(&flow.destination)) {
+        let packet = Packet { flow, input: pod, output: pod, way: Way::Link };
+        let forged = !own.contains(&flow.source) && !is_discovery(&flow);
+        let got = walk(&ruleset, &Name::new("np-forward"), &packet);
+        assert_eq!(got == Walked::Dropped, forged || is_router_message(&flow), "{flow:?}");
+    }
+}
+
+/// Else everybody could send anything to everybody, as long as it says that it is discovery.
+#[test]
+fn what_a_router_forwards_is_no_discovery() {
+    let mut builder = Builder::new();
+    let closed = builder.policy(deny_unless(Vec::new()));
+    let mut pod = builder.endpoint("pod", &["2001:db8::1"]);
+    (pod.ingress, pod.egress) = (closed, closed);
+    let program = builder.add(pod).build();
+    let (classes, refused) = Default::default();
+    let options = Options { priority: -5, log_group: 100 };
+    let context = Context { options, classes: &classes, refused: &refused };
+    let ruleset = render(&program, &context).unwrap().ruleset;
+    let [input, output] = ["pod", "eth0"].map(|it| Interface::new(it).unwrap());
+    let [source, destination] = ["2001:db8::1", "2001:db8:f::1"].map(|it| it.parse().unwrap());
+    for kind in 128..=143 {
+        let payload = Payload::Icmp { kind, code: 0 };
+        let flow = Flow { source, destination, payload, origin: Origin::Endpoint };
+        for (way, passes) in [(Way::Link, is_discovery(&flow)), (Way::Router, false)] {
+            let packet = Packet { flow, input, output, way };
+            let walked = walk(&ruleset, &Name::new("np-forward"), &packet);
+            assert_eq!(walked == Walked::Returned, passes, "type {kind}");
+        }
+    }
+}
+
+fn is_discovery(flow: &Flow) -> bool {
+    let kinds = [130, 131, 132, 133, 135, 136, 143];
+    matches!(flow.payload, Payload::Icmp { kind, .. } if kinds.contains(&kind))
+        && flow.family() == Family::V6
+}
+
+fn is_router_message(flow: &Flow) -> bool {
+    matches!(flow.payload, Payload::Icmp { kind: 134 | 137, .. }) && flow.family() == Family::V6
 }
 
 proptest! {

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use netpol_conformance::document;
 use netpol_conformance::scenario::{Scenario, load};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Anything that goes wrong in a command.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -46,6 +47,7 @@ enum Command {
 impl Cli {
     /// Runs the command.
     pub(crate) fn run(self) -> Result<ExitCode> {
+        raise_file_limit();
         match self.command {
             Command::Run(arguments) => run::run(&arguments),
             Command::Check(arguments) => check::check(&arguments),
@@ -54,6 +56,13 @@ impl Cli {
             Command::List(arguments) => list::list(&arguments),
         }
     }
+}
+
+/// Lets this process open as many files as it may: every listener and every attempt is one, often thousands together.
+fn raise_file_limit() {
+    // As much as there was is enough for small runs.
+    let _ = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
 }
 
 /// Loads the scenarios of all files below `paths`.

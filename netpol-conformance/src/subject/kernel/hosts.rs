@@ -95,8 +95,11 @@ impl Hosts {
     }
 
     /// Returns the probe that an attempt stands for.
+    ///
+    /// Its sentinel is the destination, which asks itself for the same: that is outside of every policy.
     pub(super) fn probe(&self, attempt: &Attempt, request: Request) -> Result<Probe, SubjectError> {
-        Ok(self.topology.probe(&attempt.source, attempt.flow.destination, request)?)
+        let probe = |from| self.topology.probe(from, attempt.flow.destination, request);
+        Ok(probe(&attempt.source)?.with_sentinel(probe(&attempt.destination)?))
     }
 
     fn update_nodes(&mut self, cluster: &Cluster) -> Result<(), SubjectError> {

@@ -23,7 +23,7 @@ use crate::net::PrefixSet;
 
 /// The place of these policies in the tier `default`.
 ///
-/// Source: architecture, section 4; as in Calico.
+/// Source: Calico, `K8sNetworkPolicyToCalico` in `libcalico-go/lib/backend/k8s/conversion`.
 const ORDER: i32 = 1000;
 
 /// A `networking.k8s.io/v1` NetworkPolicy as it is written.

@@ -1,4 +1,4 @@
-//! What rules match (`semantics/calico.md`, section 1.6; `semantics/kubernetes.md`, sections 1.3 to 1.7).
+//! What rules match, as Kubernetes and Calico document it.
 
 use super::*;
 use crate::flow::Payload;

@@ -1,4 +1,4 @@
-//! Tiers, policies, actions, staged and degraded ones (`semantics/calico.md`, sections 1.3 to 1.5 and 1.10).
+//! Tiers, policies, actions, staged and degraded ones, as Calico documents them.
 
 use super::*;
 

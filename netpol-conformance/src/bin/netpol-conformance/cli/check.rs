@@ -1,7 +1,7 @@
 //! `check`: whether the APIs accept documents.
 
 use std::fmt::Write;
-use std::io::stdin;
+use std::io::{self, stdin};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -37,13 +37,18 @@ pub(crate) fn check(arguments: &Arguments) -> Result<ExitCode> {
     let mut checked = Checked::default();
     for path in &arguments.paths {
         if path == Path::new(STANDARD_INPUT) {
-            let text = document::text_of(stdin())
-                .map_err(|error| format!("standard input cannot be read: {error}"))?;
-            checked.add(path, &text);
+            match document::text_of(stdin()) {
+                Err(error) if is_no_text(&error) => checked.refuse(path, &error),
+                text => checked
+                    .add(path, &text.map_err(|it| format!("standard input cannot be read: {it}"))?),
+            }
             continue;
         }
         for file in files(std::slice::from_ref(path))? {
-            checked.add(&file, &document::text(&file)?);
+            match document::text(&file) {
+                Err(error) if is_no_text(&error.source) => checked.refuse(&file, &error.source),
+                text => checked.add(&file, &text?),
+            }
         }
     }
     let text = match arguments.format {
@@ -55,6 +60,11 @@ pub(crate) fn check(arguments: &Arguments) -> Result<ExitCode> {
         return Err("nothing to check: no documents".into());
     }
     Ok(if checked.any_refused() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Returns whether something was read that is no UTF-8: it is refused, and hides nothing else.
+fn is_no_text(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
 }
 
 fn pretty(checked: &Checked) -> String {

@@ -1,4 +1,4 @@
-//! What accepted policies become: one test for each table of the semantics.
+//! What accepted policies become: one test for each part of the API.
 
 use alloc::format;
 use alloc::string::String;

@@ -97,7 +97,7 @@ fn inputs(pods: &[Pod], policies: &[Value]) -> Inputs {
     inputs
 }
 
-// The oracle: section 1 of the semantics, on JSON.
+// The oracle: what the API documents, on JSON.
 
 struct Probe<'a> {
     peer: Option<&'a Pod>,
