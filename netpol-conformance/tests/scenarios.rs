@@ -53,6 +53,25 @@ fn nftables_passes_all_scenarios() {
     check(Backend::new("nft", 8, move || Ok(Box::new(Kernel::new(Arc::clone(&open))?))));
 }
 
+#[cfg(feature = "ebpf")]
+#[test]
+fn ebpf_passes_all_scenarios() {
+    use netpol_conformance::subject::{Kernel, Open};
+    use netpol_ebpf::{Capacity, EbpfConfig, EbpfDataplane, PrivateBpfFs};
+    use std::sync::Arc;
+
+    check(Backend::new("ebpf", 8, || {
+        let pins = PrivateBpfFs::new().unwrap();
+        let open: Arc<Open> = Arc::new(move || {
+            let mut config = EbpfConfig::default();
+            config.bpf_fs = pins.path();
+            config.capacity = Capacity::small();
+            Ok(Box::new(EbpfDataplane::open(config)?))
+        });
+        Ok(Box::new(Kernel::new(open)?))
+    }));
+}
+
 #[cfg(feature = "iptables")]
 mod iptables {
     use std::sync::Arc;

@@ -68,8 +68,10 @@
 //! # Limits
 //!
 //! - Linux 5.10 or later, nf_tables with the `inet` family and conntrack; no more than 4096 endpoints.
-//! - An endpoint that is known by its address can forge that of another one; one that is known by its interface cannot.
-//!   Router advertisements of the former are dropped only if they carry an address of an endpoint.
+//! - An endpoint that is known by its address can forge that of another one, and so get around its own policy. Its router
+//!   advertisements are dropped only if they carry an address of an endpoint.
+//! - What an endpoint that is known by its interface sends from addresses that are not its own is not forwarded. An
+//!   endpoint without any address is not held to one.
 //! - Endpoints in audit mode pass; their verdicts are not reported.
 //! - Established flows go on when policy changes. They end when their endpoint goes, is isolated, or loses its address to
 //!   another; of what changed while no process was running, only new flows notice.

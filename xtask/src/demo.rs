@@ -12,6 +12,8 @@ use crate::setup::{Purpose, set_up};
 /// A dataplane that can enforce in the demo.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Backend {
+    /// eBPF programs at the interfaces; needs root
+    Ebpf,
     /// nf_tables over netlink
     Nft,
     /// iptables and ipset, in the nft flavour
@@ -22,15 +24,21 @@ pub(crate) enum Backend {
 
 impl Backend {
     /// Every backend of the workspace.
-    pub(crate) const ALL: [Self; 3] = [Self::Nft, Self::Iptables, Self::IptablesLegacy];
+    pub(crate) const ALL: [Self; 4] = [Self::Ebpf, Self::Nft, Self::Iptables, Self::IptablesLegacy];
 
     /// Returns the name under which the conformance binary knows it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
+            Self::Ebpf => "ebpf",
             Self::Nft => "nft",
             Self::Iptables => "iptables",
             Self::IptablesLegacy => "iptables-legacy",
         }
+    }
+
+    /// Whether it works in a user namespace: the kernel loads no programs there.
+    pub(crate) const fn works_in_user_namespace(self) -> bool {
+        !matches!(self, Self::Ebpf)
     }
 }
 
@@ -45,10 +53,10 @@ pub(crate) fn demo(backend: Backend) -> Result<()> {
     let privilege = Privilege::probe();
     match privilege {
         Privilege::Direct => {}
-        Privilege::UserNamespace => {
+        Privilege::UserNamespace if backend.works_in_user_namespace() => {
             println!("not privileged: the demo runs in a user namespace of its own")
         }
-        Privilege::Refused => {
+        Privilege::UserNamespace | Privilege::Refused => {
             let arguments = format!("{} demo --backend {}", binary.display(), backend.name());
             return Err(refusal(&arguments, is_root()).into());
         }
@@ -71,9 +79,7 @@ pub(crate) fn refusal(command: &str, root: bool) -> String {
              CAP_NET_ADMIN); elsewhere, run\n  {command}"
         );
     }
-    format!(
-        "this machine does not permit user namespaces, so this needs root; run\n  sudo {command}"
-    )
+    format!("this machine does not permit this without root; run\n  sudo {command}")
 }
 
 #[cfg(test)]

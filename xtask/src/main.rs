@@ -1,4 +1,4 @@
-//! Repository chores: set-up, demo, test, full, vm, tidy.
+//! Repository chores: set-up, demo, test, full, object, vm, tidy.
 //!
 //! This crate depends on nothing that needs a system library, so that it can be built before `setup` has
 //! installed any.
@@ -6,6 +6,7 @@
 mod command;
 mod demo;
 mod no_std;
+mod object;
 mod privilege;
 mod setup;
 mod test;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::demo::Backend;
+use crate::object::Fresh;
 use crate::setup::Purpose;
 use crate::test::Extent;
 
@@ -44,7 +46,7 @@ enum Chore {
     },
     /// Set-up, then every check and every test, kernel tests included (what CI runs)
     Test,
-    /// Everything in `test`, then the tests in release mode, each bench once, and `vm`
+    /// Everything in `test`, then the tests in release mode, each bench once, the eBPF object built again, and `vm`
     Full,
     /// Runs the scenarios on an older kernel, in a virtual machine
     Vm {
@@ -52,6 +54,8 @@ enum Chore {
         #[arg(long, value_enum, value_delimiter = ',')]
         backend: Vec<Backend>,
     },
+    /// Builds the eBPF object that is checked in; needs tools that nothing else needs (CONTRIBUTING.md)
+    Object,
     /// Checks the rules of this repository that no compiler or linter knows
     Tidy,
 }
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Chore::Test => test::test(Extent::Test),
         Chore::Full => test::test(Extent::Full),
         Chore::Vm { backend } => vm::vm(&backend),
+        Chore::Object => object::build(Fresh::Kept).map(|summary| println!("object: {summary}")),
         Chore::Tidy => tidy::tidy().map(|summary| println!("tidy: {summary}")),
     };
     match result {

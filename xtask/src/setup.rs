@@ -94,7 +94,7 @@ pub(crate) fn set_up(purpose: Purpose) -> Result<()> {
 
 fn packages(purpose: Purpose) -> Vec<&'static Package> {
     match purpose {
-        Purpose::Demo(Backend::Nft) => BUILD.iter().collect(),
+        Purpose::Demo(Backend::Ebpf | Backend::Nft) => BUILD.iter().collect(),
         Purpose::Demo(Backend::Iptables | Backend::IptablesLegacy) => {
             BUILD.iter().chain(&IPTABLES).collect()
         }

@@ -106,7 +106,7 @@ struct Tools {
 
 const fn tools(backend: Backend) -> Tools {
     match backend {
-        Backend::Nft => Tools { packages: &[], programs: &[] },
+        Backend::Ebpf | Backend::Nft => Tools { packages: &[], programs: &[] },
         Backend::Iptables | Backend::IptablesLegacy => Tools {
             // ipset looks names of protocols up in a file of netbase.
             packages: &["iptables", "ipset", "netbase"],

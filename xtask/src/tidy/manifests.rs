@@ -19,7 +19,7 @@ struct Edges {
 }
 
 /// Every permitted edge. A new crate or edge is a change of the architecture: put it here, and say so in ARCHITECTURE.md.
-const EDGES: [Edges; 6] = [
+const EDGES: [Edges; 8] = [
     Edges { from: "netpol-core", normal: &[], optional: &[], dev: &[] },
     Edges { from: "netpol-nft", normal: &["netpol-core"], optional: &[], dev: &[] },
     Edges { from: "netpol-netfilter", normal: &["netpol-core"], optional: &[], dev: &[] },
@@ -30,10 +30,17 @@ const EDGES: [Edges; 6] = [
         dev: &[],
     },
     Edges {
+        from: "netpol-ebpf",
+        normal: &["netpol-core", "netpol-ebpf-abi"],
+        optional: &[],
+        dev: &[],
+    },
+    Edges { from: "netpol-ebpf-abi", normal: &[], optional: &[], dev: &[] },
+    Edges {
         from: "netpol-conformance",
         normal: &["netpol-core"],
-        optional: &["netpol-iptables", "netpol-nft"],
-        dev: &["netpol-iptables", "netpol-nft"],
+        optional: &["netpol-ebpf", "netpol-iptables", "netpol-nft"],
+        dev: &["netpol-ebpf", "netpol-iptables", "netpol-nft"],
     },
     Edges { from: "xtask", normal: &[], optional: &[], dev: &[] },
 ];
@@ -56,7 +63,10 @@ pub(super) fn check(metadata: &Metadata, files: &[File]) -> Vec<String> {
 }
 
 fn check_package(package: &Package, members: &[&Package], files: &[File]) -> Vec<String> {
-    let manifest = format!("{}/Cargo.toml", package.name);
+    let named = format!("[package]\nname = \"{}\"\n", package.name);
+    let file = files.iter().find(|file| file.text.starts_with(&named));
+    let manifest =
+        file.map_or_else(|| format!("{}/Cargo.toml", package.name), |file| file.path.clone());
     let mut problems = Vec::new();
     match EDGES.iter().find(|edges| *package.name == edges.from) {
         Some(edges) => {

@@ -1,14 +1,18 @@
 //! The backends of this build.
 
 use std::num::NonZero;
-#[cfg(any(feature = "iptables", feature = "nft"))]
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 use std::sync::Arc;
+#[cfg(feature = "ebpf")]
+use std::sync::Mutex;
 use std::thread::available_parallelism;
 
 use netpol_conformance::runner::Backend;
-#[cfg(any(feature = "iptables", feature = "nft"))]
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 use netpol_conformance::subject::{Kernel, Open};
 use netpol_conformance::subject::{Model, Programs};
+#[cfg(feature = "ebpf")]
+use netpol_ebpf::{Capacity, EbpfConfig, EbpfDataplane, PrivateBpfFs};
 #[cfg(feature = "iptables")]
 use netpol_iptables::{Flavour, IptablesConfig, IptablesDataplane};
 #[cfg(feature = "nft")]
@@ -20,7 +24,7 @@ use super::Result;
 const ALL: &str = "all";
 
 /// How many files are run at a time on a kernel, for each processor: probes wait more than they work.
-#[cfg(any(feature = "iptables", feature = "nft"))]
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 const KERNEL_JOBS: usize = 2;
 
 /// The patience of a machine that is not slow.
@@ -28,13 +32,15 @@ pub(crate) const USUAL: NonZero<u32> = NonZero::<u32>::MIN;
 
 /// Returns every backend of this build; those on a kernel have this [patience](Kernel::with_patience).
 #[cfg_attr(
-    not(any(feature = "iptables", feature = "nft")),
+    not(any(feature = "ebpf", feature = "iptables", feature = "nft")),
     expect(unused_variables, reason = "no backend is on a kernel")
 )]
 pub(crate) fn all(patience: NonZero<u32>) -> Vec<Backend> {
     vec![
         Backend::new("model", cores(), || Ok(Box::new(Model::default()))),
         Backend::new("program", cores(), || Ok(Box::new(Programs::default()))),
+        #[cfg(feature = "ebpf")]
+        on_kernel("ebpf", patience, open_ebpf),
         #[cfg(feature = "nft")]
         on_kernel("nft", patience, open_nft),
         #[cfg(feature = "iptables")]
@@ -49,7 +55,7 @@ fn cores() -> usize {
 }
 
 /// Returns a backend on a kernel. `open` returns what makes the dataplanes of one scenario.
-#[cfg(any(feature = "iptables", feature = "nft"))]
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 fn on_kernel(
     name: &str,
     patience: NonZero<u32>,
@@ -64,6 +70,24 @@ fn on_kernel(
 #[cfg(feature = "nft")]
 pub(crate) fn open_nft() -> Arc<Open> {
     Arc::new(|| Ok(Box::new(NftDataplane::open(NftConfig::default())?)))
+}
+
+/// Returns what makes a dataplane of eBPF. Its pins end with the file system that the maker keeps.
+#[cfg(feature = "ebpf")]
+pub(crate) fn open_ebpf() -> Arc<Open> {
+    let pins: Mutex<Option<PrivateBpfFs>> = Mutex::new(None);
+    Arc::new(move || {
+        let mut pins =
+            pins.lock().map_err(|_| "another thread failed to make a BPF file system")?;
+        let pins = match &mut *pins {
+            Some(pins) => pins,
+            none => none.insert(PrivateBpfFs::new()?),
+        };
+        let mut config = EbpfConfig::default();
+        config.bpf_fs = pins.path();
+        config.capacity = Capacity::small();
+        Ok(Box::new(EbpfDataplane::open(config)?))
+    })
 }
 
 /// Returns what makes a dataplane of a flavour of iptables.

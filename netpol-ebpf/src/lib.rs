@@ -1,0 +1,71 @@
+//! A dataplane that enforces netpol programs with eBPF.
+//!
+//! One program for each direction is attached to the host's side of each endpoint's interface: with TCX, or as a filter of
+//! clsact where the kernel is older than 6.6. Policy is in maps, in the flat form of [`netpol_core::flat`], so that a packet
+//! costs the same whatever the number of rules. Flows are in maps of ours too.
+//!
+//! - [`EbpfDataplane`] is the [`Dataplane`]; [`EbpfConfig`] says what it is called, how much it holds and how it attaches.
+//! - [`Denial`]s tell of dropped packets, [`Statistic`]s of everything else that the programs count.
+//! - [`EbpfError`] says why it could not be opened or could not do something.
+//!
+//! ```no_run
+//! use netpol_core::{Dataplane, Engine, NodeConfig};
+//! use netpol_ebpf::{EbpfConfig, EbpfDataplane};
+//!
+//! let mut dataplane = EbpfDataplane::open(EbpfConfig::default())?;
+//! let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+//! engine.inputs_complete();
+//! while let Some(update) = engine.poll_update() {
+//!     let outcome = dataplane.apply(update);
+//!     engine.handle_applied(outcome);
+//! }
+//! # Ok::<(), netpol_ebpf::EbpfError>(())
+//! ```
+//!
+//! # Guarantees
+//!
+//! - An update is written beside what is in force; then each endpoint is switched with one store to memory, both directions
+//!   at once. A packet meets the old policy or the new one.
+//! - Programs, links and maps are pinned: enforcement goes on while no process runs, and a new process adopts it without a
+//!   gap, flows included.
+//! - What passes goes on to the next program at the interface; other owners still judge it.
+//! - What tenants name never reaches the kernel.
+//!
+//! # Limits
+//!
+//! - Linux 5.10 or later, root, and a BPF file system. Tested on 6.1 and 6.18; x86-64 and other little-endian machines.
+//! - Endpoints are known by an interface with Ethernet headers. Those that are known by an address are refused.
+//! - Packets are judged as they pass the interface: a Service's address before its destination NAT, a source after source
+//!   NAT. Log rules are not supported.
+//! - Flows end early when the maps of flows are full: those that were not used for longest are forgotten first. Maps of
+//!   another version or [`Capacity`] begin without flows.
+//! - An endpoint whose interface does not exist is reported and tried again with the next update.
+
+#![doc(test(attr(deny(warnings))))]
+
+mod bpf_fs;
+mod config;
+mod dataplane;
+mod denial;
+mod error;
+mod ids;
+mod maps;
+mod namespace;
+mod pins;
+mod programs;
+mod render;
+mod state;
+mod sys;
+
+pub use netpol_ebpf_abi::Statistic;
+
+pub use self::bpf_fs::PrivateBpfFs;
+pub use self::config::{Capacity, EbpfConfig, ForeignSources, Hook};
+pub use self::dataplane::EbpfDataplane;
+pub use self::denial::{Denial, DenialReason};
+pub use self::error::EbpfError;
+
+#[cfg(test)]
+mod tests;
+#[cfg(doc)]
+use netpol_core::Dataplane;

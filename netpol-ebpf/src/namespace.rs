@@ -1,0 +1,45 @@
+//! The network namespace of a dataplane.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
+
+/// What names the network namespace of the calling thread.
+const OF_THREAD: &str = "/proc/thread-self/ns/net";
+
+/// A network namespace. Interfaces are looked up and programs attached within it, whatever thread asks.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    file: File,
+    inode: u64,
+}
+
+impl Namespace {
+    /// Returns the namespace of the calling thread.
+    pub(crate) fn of_thread() -> io::Result<Self> {
+        let file = File::open(OF_THREAD)?;
+        let inode = file.metadata()?.ino();
+        Ok(Self { file, inode })
+    }
+
+    /// Returns the number of the namespace, which no other one has at the same time.
+    pub(crate) const fn number(&self) -> u64 {
+        self.inode
+    }
+
+    /// Runs something within the namespace: at once if the calling thread is there, else on a thread of its own.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        if Self::of_thread()?.inode == self.inode {
+            return Ok(work());
+        }
+        let within = || {
+            setns(&self.file, CloneFlags::CLONE_NEWNET)?;
+            Ok(work())
+        };
+        thread::scope(|scope| scope.spawn(within).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}

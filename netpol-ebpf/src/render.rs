@@ -1,0 +1,287 @@
+//! Programs as the content of maps. Pure: nothing here touches the kernel.
+
+mod policy;
+mod ports;
+mod space;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netpol_core::flat::{Flat, TableKey};
+use netpol_core::model::{Attachment, EndpointId, Mode};
+use netpol_core::net::Family;
+use netpol_core::program::{Digest, Endpoint, Established};
+use netpol_core::{Direction, Program};
+use netpol_ebpf_abi as abi;
+use netpol_ebpf_abi::maps;
+
+use self::policy::Tables;
+use crate::error::EbpfError;
+use crate::ids::{Ids, Kind};
+
+/// A map that holds parts of objects. Its keys begin with the id of the object, after the length of a prefix if it has
+/// one.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Map {
+    Addresses4,
+    Addresses6,
+    Prefixes4,
+    Prefixes6,
+    Rows,
+    Ports,
+}
+
+impl Map {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Addresses4,
+        Self::Addresses6,
+        Self::Prefixes4,
+        Self::Prefixes6,
+        Self::Rows,
+        Self::Ports,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Addresses4 => maps::ADDRESSES4,
+            Self::Addresses6 => maps::ADDRESSES6,
+            Self::Prefixes4 => maps::PREFIXES4,
+            Self::Prefixes6 => maps::PREFIXES6,
+            Self::Rows => maps::ROWS,
+            Self::Ports => maps::PORTS,
+        }
+    }
+
+    /// Returns the kind of the objects whose parts the map holds.
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            Self::Addresses4 | Self::Addresses6 | Self::Prefixes4 | Self::Prefixes6 => Kind::Space,
+            Self::Rows => Kind::Table,
+            Self::Ports => Kind::List,
+        }
+    }
+
+    /// Returns the id of the object that a key belongs to.
+    pub(crate) fn object(self, key: &[u8]) -> Option<u32> {
+        let start = match self {
+            Self::Prefixes4 | Self::Prefixes6 | Self::Ports => 4,
+            Self::Addresses4 | Self::Addresses6 | Self::Rows => 0,
+        };
+        let bytes: [u8; 4] = key.get(start..start + 4)?.try_into().ok()?;
+        Some(u32::from_ne_bytes(bytes))
+    }
+}
+
+/// Keys and values that follow each other.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Entries {
+    pub(crate) keys: Vec<u8>,
+    pub(crate) values: Vec<u8>,
+}
+
+impl Entries {
+    fn push(&mut self, key: &[&[u8]], value: &[u8]) {
+        for part in key {
+            self.keys.extend_from_slice(part);
+        }
+        self.values.extend_from_slice(value);
+    }
+}
+
+/// What a program is in maps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Image {
+    /// The objects and their entries.
+    pub(crate) objects: BTreeMap<(Kind, u32), Object>,
+    /// What is to be in force, by interface.
+    pub(crate) endpoints: BTreeMap<String, Desired>,
+    /// Endpoints that cannot be enforced as they are.
+    pub(crate) isolated: Vec<(EndpointId, Arc<EbpfError>)>,
+}
+
+/// An object and its entries.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Object {
+    pub(crate) digest: Digest,
+    pub(crate) entries: BTreeMap<Map, Entries>,
+}
+
+/// What is to be in force for an endpoint.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Desired {
+    pub(crate) id: EndpointId,
+    /// The record, without what only whoever publishes it knows: id, generation, interface.
+    pub(crate) record: abi::Endpoint,
+    /// All addresses, if the record has no room for them, as the map of own addresses has them.
+    pub(crate) more: Vec<[u32; 4]>,
+}
+
+/// How programs are rendered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Whether what an endpoint sends must carry one of its addresses.
+    pub(crate) check_source: bool,
+    /// How many entries lists of ports may have.
+    pub(crate) ports: u32,
+}
+
+/// Returns what a program is in maps. Objects that are known keep their ids, others get new ones.
+///
+/// # Errors
+///
+/// [`EbpfError::Ports`] or [`EbpfError::Ids`] if there is no room.
+pub(crate) fn render(
+    program: &Program,
+    flat: &Flat,
+    ids: &mut Ids,
+    options: Options,
+) -> Result<Image, EbpfError> {
+    let mut image = Image::default();
+    let space = space::render(flat, ids, &mut image)?;
+    let tables = policy::render(flat, &space, ids, &mut image)?;
+    let ports = entries(&image, Map::Ports);
+    if ports > options.ports as usize {
+        return Err(EbpfError::Ports { needed: ports, limit: options.ports });
+    }
+    let mut seen = BTreeMap::new();
+    for endpoint in &program.endpoints {
+        let interface = match interface(endpoint) {
+            Ok(Some(interface)) => interface,
+            Ok(None) => continue,
+            Err(error) => {
+                image.isolated.push((endpoint.id.clone(), Arc::new(error)));
+                continue;
+            }
+        };
+        let mut desired = desired(endpoint, space.id, options);
+        if program.established == Established::Reevaluate {
+            desired.record.flags |= abi::REEVALUATE;
+        }
+        desired.record.flags |= space.flags;
+        if let Err(error) = judged_by(&mut desired.record, endpoint, &tables, flat) {
+            image.isolated.push((endpoint.id.clone(), Arc::new(error)));
+        }
+        if let Some(other) = seen.insert(interface.to_owned(), endpoint.id.clone()) {
+            let shared =
+                EbpfError::Shared { interface: interface.to_owned(), other: Box::new(other) };
+            isolate(&mut desired.record);
+            image.isolated.push((endpoint.id.clone(), Arc::new(shared)));
+        }
+        image.endpoints.insert(interface.to_owned(), desired);
+    }
+    Ok(image)
+}
+
+/// Returns the interface of an endpoint; `None` if it has no packets yet, because nobody knows an address of it either.
+///
+/// # Errors
+///
+/// [`EbpfError::Address`] if its packets are known by an address.
+pub(crate) fn interface(endpoint: &Endpoint) -> Result<Option<&str>, EbpfError> {
+    match &endpoint.attachment {
+        Attachment::Interface(interface) => Ok(Some(interface)),
+        _ if endpoint.addresses.is_empty() => Ok(None),
+        _ => Err(EbpfError::Address),
+    }
+}
+
+/// Returns what isolates an endpoint.
+pub(crate) fn isolated(endpoint: &Endpoint) -> Desired {
+    let options = Options { check_source: false, ports: 0 };
+    let mut desired = desired(endpoint, 0, options);
+    isolate(&mut desired.record);
+    desired
+}
+
+/// Has a record let nothing pass.
+pub(crate) fn isolate(record: &mut abi::Endpoint) {
+    record.flags = abi::ISOLATED;
+    record.tables = [abi::OPEN; 2];
+    record.space = 0;
+}
+
+/// Returns how many entries of a map the objects have.
+fn entries(image: &Image, map: Map) -> usize {
+    let values = image.objects.values().filter_map(|object| object.entries.get(&map));
+    values.map(|entries| entries.values.len() / size_of::<u32>()).sum()
+}
+
+fn desired(endpoint: &Endpoint, space: u32, options: Options) -> Desired {
+    let of =
+        |family| endpoint.addresses.iter().filter(move |it| Family::of(**it) == family).copied();
+    let mut record = abi::Endpoint { space, ..abi::Endpoint::default() };
+    if let Some(IpAddr::V4(address)) = of(Family::V4).next() {
+        record.v4 = u32::from_ne_bytes(address.octets());
+    }
+    if let Some(IpAddr::V6(address)) = of(Family::V6).next() {
+        record.v6 = words(address.octets());
+    }
+    let several = Family::BOTH.into_iter().any(|family| of(family).nth(1).is_some());
+    if several {
+        record.flags |= abi::MORE_ADDRESSES;
+    }
+    if options.check_source && !endpoint.addresses.is_empty() {
+        record.flags |= abi::CHECK_SOURCE;
+    }
+    if endpoint.mode == Mode::Audit {
+        record.flags |= abi::AUDIT;
+    }
+    let more =
+        if several { endpoint.addresses.iter().copied().map(own).collect() } else { Vec::new() };
+    Desired { id: endpoint.id.clone(), record, more }
+}
+
+/// Gives a record the tables of its policy sets. If one has none, the record lets nothing pass.
+fn judged_by(
+    record: &mut abi::Endpoint,
+    endpoint: &Endpoint,
+    tables: &Tables,
+    flat: &Flat,
+) -> Result<(), EbpfError> {
+    if endpoint.mode == Mode::Isolate {
+        isolate(record);
+        return Ok(());
+    }
+    for (direction, slot) in [Direction::Ingress, Direction::Egress].into_iter().zip(0..) {
+        let key = TableKey { policy_set: endpoint.policy_set(direction), direction };
+        let Some(table) = tables.get(&key) else {
+            isolate(record);
+            return Err(match flat.unclassified().get(&key) {
+                Some(why) => EbpfError::Unclassified(why.clone()),
+                None => EbpfError::Dangling { missing: format!("policy set {key}") },
+            });
+        };
+        if let Some(place) = record.tables.get_mut::<usize>(slot) {
+            *place = *table;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the words of an IPv6 address as they are in memory.
+pub(crate) fn words(octets: [u8; 16]) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
+}
+
+/// Returns an address as the map of own addresses has it.
+pub(crate) fn own(address: IpAddr) -> [u32; 4] {
+    match address {
+        IpAddr::V4(address) => mapped(u32::from_ne_bytes(address.octets())),
+        IpAddr::V6(address) => words(address.octets()),
+    }
+}
+
+/// Returns the IPv6 address that stands for an IPv4 address (RFC 4291, section 2.5.5.2).
+pub(crate) const fn mapped(address: u32) -> [u32; 4] {
+    [0, 0, 0xffff_u32.to_be(), address]
+}
+
+/// Returns the ids of everything that an image uses, endpoints excepted.
+pub(crate) fn used(image: &Image) -> BTreeSet<(Kind, u32)> {
+    image.objects.keys().copied().collect()
+}
+
+#[cfg(test)]
+mod tests;

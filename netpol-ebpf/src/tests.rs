@@ -1,0 +1,17 @@
+//! Tests on the real kernel, each in a network namespace of its own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test code"
+)]
+
+mod agreement;
+mod lifecycle;
+mod measure;
+mod object;
+mod packet;
+mod paths;
+pub(crate) mod world;
