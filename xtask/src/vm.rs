@@ -83,19 +83,35 @@ fn initramfs(
 ) -> Result<PathBuf> {
     let initramfs = Initramfs::new(&folder.join("root"))?;
     initramfs.add_program(binary)?;
-    for package in backends.iter().flat_map(|backend| tools(*backend)) {
-        initramfs.add_package(package)?;
+    for Tools { packages, programs } in backends.iter().map(|backend| tools(*backend)) {
+        for package in packages {
+            initramfs.add_package(package)?;
+        }
+        for program in programs {
+            initramfs.add_program(Path::new(program))?;
+        }
     }
     initramfs.add_folder(&workspace_root()?.join("netpol-conformance/scenarios"), "scenarios")?;
     initramfs.add_modules(kernel)?;
     initramfs.pack(&folder.join("initramfs.cpio"))
 }
 
-/// Returns the installed packages with the programs that a backend starts.
-const fn tools(backend: Backend) -> &'static [&'static str] {
+/// Programs of this machine that a backend starts.
+struct Tools {
+    /// All programs of these packages.
+    packages: &'static [&'static str],
+    /// Those that are in no package: links to one of several programs, which the administrator chooses.
+    programs: &'static [&'static str],
+}
+
+const fn tools(backend: Backend) -> Tools {
     match backend {
-        Backend::Ebpf | Backend::Nft => &[],
-        Backend::Iptables | Backend::IptablesLegacy => &["iptables", "ipset"],
+        Backend::Ebpf | Backend::Nft => Tools { packages: &[], programs: &[] },
+        Backend::Iptables | Backend::IptablesLegacy => Tools {
+            // ipset looks names of protocols up in a file of netbase.
+            packages: &["iptables", "ipset", "netbase"],
+            programs: &["/usr/sbin/iptables", "/usr/sbin/ip6tables"],
+        },
     }
 }
 

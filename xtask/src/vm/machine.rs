@@ -96,3 +96,18 @@ impl Machine<'_> {
 fn read(file: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_what_the_first_process_gets() {
+        let file = Path::new("f");
+        let machine = Machine { image: file, initramfs: file, console: file, output: file };
+        let qemu = machine.qemu(&["run", "--backend", "nft"], Duration::from_secs(7));
+        let arguments: Vec<_> = qemu.get_args().map(|word| word.to_string_lossy()).collect();
+        assert!(arguments.iter().any(|word| word.ends_with(" -- run --backend nft")));
+        assert!(arguments.iter().any(|word| word == "7"), "the limit of timeout");
+    }
+}

@@ -31,6 +31,10 @@ const KERNEL_JOBS: usize = 2;
 pub(crate) const USUAL: NonZero<u32> = NonZero::<u32>::MIN;
 
 /// Returns every backend of this build; those on a kernel have this [patience](Kernel::with_patience).
+#[cfg_attr(
+    not(any(feature = "ebpf", feature = "iptables", feature = "nft")),
+    expect(unused_variables, reason = "no backend is on a kernel")
+)]
 pub(crate) fn all(patience: NonZero<u32>) -> Vec<Backend> {
     vec![
         Backend::new("model", cores(), || Ok(Box::new(Model::default()))),
