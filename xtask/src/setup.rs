@@ -38,12 +38,13 @@ const IPTABLES: [Package; 2] = [
     Package { name: "iptables", why: "netpol-iptables runs its tools, of both flavours" },
 ];
 
-const TEST: [Package; 2] = [
-    Package { name: "iproute2", why: "a test gives addresses to a loopback interface with `ip`" },
+const TEST: [Package; 3] = [
+    Package { name: "iproute2", why: "tests make links and addresses with `ip`" },
     Package {
         name: "nftables",
         why: "the tests let `nft` print and re-load what netpol-nft programs",
     },
+    Package { name: "procps", why: "a test lets forged packets through with `sysctl`" },
 ];
 
 const FULL: [Package; 4] = [
@@ -182,6 +183,7 @@ mod tests {
             "libnftnl-dev",
             "nftables",
             "pkg-config",
+            "procps",
         ]);
         assert_eq!(plan(&packages(Purpose::Test), Some(&installed), false), Plan::Nothing);
     }
@@ -225,7 +227,9 @@ mod tests {
     fn the_request_is_a_command_with_reasons() {
         let text = request(&TEST.iter().collect::<Vec<_>>());
         assert!(
-            text.ends_with("sudo apt-get install -y --no-install-recommends iproute2 nftables"),
+            text.ends_with(
+                "sudo apt-get install -y --no-install-recommends iproute2 nftables procps"
+            ),
             "{text}"
         );
         assert!(text.contains("the tests let `nft` print"), "{text}");
