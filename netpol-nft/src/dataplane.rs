@@ -11,9 +11,9 @@ use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
     Program, Update,
 };
+use netpol_netfilter::Holders;
 use nftnl_sys::libc;
 
-use crate::conntrack::Holders;
 use crate::error::NftError;
 use crate::name::{Name, Owner, SizeClass};
 use crate::observe::Observed;
@@ -84,7 +84,6 @@ impl NftDataplane {
         kernel.observe(Depth::Rules)?;
         let capabilities = capabilities();
         let options = Options { priority: config.priority, log_group: config.log_group };
-        kernel.check_flows()?;
         let (holders, ended) = Default::default();
         Ok(Self { kernel, owner: config.owner, options, capabilities, holders, ended })
     }

@@ -84,7 +84,6 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod attribute;
-mod conntrack;
 mod dataplane;
 mod encode;
 mod error;

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
-use netpol_core::net::Family;
+use netpol_netfilter::Conntrack;
 use nftnl_sys::libc;
 
 use crate::attribute::{Message, find_text, find_u32, messages};
-use crate::conntrack::{self, TrackedFlow};
 use crate::encode::{Batch, Fit};
 use crate::error::NftError;
 use crate::name::{Name, Owner};
@@ -26,9 +25,6 @@ pub(crate) trait Kernel: Send {
 
     /// Returns the state of the table, `None` if there is none.
     fn observe(&mut self, depth: Depth) -> Result<Option<Observed>, NftError>;
-
-    /// Checks that tracked flows can be forgotten.
-    fn check_flows(&mut self) -> Result<(), NftError>;
 
     /// Forgets all tracked flows of these addresses, and returns how many those were.
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, NftError>;
@@ -107,6 +103,7 @@ const ERROR_MESSAGE: u16 = 1;
 /// RCU, 16 to 25 ms.
 pub(crate) struct Netlink {
     socket: Socket,
+    conntrack: Conntrack,
     owner: Owner,
     limit: usize,
     sequence: u32,
@@ -124,7 +121,11 @@ impl Netlink {
         let mut socket = Socket::open().map_err(failed)?;
         socket.grow(SEND_BUFFER, RECEIVE_BUFFER);
         let limit = socket.send_buffer().map_err(failed)?.saturating_sub(SEND_RESERVE);
-        Ok(Self { socket, owner, limit, sequence: 1, buffer: vec![0; ANSWER] })
+        let conntrack = Conntrack::open().map_err(|source| match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => NftError::Permission { source },
+            _ => NftError::Conntrack { source },
+        })?;
+        Ok(Self { socket, conntrack, owner, limit, sequence: 1, buffer: vec![0; ANSWER] })
     }
 
     /// Returns the number of the ruleset's generation, which every transaction of anybody changes.
@@ -195,31 +196,18 @@ impl Netlink {
         Ok(first)
     }
 
-    /// Sends a request about our table and gives each message of the answer to `each`.
+    /// Sends a request about our table and gives each message of the answer to `each`, without its `struct nfgenmsg`.
     fn request(
         &mut self,
         kind: libc::c_int,
         flags: u16,
-        attributes: &[(u16, &str)],
-        each: impl FnMut(&[u8]),
-    ) -> io::Result<Settled> {
-        self.ask(subsystem_message(kind), flags, [family(), 0, 0, 0], attributes, each)
-    }
-
-    /// Sends a request with these bytes of `struct nfgenmsg` and gives each message of the answer to `each`, without its
-    /// own.
-    fn ask(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        header: [u8; 4],
         attributes: &[(u16, &str)],
         mut each: impl FnMut(&[u8]),
     ) -> io::Result<Settled> {
         self.discard()?;
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = Messages::new();
-        request.push_bare(kind, flags, self.sequence, header);
+        request.push_bare(subsystem_message(kind), flags, self.sequence, [family(), 0, 0, 0]);
         for &(kind, value) in attributes {
             let value: Vec<u8> = value.bytes().chain([0]).collect();
             request.push_attribute(kind, &value);
@@ -243,34 +231,6 @@ impl Netlink {
             }
         }
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer has no end"))
-    }
-
-    /// Forgets the flows of addresses of one family.
-    fn forget_family(&mut self, family: Family, addresses: &BTreeSet<IpAddr>) -> io::Result<u64> {
-        let mut flows = Vec::new();
-        let header = [conntrack::family_number(family), 0, 0, 0];
-        self.ask(conntrack::GET, REQUEST | DUMP, header, &[], |it| {
-            flows.extend(TrackedFlow::of(addresses, it))
-        })?;
-        let mut forgotten = 0;
-        for flow in &flows {
-            self.discard()?;
-            self.sequence = self.sequence.wrapping_add(1);
-            let mut messages = Messages::new();
-            flow.forget(&mut messages, family, self.sequence);
-            self.socket.send(messages.bytes())?;
-            match self.first_error()? {
-                Some(Refusal::Operation { source, .. })
-                    if source.raw_os_error() != Some(libc::ENOENT) =>
-                {
-                    return Err(source);
-                }
-                // It has ended by itself.
-                Some(_) => {}
-                None => forgotten += 1,
-            }
-        }
-        Ok(forgotten)
     }
 
     /// Reads the table once.
@@ -378,23 +338,8 @@ impl Kernel for Netlink {
         Err(NftError::Unsettled)
     }
 
-    fn check_flows(&mut self) -> Result<(), NftError> {
-        let any = [0, 0, 0, 0];
-        let answer = self.ask(conntrack::STATISTICS, REQUEST, any, &[], |_| {});
-        answer.map(|_| ()).map_err(|source| NftError::Conntrack { source })
-    }
-
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, NftError> {
-        let families = Family::BOTH
-            .into_iter()
-            .filter(|family| addresses.iter().any(|it| Family::of(*it) == *family));
-        let mut forgotten = 0;
-        for family in families {
-            forgotten += self
-                .forget_family(family, addresses)
-                .map_err(|source| NftError::Conntrack { source })?;
-        }
-        Ok(forgotten)
+        self.conntrack.forget(addresses).map_err(|source| NftError::Conntrack { source })
     }
 }
 

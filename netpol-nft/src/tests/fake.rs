@@ -97,10 +97,6 @@ impl Kernel for Fake {
         }
     }
 
-    fn check_flows(&mut self) -> Result<(), NftError> {
-        self.forget_flows(&BTreeSet::new()).map(|_| ())
-    }
-
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, NftError> {
         let mut state = self.0.lock().unwrap();
         if let Some(errno) = state.flows_fault {

@@ -21,7 +21,12 @@ struct Edges {
 /// Every permitted edge. A new crate or edge is a change of the architecture: put it here, and say so in ARCHITECTURE.md.
 const EDGES: [Edges; 8] = [
     Edges { from: "netpol-core", normal: &[], optional: &[], dev: &[] },
-    Edges { from: "netpol-nft", normal: &["netpol-core"], optional: &[], dev: &[] },
+    Edges {
+        from: "netpol-nft",
+        normal: &["netpol-core", "netpol-netfilter"],
+        optional: &[],
+        dev: &[],
+    },
     Edges { from: "netpol-netfilter", normal: &["netpol-core"], optional: &[], dev: &[] },
     Edges {
         from: "netpol-iptables",
