@@ -66,6 +66,8 @@ pub trait Dataplane: Send {
 pub struct Capabilities {
     /// It can record the flows that Log rules match.
     pub log: bool,
+    /// An enforcer behind it judges HTTP requests, so that it may admit the connections that carry them.
+    pub http: bool,
     /// It can stop established flows that a new program denies.
     pub reevaluate: bool,
     /// Which source address ingress is judged on.
@@ -76,13 +78,18 @@ impl Capabilities {
     /// Returns the capabilities that every dataplane has; one that has more adds them.
     #[must_use]
     pub const fn minimal() -> Self {
-        Self { log: false, reevaluate: false, source_view: SourceView::BeforeSourceNat }
+        Self {
+            log: false,
+            http: false,
+            reevaluate: false,
+            source_view: SourceView::BeforeSourceNat,
+        }
     }
 
     /// Returns the capabilities of a dataplane that can do everything.
     #[must_use]
     pub const fn all() -> Self {
-        Self { log: true, reevaluate: true, source_view: SourceView::BeforeSourceNat }
+        Self { log: true, http: true, reevaluate: true, source_view: SourceView::BeforeSourceNat }
     }
 }
 

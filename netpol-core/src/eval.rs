@@ -118,7 +118,7 @@ impl<'a> Judge<'a> {
     pub fn evaluate(&self, flow: &Flow) -> Evaluation {
         let sides = Sides::new(self.inputs, &self.owners, flow);
         let enforced = self.judge(&sides, Scope::Enforced);
-        let is_staged = |policy: &Policy| policy.enforcement == Enforcement::Staged;
+        let is_staged = |policy: &Policy| policy.enforcement != Enforcement::Enforced;
         let pending = if self.inputs.policies().any(is_staged) {
             self.judge(&sides, Scope::WithStaged)
         } else {
@@ -180,11 +180,31 @@ impl<'a> Judge<'a> {
     fn applicable(&self, level: &Level<'a>, half: &Half<'_>, scope: Scope) -> Vec<&'a Policy> {
         let labels = self.inputs.labels_of(half.endpoint);
         let applies = |policy: &&Policy| {
-            (scope == Scope::WithStaged || policy.enforcement == Enforcement::Enforced)
+            self.takes_part(policy, scope)
                 && policy.rules(half.direction).is_some()
                 && policy.subject.matches(&labels)
         };
         level.policies.iter().copied().filter(applies).collect()
+    }
+
+    fn takes_part(&self, policy: &Policy, scope: Scope) -> bool {
+        match (policy.enforcement, scope) {
+            (Enforcement::Enforced, Scope::Enforced) | (Enforcement::Staged, Scope::WithStaged) => {
+                true
+            }
+            (Enforcement::Enforced, Scope::WithStaged) => !self.is_staged_over(policy),
+            (Enforcement::Staged, Scope::Enforced) | (Enforcement::StagedRemoval, _) => false,
+        }
+    }
+
+    /// Returns whether a staged policy stands for the next version, or the removal, of an enforced one.
+    fn is_staged_over(&self, enforced: &Policy) -> bool {
+        self.inputs.policies().any(|staged| {
+            staged.enforcement != Enforcement::Enforced
+                && staged.key.kind.staged_for() == Some(enforced.key.kind)
+                && staged.key.namespace == enforced.key.namespace
+                && staged.key.name == enforced.key.name
+        })
     }
 
     fn ask_tier(

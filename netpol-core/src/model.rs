@@ -4,6 +4,7 @@
 //! [engine](crate::Engine) keeps them and compiles them. Values that exist are valid.
 
 mod endpoint;
+mod http;
 mod inputs;
 mod policy;
 mod rule;
@@ -12,6 +13,7 @@ mod view;
 pub use self::endpoint::{
     Attachment, Endpoint, EndpointId, EndpointKind, Lifecycle, Mode, NamedPort, Timestamp,
 };
+pub use self::http::{HttpMatch, HttpPathMatch};
 pub use self::inputs::{Inputs, NetworkSet, Node, Object, ObjectKey};
 pub use self::policy::{
     Enforcement, Order, OrderError, Policy, PolicyKey, PolicyKind, Tier, TierEnd,

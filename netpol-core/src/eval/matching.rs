@@ -110,7 +110,7 @@ impl Side<'_> {
 
 /// Returns whether a flow meets all conditions of a rule.
 pub(super) fn rule_matches(matches: &RuleMatch, sides: &Sides<'_>) -> bool {
-    let RuleMatch { family, l4, source, destination } = matches;
+    let RuleMatch { family, l4, source, destination, http: _ } = matches;
     family.is_none_or(|family| family == sides.flow.family())
         && l4_matches(l4, matches, sides)
         && sides.source.meets(source)

@@ -148,6 +148,12 @@ pub enum PolicyKind {
     NetworkPolicy,
     /// `projectcalico.org/v3` GlobalNetworkPolicy.
     GlobalNetworkPolicy,
+    /// `projectcalico.org/v3` StagedNetworkPolicy.
+    StagedNetworkPolicy,
+    /// `projectcalico.org/v3` StagedGlobalNetworkPolicy.
+    StagedGlobalNetworkPolicy,
+    /// `projectcalico.org/v3` StagedKubernetesNetworkPolicy.
+    StagedKubernetesNetworkPolicy,
 }
 
 impl PolicyKind {
@@ -161,6 +167,25 @@ impl PolicyKind {
             Self::KubernetesBaselineAdminNetworkPolicy => "KubernetesBaselineAdminNetworkPolicy",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Self::StagedNetworkPolicy => "StagedNetworkPolicy",
+            Self::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
+            Self::StagedKubernetesNetworkPolicy => "StagedKubernetesNetworkPolicy",
+        }
+    }
+
+    /// Returns the kind of the policies that staged policies of this kind stand for; `None` for kinds that are enforced.
+    #[must_use]
+    pub const fn staged_for(self) -> Option<Self> {
+        match self {
+            Self::StagedNetworkPolicy => Some(Self::NetworkPolicy),
+            Self::StagedGlobalNetworkPolicy => Some(Self::GlobalNetworkPolicy),
+            Self::StagedKubernetesNetworkPolicy => Some(Self::KubernetesNetworkPolicy),
+            Self::KubernetesNetworkPolicy
+            | Self::KubernetesClusterNetworkPolicy
+            | Self::KubernetesAdminNetworkPolicy
+            | Self::KubernetesBaselineAdminNetworkPolicy
+            | Self::NetworkPolicy
+            | Self::GlobalNetworkPolicy => None,
         }
     }
 }
@@ -225,8 +250,12 @@ pub enum Enforcement {
     /// It does.
     #[default]
     Enforced,
-    /// It is judged beside the others and never changes a packet.
+    /// It never changes a packet. The pending verdict is what it would be if this policy were enforced, in place of the
+    /// one it is [staged for](PolicyKind::staged_for) if that exists.
     Staged,
+    /// It never changes a packet. The pending verdict is what it would be without the policy that this one is
+    /// [staged for](PolicyKind::staged_for). It has no rules of its own.
+    StagedRemoval,
 }
 
 /// A list of rules for the endpoints that a selector selects.

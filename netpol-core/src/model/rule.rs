@@ -3,6 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 
+use super::http::HttpMatch;
 use crate::dataplane::Capabilities;
 use crate::net::{Family, IcmpMatch, PortSet, PrefixSet, Protocol, Transport};
 use crate::selector::Selector;
@@ -50,7 +51,9 @@ impl Rule {
     /// no effect; a Deny or Pass denies all that its readable part covers.
     #[must_use]
     pub fn effective_action(&self, capabilities: &Capabilities) -> Option<Action> {
-        if !self.degraded && (self.action != Action::Log || capabilities.log) {
+        let is_expressible = (self.action != Action::Log || capabilities.log)
+            && (self.matches.http.is_none() || capabilities.http);
+        if !self.degraded && is_expressible {
             return Some(self.action);
         }
         match self.action {
@@ -72,6 +75,8 @@ pub struct RuleMatch {
     pub source: EntityMatch,
     /// Who is to receive.
     pub destination: EntityMatch,
+    /// Which HTTP requests; `None` for every one, and for what is no HTTP.
+    pub http: Option<HttpMatch>,
 }
 
 /// A condition on what follows the IP header. `P` says how a list of ports is written.

@@ -163,7 +163,8 @@ fn rules() -> impl Strategy<Value = Option<Vec<Rule>>> {
     let family = option::weighted(0.1, select(Family::BOTH.to_vec()));
     let rule = (action, family, l4(), entity(), entity(), prop::bool::weighted(0.1)).prop_map(
         |(action, family, l4, source, destination, degraded)| {
-            let mut rule = Rule::new(0, action, RuleMatch { family, l4, source, destination });
+            let mut rule =
+                Rule::new(0, action, RuleMatch { family, l4, source, destination, http: None });
             rule.degraded = degraded;
             rule
         },

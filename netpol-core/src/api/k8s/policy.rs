@@ -262,7 +262,7 @@ fn product(
             Direction::Ingress => (peer, subject),
             Direction::Egress => (subject, peer),
         };
-        RuleMatch { family: None, l4, source, destination }
+        RuleMatch { l4, source, destination, ..RuleMatch::default() }
     };
     peers.iter().flat_map(|peer| ports.iter().map(move |l4| pair(peer, l4.clone()))).collect()
 }
