@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 pub use self::error::{DataplaneError, DataplaneErrorKind};
-pub use self::memory::MemoryDataplane;
+pub use self::memory::{Fault, MemoryDataplane};
 use crate::model::EndpointId;
 use crate::program::{Endpoint, Program, RuleId};
 

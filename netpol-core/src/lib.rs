@@ -124,7 +124,7 @@ mod verdict;
 
 pub use self::dataplane::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
-    MemoryDataplane, SourceView, Update,
+    Fault, MemoryDataplane, SourceView, Update,
 };
 pub use self::engine::{Engine, EngineError, NodeConfig};
 pub use self::flow::{Direction, Flow, Origin, Payload};

@@ -1,20 +1,51 @@
 //! A dataplane that keeps the program in memory and enforces it nowhere.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::sync::Arc;
 
-use super::{Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, Drift, Update};
+use super::{
+    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
+    Update,
+};
 use crate::flow::{Direction, Flow};
 use crate::model::{EndpointId, Mode};
 use crate::program::{Endpoint, Outcome, Program};
 
 /// A dataplane that keeps the program in memory: for tests, examples, and for answering what a node would do.
+///
+/// Updates go wrong when it is told so, in the ways in which those of a kernel do:
+///
+/// ```
+/// use netpol_core::{Dataplane, DataplaneErrorKind, Engine, Fault, MemoryDataplane, NodeConfig};
+///
+/// let mut dataplane = MemoryDataplane::default();
+/// let mut engine = Engine::new(NodeConfig::new("node-a"), dataplane.capabilities());
+/// engine.inputs_complete();
+/// dataplane.inject([Fault::Fails(DataplaneErrorKind::Transient)]);
+/// let mut attempts = 0;
+/// while let Some(update) = engine.poll_update() {
+///     engine.handle_applied(dataplane.apply(update));
+///     attempts += 1;
+/// }
+/// assert_eq!(attempts, 2, "the work is kept");
+/// ```
 #[derive(Debug)]
 pub struct MemoryDataplane {
     capabilities: Capabilities,
     program: Arc<Program>,
     isolated: BTreeMap<EndpointId, Endpoint>,
+    faults: VecDeque<Fault>,
+}
+
+/// What goes wrong with one update of a [`MemoryDataplane`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It fails with an error of this kind, and nothing is switched.
+    Fails(DataplaneErrorKind),
+    /// This endpoint cannot be programmed: it is closed, and all others proceed.
+    Isolates(EndpointId),
 }
 
 impl Default for MemoryDataplane {
@@ -23,6 +54,7 @@ impl Default for MemoryDataplane {
             capabilities: Capabilities::all(),
             program: Arc::default(),
             isolated: BTreeMap::new(),
+            faults: VecDeque::new(),
         }
     }
 }
@@ -32,6 +64,11 @@ impl MemoryDataplane {
     #[must_use]
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// Makes the next updates go wrong, one fault each, in this order.
+    pub fn inject(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.extend(faults);
     }
 
     /// Returns what this node does with a flow.
@@ -58,6 +95,12 @@ impl Dataplane for MemoryDataplane {
     }
 
     fn apply(&mut self, update: Update) -> Result<Applied, DataplaneError> {
+        let unprogrammable = match self.faults.pop_front() {
+            Some(Fault::Fails(kind)) => return Err(DataplaneError::new(kind, "apply an update")),
+            Some(Fault::Isolates(id)) => Some(id),
+            None => None,
+        };
+        let mut applied = Applied::completely(update.generation);
         match update.change {
             Change::Isolate(endpoints) => {
                 let known = |endpoint: &Endpoint| {
@@ -72,11 +115,16 @@ impl Dataplane for MemoryDataplane {
                 }
             }
             Change::Full(program) => {
+                let closed = |it: &&Endpoint| Some(&it.id) == unprogrammable.as_ref();
+                let closed = program.endpoints.iter().find(closed).cloned();
                 self.program = program;
-                self.isolated.clear();
+                self.isolated = closed.into_iter().map(|it| (it.id.clone(), it)).collect();
+                let error =
+                    || DataplaneError::new(DataplaneErrorKind::Capacity, "program an endpoint");
+                applied.isolated = self.isolated.keys().map(|id| (id.clone(), error())).collect();
             }
         }
-        Ok(Applied::completely(update.generation))
+        Ok(applied)
     }
 
     fn audit(&mut self, program: &Program) -> Result<Drift, DataplaneError> {
@@ -87,6 +135,7 @@ impl Dataplane for MemoryDataplane {
                 .differences
                 .push(format!("another program is held: {held} endpoints, expected {wanted}"));
         }
+        drift.differences.extend(self.isolated.keys().map(|id| format!("`{id}` is closed")));
         Ok(drift)
     }
 
