@@ -173,6 +173,7 @@ impl<'a> Compiler<'a> {
     fn applicable(&self, look: &Look<'_>) -> Vec<(&'a Tier, Vec<&'a Policy>)> {
         let applies = |policy: &&Policy| {
             policy.enforcement == Enforcement::Enforced
+                && policy.host_traffic.concerns_workloads()
                 && policy.rules(look.direction).is_some()
                 && policy.subject.matches(&look.labels)
         };
