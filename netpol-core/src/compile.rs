@@ -3,6 +3,7 @@
 //! It resolves tiers, order and selection per endpoint and direction, and leaves the rest to the dataplane: rules refer
 //! to address sets by definition, so that a pod that comes or goes changes members and no rule.
 
+mod hosts;
 mod lower;
 mod members;
 mod owners;
@@ -19,7 +20,7 @@ use crate::dataplane::Capabilities;
 use crate::engine::NodeConfig;
 use crate::flow::Direction;
 use crate::model::{
-    self, Attachment, Enforcement, EntityMatch, Inputs, Lifecycle, Policy, Tier, TierEnd,
+    self, Attachment, Bucket, Enforcement, EntityMatch, Inputs, Lifecycle, Policy, Tier, TierEnd,
 };
 use crate::program::{
     AddressSet, Endpoint, PolicySet, PolicySetId, Program, RuleId, SetDefinition, SetId, Stage,
@@ -47,9 +48,11 @@ pub(crate) fn compile(
     let endpoints = local_endpoints(inputs, config, &owners)
         .map(|(endpoint, addresses)| compiler.endpoint(endpoint, addresses))
         .collect();
+    let hosts = hosts::hosts(&mut compiler, config);
     let Compiler { definitions, policy_sets, .. } = compiler;
     Program {
         endpoints,
+        hosts,
         policy_sets,
         address_sets: address_sets(&owners, definitions),
         established: config.established,
@@ -81,7 +84,8 @@ fn local_endpoints<'a>(
     owners: &'a Owners<'_>,
 ) -> impl Iterator<Item = (&'a model::Endpoint, Vec<IpAddr>)> {
     let local = move |endpoint: &&model::Endpoint| {
-        endpoint.lifecycle == Lifecycle::Running
+        endpoint.id.kind == model::EndpointKind::Workload
+            && endpoint.lifecycle == Lifecycle::Running
             && endpoint.node.as_deref() == Some(config.node.as_str())
     };
     let mut interfaces: BTreeMap<&str, &model::Endpoint> = BTreeMap::new();
@@ -97,7 +101,7 @@ fn local_endpoints<'a>(
         Attachment::Interface(name) => {
             interfaces.get(name.as_str()).is_some_and(|it| it.id == endpoint.id)
         }
-        Attachment::Address => true,
+        Attachment::Address | Attachment::OtherInterfaces => true,
     };
     let with_addresses = |endpoint: &'a model::Endpoint| (endpoint, owners.addresses_of(endpoint));
     inputs.endpoints.values().filter(local).filter(attached).map(with_addresses)
@@ -136,12 +140,14 @@ struct Look<'a> {
     ports: &'a [model::NamedPort],
     default: Verdict,
     direction: Direction,
+    /// [`Bucket::Normal`] for workloads.
+    bucket: Bucket,
 }
 
 impl<'a> Compiler<'a> {
     fn endpoint(&mut self, endpoint: &'a model::Endpoint, addresses: Vec<IpAddr>) -> Endpoint {
-        let [ingress, egress] =
-            Direction::BOTH.map(|direction| self.policy_set_id(endpoint, &addresses, direction));
+        let [ingress, egress] = Direction::BOTH
+            .map(|direction| self.policy_set_id(endpoint, &addresses, direction, Bucket::Normal));
         let (attachment, mode) = (endpoint.attachment.clone(), endpoint.mode);
         Endpoint { id: endpoint.id.clone(), attachment, addresses, mode, ingress, egress }
     }
@@ -151,16 +157,16 @@ impl<'a> Compiler<'a> {
         endpoint: &'a model::Endpoint,
         addresses: &[IpAddr],
         direction: Direction,
+        bucket: Bucket,
     ) -> PolicySetId {
-        let (labels, ports) = (self.inputs.labels_of(endpoint), &*endpoint.ports);
-        let look = Look { labels, ports, default: endpoint.default_verdict, direction };
+        let look = self.look(endpoint, direction, bucket);
         if let Some(&id) = self.shared.get(&look) {
             return id;
         }
         let stages = self.applicable(&look);
         let mut policies = stages.iter().flat_map(|(_, policies)| policies);
         let is_shared = !policies.any(|policy| has_local_condition(policy, direction));
-        let set = self.policy_set(stages, endpoint, addresses, direction);
+        let set = self.policy_set(stages, endpoint, addresses, &look);
         let id = PolicySetId::of(&set);
         self.policy_sets.entry(id).or_insert(set);
         if is_shared {
@@ -169,11 +175,25 @@ impl<'a> Compiler<'a> {
         id
     }
 
+    fn look(
+        &self,
+        endpoint: &'a model::Endpoint,
+        direction: Direction,
+        bucket: Bucket,
+    ) -> Look<'a> {
+        let (labels, ports) = (self.inputs.labels_of(endpoint), &*endpoint.ports);
+        let default = match bucket {
+            Bucket::Normal => endpoint.default_verdict,
+            Bucket::Untracked | Bucket::PreDnat | Bucket::Forward => Verdict::Allow,
+        };
+        Look { labels, ports, default, direction, bucket }
+    }
+
     /// Returns the tiers with policies that apply, and these.
     fn applicable(&self, look: &Look<'_>) -> Vec<(&'a Tier, Vec<&'a Policy>)> {
         let applies = |policy: &&Policy| {
             policy.enforcement == Enforcement::Enforced
-                && policy.host_traffic.concerns_workloads()
+                && policy.host_traffic.is_in(look.bucket)
                 && policy.rules(look.direction).is_some()
                 && policy.subject.matches(&look.labels)
         };
@@ -188,19 +208,19 @@ impl<'a> Compiler<'a> {
         applicable: Vec<(&'a Tier, Vec<&'a Policy>)>,
         endpoint: &model::Endpoint,
         addresses: &[IpAddr],
-        direction: Direction,
+        look: &Look<'_>,
     ) -> PolicySet {
         let mut stages = Vec::with_capacity(applicable.len());
         for (tier, policies) in applicable {
-            let (name, end) = (tier.name.clone(), stage_end(tier.end));
+            let (name, end) = (tier.name.clone(), stage_end(tier.end, look.bucket));
             let rules = policies
                 .iter()
-                .flat_map(|policy| self.rules(policy, endpoint, addresses, direction))
+                .flat_map(|policy| self.rules(policy, endpoint, addresses, look.direction))
                 .collect();
             let policies = policies.iter().map(|policy| policy.key.clone()).collect();
             stages.push(Stage { tier: name, policies, rules, end });
         }
-        PolicySet { stages, default: endpoint.default_verdict }
+        PolicySet { stages, default: look.default }
     }
 
     fn rules(
@@ -241,10 +261,10 @@ fn has_local_condition(policy: &Policy, direction: Direction) -> bool {
     })
 }
 
-fn stage_end(end: TierEnd) -> StageEnd {
-    match end {
-        TierEnd::Deny => StageEnd::Deny,
-        TierEnd::Pass => StageEnd::Next,
+fn stage_end(end: TierEnd, bucket: Bucket) -> StageEnd {
+    match (end, bucket) {
+        (TierEnd::Deny, Bucket::Forward | Bucket::Normal) => StageEnd::Deny,
+        (TierEnd::Pass, _) | (TierEnd::Deny, Bucket::Untracked | Bucket::PreDnat) => StageEnd::Next,
     }
 }
 

@@ -8,7 +8,7 @@ use core::mem;
 
 use crate::compile::{compile, isolated_endpoints};
 use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
-use crate::model::{Attachment, EndpointId, Inputs, Object, ObjectKey, Tier};
+use crate::model::{Attachment, EndpointId, HostSettings, Inputs, Object, ObjectKey, Tier};
 use crate::program::{Endpoint, Established, Program};
 
 /// What an engine must know of its node.
@@ -19,12 +19,14 @@ pub struct NodeConfig {
     pub node: String,
     /// What happens to established flows that a new program denies.
     pub established: Established,
+    /// What policy of host endpoints cannot cut, and how the node treats its own workloads.
+    pub hosts: HostSettings,
 }
 
 impl NodeConfig {
     /// Returns the configuration of a node that keeps established flows.
     pub fn new(node: impl Into<String>) -> Self {
-        Self { node: node.into(), established: Established::Keep }
+        Self { node: node.into(), established: Established::Keep, hosts: HostSettings::default() }
     }
 }
 

@@ -5,6 +5,8 @@
 //! inputs give equal programs.
 
 mod digest;
+mod host;
+mod host_interp;
 mod interp;
 mod policy_set;
 mod set;
@@ -15,6 +17,7 @@ use core::net::IpAddr;
 
 pub use self::digest::Digest;
 pub(crate) use self::digest::digest_of;
+pub use self::host::{HostEndpoint, Hosts, Interfaces, Passage};
 pub use self::interp::Outcome;
 pub use self::policy_set::{Address, PolicySet, PolicySetId, Ports, Rule, RuleId, Stage, StageEnd};
 pub use self::set::{AddressSet, Members, SetDefinition, SetId};
@@ -29,6 +32,8 @@ use crate::model::{Attachment, EndpointId, Mode};
 pub struct Program {
     /// The endpoints of the node, in the order of their ids.
     pub endpoints: Vec<Endpoint>,
+    /// What it enforces on its own interfaces.
+    pub hosts: Hosts,
     /// The policy sets that endpoints refer to.
     pub policy_sets: BTreeMap<PolicySetId, PolicySet>,
     /// The address sets that rules refer to.

@@ -10,7 +10,8 @@ use super::owners::Owners;
 use crate::dataplane::Capabilities;
 use crate::flow::Direction;
 use crate::model::{
-    self, EntityMatch, L4Match, Peers, PolicyKey, PortConstraint, PortMatch, RuleMatch,
+    self, EndpointKind, EntityMatch, L4Match, Peers, PolicyKey, PortConstraint, PortMatch,
+    RuleMatch,
 };
 use crate::net::{Family, PortRange, PrefixSet, Transport};
 use crate::program::{Address, Ports, Rule, RuleId, SetDefinition, SetId};
@@ -118,6 +119,9 @@ impl Lowering<'_, '_> {
         };
         selector.matches(&inputs.labels_of(self.endpoint))
             || inputs.network_sets.values().any(in_set)
+            || self.owners.hosts().any(|(listed, host)| {
+                listed == address && selector.matches(&inputs.labels_of(host))
+            })
     }
 
     fn address(&mut self, entity: &EntityMatch) -> Address {
@@ -174,9 +178,11 @@ impl Lowering<'_, '_> {
             Some(Peers::Endpoints(selector)) => Some(selector),
             _ => None,
         };
+        // What a host endpoint judges need not be its own.
+        let is_own = end == End::Local && self.endpoint.id.kind == EndpointKind::Workload;
         let mut resolve = |list: &PortMatch| match end {
-            End::Local => self.local_ports(list, transport, endpoints),
-            End::Remote => self.remote_ports(list, transport, endpoints),
+            End::Local if is_own => self.local_ports(list, transport, endpoints),
+            End::Local | End::Remote => self.remote_ports(list, transport, endpoints),
         };
         let any_of = constraint.any_of.as_ref().map(&mut resolve);
         let none_of = constraint

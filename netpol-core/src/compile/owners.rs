@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use core::cell::OnceCell;
 use core::net::IpAddr;
 
-use crate::model::{Endpoint, EndpointId, EndpointLabels, Inputs, Lifecycle, Timestamp};
+use crate::model::{
+    Endpoint, EndpointId, EndpointKind, EndpointLabels, Inputs, Lifecycle, Timestamp,
+};
 use crate::selector::Selector;
 
 /// The owner of each address: the newest running endpoint that claims it.
@@ -26,7 +28,9 @@ pub(super) fn age(endpoint: &Endpoint) -> (Timestamp, &str, &EndpointId) {
 impl<'a> Owners<'a> {
     pub(super) fn of(inputs: &'a Inputs) -> Self {
         let mut by_address: BTreeMap<IpAddr, &Endpoint> = BTreeMap::new();
-        let running = |endpoint: &&Endpoint| endpoint.lifecycle == Lifecycle::Running;
+        let running = |endpoint: &&Endpoint| {
+            endpoint.id.kind == EndpointKind::Workload && endpoint.lifecycle == Lifecycle::Running
+        };
         for endpoint in inputs.endpoints.values().filter(running) {
             for &address in &endpoint.addresses {
                 let owner = by_address.entry(address).or_insert(endpoint);
@@ -51,11 +55,18 @@ impl<'a> Owners<'a> {
     fn by_labels(&self) -> &ByLabels<'a> {
         self.by_labels.get_or_init(|| {
             let mut by_labels = ByLabels::new();
-            for (&address, &owner) in &self.by_address {
+            let owned = self.by_address.iter().map(|(&address, &owner)| (address, owner));
+            for (address, owner) in owned.chain(self.hosts()) {
                 by_labels.entry(self.inputs.labels_of(owner)).or_default().push((address, owner));
             }
             by_labels
         })
+    }
+
+    /// Returns the addresses that host endpoints list, which several can share.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = (IpAddr, &'a Endpoint)> + use<'a> {
+        let hosts = self.inputs.endpoints.values().filter(|it| it.id.kind == EndpointKind::Host);
+        hosts.flat_map(|host| host.addresses.iter().map(move |&address| (address, host)))
     }
 
     /// Returns the addresses that an endpoint owns, sorted.
