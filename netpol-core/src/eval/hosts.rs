@@ -51,6 +51,13 @@ struct Meeting<'a> {
     direction: Direction,
 }
 
+/// Whether the replies to flows that are not tracked are judged with them.
+#[derive(Clone, Copy, PartialEq)]
+enum Replies {
+    Judged,
+    Ignored,
+}
+
 /// What a flow is judged as by host endpoints: before destination NAT it can have been another.
 pub(super) struct Passage<'a> {
     pub(super) sides: &'a Sides<'a>,
@@ -60,13 +67,22 @@ pub(super) struct Passage<'a> {
 impl<'a> Judge<'a> {
     /// Returns what the host endpoints say that a flow passes, in order, up to the first that denies.
     pub(super) fn judge_hosts(&self, passage: &Passage<'_>, scope: Scope) -> Vec<HostJudgement> {
+        self.ask_hosts(passage, scope, Replies::Judged)
+    }
+
+    fn ask_hosts(
+        &self,
+        passage: &Passage<'_>,
+        scope: Scope,
+        replies: Replies,
+    ) -> Vec<HostJudgement> {
         let flow = &passage.sides.flow;
         if flow.origin == Origin::OwnNode {
             return Vec::new();
         }
         let [source, destination] = [&passage.sides.source, &passage.sides.destination]
             .map(|side| self.place(side.address, side.owner));
-        let mut judgements = Vec::new();
+        let (mut judgements, mut untracked) = (Vec::new(), Vec::new());
         let mut settled = BTreeSet::new();
         for meeting in self.meetings(source, destination, flow) {
             if settled.contains(&meeting.endpoint.id) {
@@ -78,21 +94,58 @@ impl<'a> Judge<'a> {
                 settled.insert(&meeting.endpoint.id);
             }
             let denied = explanation.verdict == Verdict::Deny;
-            let needs_reply = by_rule && !denied && meeting.bucket == Bucket::Untracked;
+            if by_rule && !denied && meeting.bucket == Bucket::Untracked {
+                untracked.push(meeting.answered());
+            }
             judgements.push(meeting.says(explanation, Packet::Request));
             if denied {
-                break;
-            }
-            if needs_reply {
-                let reply = self.judge_reply(&meeting, passage, scope);
-                let denied = reply.explanation.verdict == Verdict::Deny;
-                judgements.push(reply);
-                if denied {
-                    break;
-                }
+                return judgements;
             }
         }
+        if replies == Replies::Judged {
+            self.add_replies(&mut judgements, &untracked, passage, scope);
+        }
         judgements
+    }
+
+    /// Judges the replies: to packets that are not tracked as flows of their own, as nothing knows that they are replies, and
+    /// to the others by the policy for what is not tracked, which they meet too.
+    fn add_replies(
+        &self,
+        judgements: &mut Vec<HostJudgement>,
+        untracked: &[Meeting<'_>],
+        passage: &Passage<'_>,
+        scope: Scope,
+    ) {
+        let sides = passage.sides.reversed(self.inputs, &self.owners);
+        let back = Passage { sides: &sides, before_nat: &sides };
+        for meeting in untracked {
+            let reply = meeting.says(self.judge_reply(&back, scope), Packet::Reply);
+            let denied = reply.explanation.verdict == Verdict::Deny;
+            judgements.push(reply);
+            if denied {
+                return;
+            }
+        }
+        if !untracked.is_empty() {
+            return;
+        }
+        let [source, destination] =
+            [&sides.source, &sides.destination].map(|side| self.place(side.address, side.owner));
+        for meeting in self.meetings(source, destination, &sides.flow) {
+            if meeting.bucket != Bucket::Untracked {
+                continue;
+            }
+            let explanation = self.judge_meeting(&meeting, &back, scope);
+            if let (Reason::Rule(_), verdict) = (&explanation.reason, explanation.verdict) {
+                let explanation = match verdict {
+                    Verdict::Deny => explanation,
+                    Verdict::Allow => self.judge_reply(&back, scope),
+                };
+                judgements.push(meeting.says(explanation, Packet::Reply));
+                return;
+            }
+        }
     }
 
     /// Returns whether the settings keep a workload from its own host.
@@ -132,6 +185,10 @@ impl<'a> Judge<'a> {
                 let own = self.at_workload(node, endpoint);
                 meet(own, &[(PreDnat, Ingress)]);
                 match destination {
+                    // Nobody can tell before its destination is translated, but afterwards it is outside of policy.
+                    Place::Workload { endpoint: receiver, .. } if receiver.id == endpoint.id => {
+                        return meetings;
+                    }
                     Place::Process { .. } if is_local => {
                         if self.settings.workload_to_host == WorkloadToHost::Judge {
                             meet(own, &[(Normal, Ingress)]);
@@ -241,34 +298,19 @@ impl<'a> Judge<'a> {
         self.ask_tiers(&half, scope)
     }
 
-    /// Judges the replies to packets that are not tracked: they need a rule of the other direction, as nothing knows
-    /// that they are replies.
-    fn judge_reply(
-        &self,
-        meeting: &Meeting<'_>,
-        passage: &Passage<'_>,
-        scope: Scope,
-    ) -> HostJudgement {
-        let sides = passage.sides.reversed(self.inputs, &self.owners);
-        let direction = match meeting.direction {
-            Direction::Ingress => Direction::Egress,
-            Direction::Egress => Direction::Ingress,
-        };
-        let meeting = Meeting { endpoint: meeting.endpoint, bucket: Bucket::Untracked, direction };
-        let half = Half {
-            endpoint: meeting.endpoint,
-            direction,
-            bucket: Bucket::Untracked,
-            sides: &sides,
-        };
-        let asked = self.ask_tiers(&half, scope);
-        let explanation = match asked.reason {
-            Reason::DefaultVerdict => {
-                Explanation { verdict: Verdict::Deny, reason: Reason::UntrackedReply, ..asked }
-            }
-            _ => asked,
-        };
-        meeting.says(explanation, Packet::Reply)
+    /// Judges a reply as a flow of its own.
+    fn judge_reply(&self, back: &Passage<'_>, scope: Scope) -> Explanation {
+        let replier = back.sides.source.owner;
+        let receiver = back.sides.destination.owner;
+        let egress = self.judge_half(replier, Direction::Egress, back.sides, scope);
+        let ingress = self.judge_half(receiver, Direction::Ingress, back.sides, scope);
+        let hosts = self.ask_hosts(back, scope, Replies::Ignored);
+        let mut explanations = hosts.iter().map(|it| &it.explanation).chain([&egress, &ingress]);
+        if explanations.any(|it| it.verdict == Verdict::Deny) {
+            Explanation::at_once(Verdict::Deny, Reason::UntrackedReply)
+        } else {
+            Explanation::at_once(Verdict::Allow, Reason::DefaultVerdict)
+        }
     }
 
     /// Answers what no policy of a host endpoint has a say in.
@@ -283,14 +325,25 @@ impl<'a> Judge<'a> {
         if self.is_tunnel(flow) {
             return allow(Reason::Tunnel);
         }
-        let (ports, other) = match meeting.direction {
-            Direction::Ingress => (&self.settings.failsafe_inbound, flow.source),
-            Direction::Egress => (&self.settings.failsafe_outbound, flow.destination),
+        let (inbound, outbound) =
+            (&self.settings.failsafe_inbound, &self.settings.failsafe_outbound);
+        let (ports, answered, other) = match meeting.direction {
+            Direction::Ingress => (inbound, outbound, flow.source),
+            Direction::Egress => (outbound, inbound, flow.destination),
         };
-        ports
-            .iter()
-            .any(|it| is_failsafe(*it, flow, other))
-            .then(|| Explanation::at_once(Verdict::Allow, Reason::Failsafe))
+        let Payload::Ports { transport, source, destination } = flow.payload else { return None };
+        let leaves_open = |it: &FailsafePort, port: u16| {
+            it.transport == transport
+                && it.port == port
+                && it.net.is_none_or(|net| net.contains(other))
+        };
+        // What is not tracked is an answer if it looks like one.
+        let is_answer = meeting.bucket == Bucket::Untracked
+            && answered.iter().any(|it| leaves_open(it, source));
+        if is_answer || ports.iter().any(|it| leaves_open(it, destination)) {
+            return allow(Reason::Failsafe);
+        }
+        None
     }
 
     fn is_tunnel(&self, flow: &Flow) -> bool {
@@ -310,16 +363,18 @@ impl<'a> Judge<'a> {
 }
 
 impl Meeting<'_> {
+    /// Returns where the replies are met.
+    fn answered(&self) -> Self {
+        let direction = match self.direction {
+            Direction::Ingress => Direction::Egress,
+            Direction::Egress => Direction::Ingress,
+        };
+        Self { direction, ..*self }
+    }
+
     fn says(&self, explanation: Explanation, packet: Packet) -> HostJudgement {
         let Self { endpoint, bucket, direction } = self;
         let endpoint = EndpointId::clone(&endpoint.id);
         HostJudgement { endpoint, bucket: *bucket, direction: *direction, packet, explanation }
     }
-}
-
-fn is_failsafe(port: FailsafePort, flow: &Flow, other: IpAddr) -> bool {
-    let Payload::Ports { transport, destination, .. } = flow.payload else { return false };
-    transport == port.transport
-        && destination == port.port
-        && port.net.is_none_or(|net| net.contains(other))
 }

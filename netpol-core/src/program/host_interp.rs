@@ -1,12 +1,13 @@
 //! The meaning of the host endpoints of a program.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::host::{HostEndpoint, Interfaces, Passage};
 use super::interp::Walk;
 use super::{Endpoint, Program};
 use crate::flow::{Direction, Flow, Payload};
-use crate::model::{Attachment, Bucket, Tunnel, WorkloadToHost};
+use crate::model::{Attachment, Bucket, FailsafePort, Tunnel, WorkloadToHost};
 use crate::net::{Family, Transport};
 use crate::verdict::{Explanation, HostJudgement, Packet, Reason, Verdict};
 
@@ -15,6 +16,39 @@ impl Program {
     /// denies.
     #[must_use]
     pub fn host_judgements(&self, passage: &Passage<'_>) -> Vec<HostJudgement> {
+        let mut said = self.judgements(passage);
+        let is_denied =
+            |said: &[HostJudgement]| said.iter().any(|it| it.explanation.verdict == Verdict::Deny);
+        let untracked: Vec<_> = said.iter().filter(|it| is_untracked(it)).cloned().collect();
+        for judgement in &untracked {
+            if !is_denied(&said) {
+                said.push(self.explain_reply(judgement, passage));
+            }
+        }
+        if untracked.is_empty() && !is_denied(&said) {
+            said.extend(self.explain_tracked_reply(passage));
+        }
+        said
+    }
+
+    /// Judges the replies to what is tracked: they too come by policy on what is not tracked. A rule there that allows
+    /// them keeps conntrack from knowing them.
+    fn explain_tracked_reply(&self, passage: &Passage<'_>) -> Option<HostJudgement> {
+        let back = reply_to(passage);
+        let untracked =
+            self.hooks(&back).into_iter().filter(|(_, bucket, _)| *bucket == Bucket::Untracked);
+        for (endpoint, bucket, direction) in untracked {
+            let explanation = self.explain_host(endpoint, bucket, direction, &back.flow);
+            if matches!(explanation.reason, Reason::Rule(_)) {
+                let said = judgement(endpoint, bucket, direction, Packet::Reply, explanation);
+                let is_denied = said.explanation.verdict == Verdict::Deny;
+                return Some(if is_denied { said } else { self.explain_reply_of(said, &back) });
+            }
+        }
+        None
+    }
+
+    fn judgements(&self, passage: &Passage<'_>) -> Vec<HostJudgement> {
         let mut said = Vec::new();
         let mut settled = Vec::new();
         for (endpoint, bucket, direction) in self.hooks(passage) {
@@ -37,14 +71,6 @@ impl Program {
             if by_rule && matches!(bucket, Bucket::Untracked | Bucket::PreDnat) {
                 settled.push(&endpoint.id);
             }
-            if by_rule && bucket == Bucket::Untracked {
-                let reply = self.explain_reply(endpoint, direction, &passage.flow);
-                let denied = reply.explanation.verdict == Verdict::Deny;
-                said.push(reply);
-                if denied {
-                    break;
-                }
-            }
         }
         said
     }
@@ -53,6 +79,8 @@ impl Program {
     fn hooks(&self, passage: &Passage<'_>) -> Vec<(&HostEndpoint, Bucket, Direction)> {
         use Direction::{Egress, Ingress};
         let mut hooks = Vec::new();
+        let to_itself = passage.input == passage.output
+            && passage.input.is_some_and(|it| self.workload_at(it).is_some());
         if let Some((input, endpoint)) = passage.input.and_then(|it| Some((it, self.host_at(it)?)))
         {
             let of_workload = self.workload_at(input).is_some();
@@ -61,6 +89,7 @@ impl Program {
             }
             hooks.push((endpoint, Bucket::PreDnat, Ingress));
             match passage.output {
+                Some(_) if to_itself => {}
                 Some(_) => hooks.push((endpoint, Bucket::Forward, Ingress)),
                 None if !of_workload
                     || self.hosts.settings.workload_to_host == WorkloadToHost::Judge =>
@@ -71,7 +100,7 @@ impl Program {
             }
         }
         if let Some((output, endpoint)) =
-            passage.output.and_then(|it| Some((it, self.host_at(it)?)))
+            passage.output.filter(|_| !to_itself).and_then(|it| Some((it, self.host_at(it)?)))
         {
             if passage.input.is_some() {
                 hooks.push((endpoint, Bucket::Forward, Egress));
@@ -112,32 +141,26 @@ impl Program {
         })
     }
 
-    fn explain_reply(
-        &self,
-        endpoint: &HostEndpoint,
-        direction: Direction,
-        flow: &Flow,
-    ) -> HostJudgement {
-        let direction = match direction {
+    /// Judges the replies to what is not tracked: they are flows of their own.
+    fn explain_reply(&self, untracked: &HostJudgement, passage: &Passage<'_>) -> HostJudgement {
+        let direction = match untracked.direction {
             Direction::Ingress => Direction::Egress,
             Direction::Egress => Direction::Ingress,
         };
-        let flow = answer(flow);
-        let asked = endpoint
-            .policy_set(Bucket::Untracked, direction)
-            .and_then(|id| self.policy_sets.get(&id))
-            .map(|set| {
-                Walk { program: self, direction, flow: &flow, steps: Vec::new() }.policy_set(set)
-            });
-        let explanation = match asked {
-            Some(it) if it.reason != Reason::DefaultVerdict => it,
-            other => Explanation {
-                verdict: Verdict::Deny,
-                reason: Reason::UntrackedReply,
-                steps: other.map(|it| it.steps).unwrap_or_default(),
-            },
+        let reply = HostJudgement { direction, packet: Packet::Reply, ..untracked.clone() };
+        self.explain_reply_of(reply, &reply_to(passage))
+    }
+
+    fn explain_reply_of(&self, reply: HostJudgement, back: &Passage<'_>) -> HostJudgement {
+        let hosts = self.judgements(back);
+        let denied = hosts.iter().any(|it| it.explanation.verdict == Verdict::Deny)
+            || self.outcome(&back.flow).verdict() == Verdict::Deny;
+        let explanation = if denied {
+            Explanation::at_once(Verdict::Deny, Reason::UntrackedReply)
+        } else {
+            Explanation::at_once(Verdict::Allow, Reason::DefaultVerdict)
         };
-        judgement(endpoint, Bucket::Untracked, direction, Packet::Reply, explanation)
+        HostJudgement { explanation, ..reply }
     }
 
     /// Answers what no policy of a host endpoint has a say in.
@@ -173,15 +196,24 @@ impl Program {
         if between_nodes && is_tunnel {
             return allow(Reason::Tunnel);
         }
-        let Payload::Ports { transport, destination, .. } = flow.payload else { return None };
-        let (failsafe, other) = match direction {
-            Direction::Ingress => (&settings.failsafe_inbound, flow.source),
-            Direction::Egress => (&settings.failsafe_outbound, flow.destination),
+        let Payload::Ports { transport, source, destination } = flow.payload else { return None };
+        let (failsafe, answered, other) = match direction {
+            Direction::Ingress => {
+                (&settings.failsafe_inbound, &settings.failsafe_outbound, flow.source)
+            }
+            Direction::Egress => {
+                (&settings.failsafe_outbound, &settings.failsafe_inbound, flow.destination)
+            }
         };
-        let is_open = failsafe.iter().any(|it| {
-            (it.transport, it.port) == (transport, destination)
-                && it.net.is_none_or(|net| net.contains(other))
-        });
+        let has = |ports: &BTreeSet<FailsafePort>, port: u16| {
+            ports.iter().any(|it| {
+                (it.transport, it.port) == (transport, port)
+                    && it.net.is_none_or(|net| net.contains(other))
+            })
+        };
+        // Nothing else knows that it is an answer.
+        let is_answer = bucket == Bucket::Untracked && has(answered, source);
+        let is_open = has(failsafe, destination) || is_answer;
         if is_open { allow(Reason::Failsafe) } else { None }
     }
 }
@@ -194,6 +226,20 @@ fn judgement(
     explanation: Explanation,
 ) -> HostJudgement {
     HostJudgement { endpoint: endpoint.id.clone(), bucket, direction, packet, explanation }
+}
+
+/// Returns whether a rule keeps conntrack from knowing the flow.
+fn is_untracked(judgement: &HostJudgement) -> bool {
+    let HostJudgement { bucket, packet, explanation, .. } = judgement;
+    (*bucket, *packet) == (Bucket::Untracked, Packet::Request)
+        && explanation.verdict == Verdict::Allow
+        && matches!(explanation.reason, Reason::Rule(_))
+}
+
+/// Returns the way of the packet that answers a flow.
+fn reply_to<'a>(passage: &Passage<'a>) -> Passage<'a> {
+    let flow = answer(&passage.flow);
+    Passage { input: passage.output, output: passage.input, flow, before_nat: flow }
 }
 
 /// Returns the packet that answers a flow.
