@@ -12,6 +12,7 @@ mod cluster;
 mod fake;
 mod flows;
 mod host_meaning;
+#[expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 #[path = "../../netpol-core/tests/support/hosts.rs"]
 mod hosts;
 mod kernel;
