@@ -6,6 +6,7 @@
 mod lower;
 mod members;
 mod owners;
+mod tenancy;
 mod tiers;
 
 use alloc::collections::{BTreeMap, BTreeSet};

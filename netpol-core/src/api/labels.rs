@@ -27,6 +27,8 @@ pub(super) enum LabelSpace {
     Pods,
     /// Those of namespaces.
     Namespaces,
+    /// Those of nodes, of which the model keeps none for itself.
+    Nodes,
 }
 
 impl LabelSpace {
@@ -39,18 +41,19 @@ impl LabelSpace {
                     || key.starts_with(keys::SERVICE_ACCOUNT_PREFIX)
             }
             Self::Namespaces => key == keys::NAME,
+            Self::Nodes => false,
         };
         if is_hidden { Cow::Owned(format!("{HIDDEN_PREFIX}{key}")) } else { Cow::Borrowed(key) }
     }
 
-    /// Returns the selector of those for which `absent` holds and whose labels are known. Pods come with their labels;
-    /// a pod may come before its namespace, and until then nothing is absent.
+    /// Returns the selector of those for which `absent` holds and whose labels are known. Pods and nodes come with their
+    /// labels; a pod may come before its namespace, and until then nothing is absent.
     pub(super) fn known_and(
         self,
         absent: Result<Selector, SelectorError>,
     ) -> Result<Selector, SelectorError> {
         match self {
-            Self::Pods => absent,
+            Self::Pods | Self::Nodes => absent,
             Self::Namespaces => Ok(Selector::and([absent?, Selector::has(NAME_LABEL)?])),
         }
     }

@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 
 use serde::Deserialize;
 
-use super::super::field::{Extra, Field, List, Map};
-use super::super::report::{Path, Report};
+use super::field::{Extra, Field, List, Map};
 use super::labels::LabelSpace;
 use super::manifest::{check_label_key, check_label_value, read_pairs};
+use super::report::{Path, Report};
 use crate::selector::{Selector, SelectorError};
 
 /// A selector of labels; without requirements it selects everything. One that is left out is no selector, and what
@@ -43,6 +43,11 @@ enum Operator {
 }
 
 impl LabelSelector {
+    /// Returns whether no requirement is written.
+    pub(super) const fn is_empty(&self) -> bool {
+        !self.match_labels.is_written() && !self.match_expressions.is_written()
+    }
+
     /// Returns the requirements in the model's language, all of which must hold for the labels of `space`. They say
     /// nothing if the object is refused.
     pub(super) fn to_terms(

@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 
 use serde::Deserialize;
 
-use super::super::field::{Extra, Field, Map};
-use super::super::report::{Path, Report};
-use super::super::{Kind, names, time};
+use super::field::{Extra, Field, Map};
+use super::report::{Path, Report};
+use super::{Kind, names, time};
 use crate::labels::Labels;
 use crate::model::Timestamp;
 
@@ -61,6 +61,13 @@ pub(super) enum Scope {
     Namespaced,
 }
 
+/// What the name of an object may be.
+#[derive(Clone, Copy)]
+pub(super) struct NameSyntax {
+    pub(super) is_valid: fn(&str) -> bool,
+    pub(super) expected: &'static str,
+}
+
 /// `metadata`, read.
 pub(super) struct Meta {
     /// Empty for objects in no namespace.
@@ -84,6 +91,17 @@ impl<Spec, Status> Manifest<Spec, Status> {
 
     /// Reads what comes before `spec`. `apiVersion` and `kind` may be missing, as in the items of lists.
     pub(super) fn meta(&self, kind: Kind, scope: Scope, report: &mut Report) -> Option<Meta> {
+        self.meta_of_named(kind, scope, scope.names(), report)
+    }
+
+    /// Does the same for an object whose name has a syntax of its own.
+    pub(super) fn meta_of_named(
+        &self,
+        kind: Kind,
+        scope: Scope,
+        names: NameSyntax,
+        report: &mut Report,
+    ) -> Option<Meta> {
         for (at, field, expected) in [
             ("apiVersion", &self.api_version, kind.api_version()),
             ("kind", &self.kind, kind.as_str()),
@@ -98,14 +116,28 @@ impl<Spec, Status> Manifest<Spec, Status> {
                 );
             }
         }
-        report.required(&METADATA, &self.metadata, "an object with a name")?.read(scope, report)
+        let metadata = report.required(&METADATA, &self.metadata, "an object with a name")?;
+        metadata.read(scope, names, report)
+    }
+}
+
+impl Scope {
+    const fn names(self) -> NameSyntax {
+        match self {
+            Self::Namespace => {
+                NameSyntax { is_valid: names::is_dns_label, expected: names::DNS_LABEL }
+            }
+            Self::Cluster | Self::Namespaced => {
+                NameSyntax { is_valid: names::is_dns_subdomain, expected: names::DNS_SUBDOMAIN }
+            }
+        }
     }
 }
 
 impl Metadata {
-    fn read(&self, scope: Scope, report: &mut Report) -> Option<Meta> {
+    fn read(&self, scope: Scope, names: NameSyntax, report: &mut Report) -> Option<Meta> {
         let Self { name, namespace, uid, creation_timestamp, labels, ignored: () } = self;
-        let name = read_name(name, scope, report);
+        let name = read_name(name, names, report);
         let namespace = match scope {
             Scope::Namespaced => read_namespace(namespace, report),
             Scope::Namespace | Scope::Cluster => Some(String::new()),
@@ -140,11 +172,8 @@ pub(super) fn optional_text<'f>(
     report.given(at, field).map(String::as_str).filter(|text| !text.is_empty())
 }
 
-fn read_name(name: &Field<String>, scope: Scope, report: &mut Report) -> Option<String> {
-    let (is_valid, expected): (fn(&str) -> bool, _) = match scope {
-        Scope::Namespace => (names::is_dns_label, names::DNS_LABEL),
-        Scope::Cluster | Scope::Namespaced => (names::is_dns_subdomain, names::DNS_SUBDOMAIN),
-    };
+fn read_name(name: &Field<String>, syntax: NameSyntax, report: &mut Report) -> Option<String> {
+    let NameSyntax { is_valid, expected } = syntax;
     let at = METADATA.field("name");
     let name = required_text(report, &at, name, "a name")?;
     if !is_valid(name) {
