@@ -274,7 +274,8 @@ fn fragments_of_the_node_itself_arrive() {
 #[test]
 fn discovery_does_not_leave_the_link() {
     in_namespace(|| {
-        let closed = || vec![policy("out", Direction::Egress, vec![to_ports(Transport::Udp, &[(7, 7)])])];
+        let closed =
+            || vec![policy("out", Direction::Egress, vec![to_ports(Transport::Udp, &[(7, 7)])])];
         let wire = Wire::new(closed());
         ip("addr add fd00::200/128 dev np0 nodad");
         let message = |to: IpAddr, kind: u8, target: IpAddr, hops: u8| {
@@ -293,12 +294,16 @@ fn discovery_does_not_leave_the_link() {
             let frame = message(other, kind, other, hops);
             assert_eq!(wire.arrive(0, vec![frame], 1, b"marked"), 0, "type {kind}");
         }
-        // The node answers: its own address is the target, and the type of the answer is before that.
+        // The node is asked for its own address, and answers.
         let node: std::net::Ipv6Addr = "fd00::200".parse().unwrap();
         wire.send(0, message(node.into(), 135, node.into(), 255));
-        let answer = [[0x60, 0, 0, 0].as_slice(), &node.octets()].concat();
+        let is_answer = |frame: Vec<u8>| {
+            frame.get(12..14) == Some(&[0x86, 0xdd])
+                && frame.get(54) == Some(&136)
+                && frame.get(62..78) == Some(&node.octets())
+        };
         let end = Instant::now() + PATIENCE;
-        while !wire.receive(0).is_some_and(|it| it.windows(20).any(|bytes| bytes == answer)) {
+        while !wire.receive(0).is_some_and(is_answer) {
             assert!(Instant::now() < end, "the node does not answer");
             thread::sleep(Duration::from_millis(1));
         }
@@ -311,14 +316,9 @@ fn checked(mut packet: Packet) -> Packet {
         panic!("IPv6")
     };
     let length = u32::try_from(packet.payload.len()).unwrap().to_be_bytes();
-    let whole = [
-        &source.octets()[..],
-        &destination.octets(),
-        &length,
-        &[0, 0, 0, 58],
-        &packet.payload,
-    ]
-    .concat();
+    let whole =
+        [&source.octets()[..], &destination.octets(), &length, &[0, 0, 0, 58], &packet.payload]
+            .concat();
     packet.payload[2..4].copy_from_slice(&checksum(&whole));
     packet
 }
