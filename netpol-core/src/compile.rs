@@ -7,6 +7,7 @@ mod hosts;
 mod lower;
 mod members;
 mod owners;
+mod tenancy;
 mod tiers;
 
 use alloc::collections::{BTreeMap, BTreeSet};

@@ -8,7 +8,9 @@ use core::mem;
 
 use crate::compile::{compile, isolated_endpoints};
 use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
-use crate::model::{Attachment, EndpointId, HostSettings, Inputs, Object, ObjectKey, Tier};
+use crate::model::{
+    Attachment, EndpointId, HostSettings, Inputs, Object, ObjectKey, Tier, Timestamp,
+};
 use crate::program::{Endpoint, Established, Program};
 
 /// What an engine must know of its node.
@@ -162,6 +164,20 @@ impl Engine {
         let removed = self.inputs.remove(key);
         self.dirty |= removed;
         removed
+    }
+
+    /// Says what time it is, as there is no clock here: addresses of domain names that expire now or before are forgotten.
+    /// Returns whether there were any.
+    pub fn expire(&mut self, now: Timestamp) -> bool {
+        let expired = self.inputs.expire(now);
+        self.dirty |= expired;
+        expired
+    }
+
+    /// Returns when the caller has to say again [what time it is](Self::expire), `None` if no domain name has an address.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.inputs.next_expiry()
     }
 
     /// Says that every input that exists has been given: from now on the engine enforces, and sweeps what is left from

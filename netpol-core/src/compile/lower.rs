@@ -7,6 +7,7 @@ use core::net::IpAddr;
 
 use super::members::numbers_of;
 use super::owners::Owners;
+use super::tenancy::with_tenants;
 use crate::dataplane::Capabilities;
 use crate::flow::Direction;
 use crate::model::{
@@ -55,11 +56,12 @@ impl Lowering<'_, '_> {
 
     fn lowered(&mut self, policy: &PolicyKey, rule: &model::Rule, id: RuleId) -> Option<Rule> {
         let action = rule.effective_action(self.capabilities)?;
-        let (remote, local) = self.ends(&rule.matches);
+        let matches = with_tenants(&rule.matches, &self.owners.inputs.labels_of(self.endpoint));
+        let (remote, local) = self.ends(&matches);
         let local = self.local(local)?;
         let family =
-            family(&rule.matches, [remote.nets.as_ref(), local.and_then(|it| it.nets.as_ref())])?;
-        let l4 = self.l4(&rule.matches)?;
+            family(&matches, [remote.nets.as_ref(), local.and_then(|it| it.nets.as_ref())])?;
+        let l4 = self.l4(&matches)?;
         let remote = self.address(remote);
         let local = local.map(|entity| self.address(entity));
         let index = rule.index;
@@ -106,7 +108,7 @@ impl Lowering<'_, '_> {
     fn is_one_of(&self, peers: &Peers, address: IpAddr) -> bool {
         match peers {
             Peers::Endpoints(selector) => self.selected_by(selector, address),
-            Peers::Nodes(_) => {
+            Peers::Nodes(_) | Peers::DomainNames(_) | Peers::Tenants { .. } => {
                 self.owners.members(&SetDefinition::Addresses(peers.clone())).contains(address)
             }
         }

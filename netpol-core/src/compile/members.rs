@@ -1,10 +1,11 @@
 //! Who is in an address set.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::owners::Owners;
-use crate::model::{Endpoint, Peers};
+use crate::model::{DomainPattern, Endpoint, Peers};
 use crate::net::{Prefix, PrefixSet, Transport};
 use crate::program::{Members, SetDefinition};
 use crate::selector::Selector;
@@ -26,6 +27,11 @@ impl Owners<'_> {
                 (self.selected_by(selector).map(|it| it.0).collect(), self.network_sets(selector))
             }
             Peers::Nodes(selector) => (self.node_addresses(selector), PrefixSet::default()),
+            Peers::DomainNames(patterns) => (self.domain_addresses(patterns), PrefixSet::default()),
+            Peers::Tenants { .. } => {
+                debug_assert!(false, "rules refer to what tenants are to one endpoint");
+                (Vec::new(), PrefixSet::default())
+            }
         };
         let (hosts, prefixes): (Vec<Prefix>, Vec<Prefix>) =
             prefixes.prefixes().iter().partition(|prefix| prefix.first() == prefix.last());
@@ -44,6 +50,13 @@ impl Owners<'_> {
     fn node_addresses(&self, selector: &Selector) -> Vec<IpAddr> {
         let selected = self.inputs.nodes.values().filter(|node| selector.matches(&node.labels));
         selected.flat_map(|node| node.addresses.iter().copied()).collect()
+    }
+
+    fn domain_addresses(&self, patterns: &BTreeSet<DomainPattern>) -> Vec<IpAddr> {
+        let names = &self.inputs.domain_addresses;
+        let meant =
+            names.iter().filter(|(name, _)| patterns.iter().any(|pattern| pattern.matches(name)));
+        meant.flat_map(|(_, addresses)| addresses.keys().copied()).collect()
     }
 
     fn named_ports(

@@ -1,11 +1,13 @@
 //! Who owns an address, and in which order policies are asked.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::net::IpAddr;
 
-use crate::model::{Endpoint, EndpointKind, Inputs, Lifecycle, Order, Policy, Tier};
+use crate::model::{
+    Endpoint, EndpointKind, Enforcement, Inputs, Lifecycle, Order, Policy, PolicyKey, Tier,
+};
 
 /// A tier and its policies in the order in which they are asked.
 #[derive(Clone, Debug)]
@@ -14,8 +16,21 @@ pub(super) struct Level<'a> {
     pub(super) policies: Vec<&'a Policy>,
 }
 
-/// Returns the workload that owns each address.
-pub(super) fn address_owners(inputs: &Inputs) -> BTreeMap<IpAddr, &Endpoint> {
+/// Who has which address.
+#[derive(Clone, Debug)]
+pub(super) struct Owners<'a> {
+    /// The workload that owns each address.
+    pub(super) workloads: BTreeMap<IpAddr, &'a Endpoint>,
+    /// All host endpoints. Several can list one address.
+    pub(super) hosts: Vec<&'a Endpoint>,
+}
+
+pub(super) fn owners(inputs: &Inputs) -> Owners<'_> {
+    let hosts = inputs.endpoints().filter(|it| it.id.kind == EndpointKind::Host).collect();
+    Owners { workloads: address_owners(inputs), hosts }
+}
+
+fn address_owners(inputs: &Inputs) -> BTreeMap<IpAddr, &Endpoint> {
     let mut owners = BTreeMap::new();
     let workloads = inputs.endpoints().filter(|it| it.id.kind == EndpointKind::Workload);
     for endpoint in workloads.filter(|endpoint| endpoint.lifecycle == Lifecycle::Running) {
@@ -49,9 +64,25 @@ fn level(inputs: &Inputs, tier: Tier) -> Level<'_> {
     let mut policies: Vec<&Policy> =
         inputs.policies().filter(|policy| policy.tier == tier.name).collect();
     policies.sort_by(|one, other| {
-        compare_orders(one.order, other.order).then_with(|| one.key.tie_break(&other.key))
+        compare_orders(one.order, other.order)
+            .then_with(|| as_enforced(&one.key).tie_break(&as_enforced(&other.key)))
     });
     Level { tier, policies }
+}
+
+/// Returns the enforced policies that staged ones replace or remove.
+pub(super) fn replaced(inputs: &Inputs) -> BTreeSet<PolicyKey> {
+    inputs
+        .policies()
+        .filter(|policy| policy.enforcement != Enforcement::Enforced)
+        .filter(|policy| policy.key.kind.staged_for().is_some())
+        .map(|policy| as_enforced(&policy.key))
+        .collect()
+}
+
+/// Returns the key that a policy would have if it were enforced.
+fn as_enforced(key: &PolicyKey) -> PolicyKey {
+    PolicyKey { kind: key.kind.staged_for().unwrap_or(key.kind), ..key.clone() }
 }
 
 fn compare_tiers(one: &Tier, other: &Tier) -> Ordering {
