@@ -140,6 +140,7 @@ fn messages() {
             json!({"notICMP": {"type": 8}, "source": {"nets": ["fd00::/8"]}}),
             json!({"notICMP": {"type": 8}, "notProtocol": "UDP"}),
             json!({"notICMP": {"type": 8}, "source": {"ports": ["http"]}}),
+            json!({"notICMP": {"type": 8}, "source": {"notPorts": ["http"]}}),
             json!({"notICMP": {}}),
         ],
         expect![[r#"
@@ -171,6 +172,9 @@ fn messages() {
                 IPv6 ICMP of IPv6 not type 8
             {"notICMP":{"type":8},"source":{"ports":["http"]}}
                 nothing
+            {"notICMP":{"type":8},"source":{"notPorts":["http"]}}
+                IPv4 ICMP of IPv4 not type 8
+                IPv6 ICMP of IPv6 not type 8
             {"notICMP":{}}
                 everything
         "#]],
@@ -257,17 +261,17 @@ fn requests() {
         ],
         expect![[r#"
             {"http":{}}
-                TCP HttpMatch { methods: {}, paths: {} }
+                TCP http
             {"http":{"methods":["GET","*"],"paths":[{"exact":"/a"},{"prefix":"/b/"}]}}
-                TCP HttpMatch { methods: {"*", "GET"}, paths: {Exact(HttpPath([47, 97])), Prefix(HttpPath([47, 98]))} }
+                TCP http * GET /a /b…
             {"http":{"methods":["GET"]},"notProtocol":"UDP"}
-                TCP HttpMatch { methods: {"GET"}, paths: {} }
+                TCP http GET
             {"http":{"methods":["GET"]},"notProtocol":"TCP"}
                 nothing
             {"destination":{"ports":["http"]},"http":{"methods":["GET"]}}
-                TCP `http` HttpMatch { methods: {"GET"}, paths: {} }
+                TCP `http` http GET
             {"destination":{"notPorts":["http"]},"http":{"methods":["GET"]}}
-                TCP not `http` HttpMatch { methods: {"GET"}, paths: {} }
+                TCP not `http` http GET
         "#]],
     );
 }

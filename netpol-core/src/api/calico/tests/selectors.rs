@@ -112,7 +112,7 @@ fn sides_in_policies_of_a_namespace() {
             "selector": "a == 'b'", "notSelector": "c == 'd'", "namespaceSelector": "has(e)",
             "serviceAccounts": {"names": ["f"], "selector": "has(g)"},
         }),
-        r#"(a == "b" && SA in {"f"} && has(pcns.e) && has(pcsa.g) && !c == "d")"#,
+        r#"(a == "b" && has(pcns.e) && has(pcsa.g) && SA in {"f"} && !c == "d")"#,
     );
 }
 
