@@ -21,7 +21,10 @@ fn tiers() {
         (json!(null), Tier::new("p", None, TierEnd::Deny)),
         (json!({}), Tier::new("p", None, TierEnd::Deny)),
         (json!({"order": 100}), Tier::new("p", order(100.0), TierEnd::Deny)),
-        (json!({"order": -0.5, "defaultAction": "Pass"}), Tier::new("p", order(-0.5), TierEnd::Pass)),
+        (
+            json!({"order": -0.5, "defaultAction": "Pass"}),
+            Tier::new("p", order(-0.5), TierEnd::Pass),
+        ),
         (json!({"defaultAction": "Deny"}), Tier::new("p", None, TierEnd::Deny)),
         (json!({"defaultAction": ""}), Tier::new("p", None, TierEnd::Deny)),
     ] {
@@ -90,10 +93,15 @@ fn a_set_holds_as_many_blocks_as_an_api_server_takes() {
 
 #[test]
 fn staged_policies() {
-    let spec = json!({"tier": "t", "order": 5, "selector": "has(a)", "ingress": [{"action": "Deny"}]});
+    let spec =
+        json!({"tier": "t", "order": 5, "selector": "has(a)", "ingress": [{"action": "Deny"}]});
     for (kind, of, staged) in [
         (Kind::StagedNetworkPolicy, Kind::NetworkPolicy, PolicyKind::StagedNetworkPolicy),
-        (Kind::StagedGlobalNetworkPolicy, Kind::GlobalNetworkPolicy, PolicyKind::StagedGlobalNetworkPolicy),
+        (
+            Kind::StagedGlobalNetworkPolicy,
+            Kind::GlobalNetworkPolicy,
+            PolicyKind::StagedGlobalNetworkPolicy,
+        ),
     ] {
         let mut want = policy(of, &spec);
         assert_eq!(staged.staged_for(), Some(want.key.kind));
