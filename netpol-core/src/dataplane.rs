@@ -68,8 +68,6 @@ pub struct Capabilities {
     pub log: bool,
     /// An enforcer behind it judges HTTP requests, so that it may admit the connections that carry them.
     pub http: bool,
-    /// It can stop established flows that a new program denies.
-    pub reevaluate: bool,
     /// Which source address ingress is judged on.
     pub source_view: SourceView,
 }
@@ -81,7 +79,6 @@ impl Capabilities {
         Self {
             log: false,
             http: false,
-            reevaluate: false,
             source_view: SourceView::BeforeSourceNat,
         }
     }
@@ -89,7 +86,7 @@ impl Capabilities {
     /// Returns the capabilities of a dataplane that can do everything.
     #[must_use]
     pub const fn all() -> Self {
-        Self { log: true, http: true, reevaluate: true, source_view: SourceView::BeforeSourceNat }
+        Self { log: true, http: true, source_view: SourceView::BeforeSourceNat }
     }
 }
 

@@ -171,8 +171,7 @@ impl Dataplane for EbpfDataplane {
 }
 
 fn capabilities() -> Capabilities {
-    let mut capabilities = Capabilities::all();
-    capabilities.log = false;
+    let mut capabilities = Capabilities::minimal();
     capabilities.source_view = SourceView::AfterSourceNat;
     capabilities
 }

@@ -800,8 +800,7 @@ fn v26_host_endpoints() {
         "node": "n", "interfaceName": "eth0", "expectedIPs": ["10.0.0.1", "fd00::1"], "profiles": ["p"],
         "ports": [{"name": "http", "protocol": "TCP", "port": 80}],
     });
-    // A valid one is refused all the same, for now.
-    check(valid.clone(), &["kind: host endpoints are not supported"]);
+    accepts(Kind::HostEndpoint, valid.clone());
     let with = |field: &str, value: Value| {
         let mut spec = valid.clone();
         spec[field] = value;
@@ -820,7 +819,7 @@ fn v26_host_endpoints() {
         check(with("interfaceName", json!(name)), &[&want]);
     }
     for name in ["*", "", "fifteen_letters", "eth0.1"] {
-        check(with("interfaceName", json!(name)), &["kind: host endpoints are not supported"]);
+        accepts(Kind::HostEndpoint, with("interfaceName", json!(name)));
     }
     check(
         with("expectedIPs", json!(["10.0.0.0/8"])),
