@@ -9,6 +9,7 @@ mod owners;
 mod tiers;
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -106,12 +107,12 @@ fn local_endpoints<'a>(
 fn address_sets(
     owners: &Owners<'_>,
     definitions: BTreeSet<SetDefinition>,
-) -> BTreeMap<SetId, AddressSet> {
+) -> BTreeMap<SetId, Arc<AddressSet>> {
     definitions
         .into_iter()
         .map(|definition| {
             let members = owners.members(&definition);
-            (SetId::of(&definition), AddressSet { definition, members })
+            (SetId::of(&definition), Arc::new(AddressSet { definition, members }))
         })
         .collect()
 }
@@ -126,7 +127,7 @@ struct Compiler<'a> {
     shared: BTreeMap<Look<'a>, PolicySetId>,
     rule_ids: BTreeMap<(&'a model::PolicyKey, Direction), Vec<RuleId>>,
     definitions: BTreeSet<SetDefinition>,
-    policy_sets: BTreeMap<PolicySetId, PolicySet>,
+    policy_sets: BTreeMap<PolicySetId, Arc<PolicySet>>,
 }
 
 /// What the policy set of an endpoint depends on, unless a rule has a condition on the endpoint's own side.
@@ -162,7 +163,7 @@ impl<'a> Compiler<'a> {
         let is_shared = !policies.any(|policy| has_local_condition(policy, direction));
         let set = self.policy_set(stages, endpoint, addresses, direction);
         let id = PolicySetId::of(&set);
-        self.policy_sets.entry(id).or_insert(set);
+        self.policy_sets.entry(id).or_insert_with(|| Arc::new(set));
         if is_shared {
             self.shared.insert(look, id);
         }
@@ -195,6 +196,7 @@ impl<'a> Compiler<'a> {
             let rules = policies
                 .iter()
                 .flat_map(|policy| self.rules(policy, endpoint, addresses, direction))
+                .map(Arc::new)
                 .collect();
             let policies = policies.iter().map(|policy| policy.key.clone()).collect();
             stages.push(Stage { tier: name, policies, rules, end });

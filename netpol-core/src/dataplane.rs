@@ -1,5 +1,6 @@
 //! The interface between the engine and whatever enforces its programs.
 
+mod delta;
 mod error;
 mod memory;
 
@@ -8,6 +9,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+pub use self::delta::{Delta, DeltaMismatch, Edit, EndpointChange, MembersChange};
 pub use self::error::{DataplaneError, DataplaneErrorKind};
 pub use self::memory::{Fault, MemoryDataplane};
 use crate::model::EndpointId;
@@ -72,6 +74,8 @@ pub struct Capabilities {
     pub reevaluate: bool,
     /// Which source address ingress is judged on.
     pub source_view: SourceView,
+    /// It applies [`Change::Delta`]. Without it every update of an engine is a full one.
+    pub deltas: bool,
 }
 
 impl Capabilities {
@@ -83,13 +87,20 @@ impl Capabilities {
             http: false,
             reevaluate: false,
             source_view: SourceView::BeforeSourceNat,
+            deltas: false,
         }
     }
 
     /// Returns the capabilities of a dataplane that can do everything.
     #[must_use]
     pub const fn all() -> Self {
-        Self { log: true, http: true, reevaluate: true, source_view: SourceView::BeforeSourceNat }
+        Self {
+            log: true,
+            http: true,
+            reevaluate: true,
+            source_view: SourceView::BeforeSourceNat,
+            deltas: true,
+        }
     }
 }
 
@@ -134,6 +145,8 @@ pub enum Change {
     Isolate(Arc<[Endpoint]>),
     /// Enforce this program, whatever was enforced before.
     Full(Arc<Program>),
+    /// Enforce this delta's program, given that the program of the last update is in force and nothing failed since.
+    Delta(Arc<Delta>),
 }
 
 /// What applying an update did.

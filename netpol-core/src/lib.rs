@@ -123,8 +123,9 @@ pub mod selector;
 mod verdict;
 
 pub use self::dataplane::{
-    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
-    Fault, MemoryDataplane, SourceView, Update,
+    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Delta,
+    DeltaMismatch, Drift, Edit, EndpointChange, Fault, MembersChange, MemoryDataplane, SourceView,
+    Update,
 };
 pub use self::engine::{Engine, EngineError, NodeConfig};
 pub use self::flow::{Direction, Flow, Origin, Payload};

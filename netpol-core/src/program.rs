@@ -4,15 +4,18 @@
 //! hold addresses, rules come in the order in which they are asked, and ids are digests of what they stand for. Equal
 //! inputs give equal programs.
 
+mod addresses;
 mod digest;
 mod interp;
 mod policy_set;
 mod set;
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+pub use self::addresses::Addresses;
 pub use self::digest::Digest;
 pub(crate) use self::digest::digest_of;
 pub use self::interp::Outcome;
@@ -24,15 +27,17 @@ use crate::model::{Attachment, EndpointId, Mode};
 /// All that one node must enforce.
 ///
 /// Invariants: every id that is referred to is in the maps, and everything in the maps is referred to.
+///
+/// A clone shares the sets, which are copied when one of the two changes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Program {
     /// The endpoints of the node, in the order of their ids.
     pub endpoints: Vec<Endpoint>,
     /// The policy sets that endpoints refer to.
-    pub policy_sets: BTreeMap<PolicySetId, PolicySet>,
+    pub policy_sets: BTreeMap<PolicySetId, Arc<PolicySet>>,
     /// The address sets that rules refer to.
-    pub address_sets: BTreeMap<SetId, AddressSet>,
+    pub address_sets: BTreeMap<SetId, Arc<AddressSet>>,
     /// What happens to established flows that the program denies.
     pub established: Established,
 }
@@ -81,6 +86,6 @@ impl Program {
     /// Returns the policy set that judges a direction of an endpoint of this program.
     #[must_use]
     pub fn policy_set(&self, endpoint: &Endpoint, direction: Direction) -> Option<&PolicySet> {
-        self.policy_sets.get(&endpoint.policy_set(direction))
+        self.policy_sets.get(&endpoint.policy_set(direction)).map(Arc::as_ref)
     }
 }

@@ -171,6 +171,7 @@ impl Dataplane for EbpfDataplane {
 fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::all();
     capabilities.log = false;
+    capabilities.deltas = false;
     capabilities.source_view = SourceView::AfterSourceNat;
     capabilities
 }

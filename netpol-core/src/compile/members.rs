@@ -1,5 +1,6 @@
 //! Who is in an address set.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -30,8 +31,7 @@ impl Owners<'_> {
         let (hosts, prefixes): (Vec<Prefix>, Vec<Prefix>) =
             prefixes.prefixes().iter().partition(|prefix| prefix.first() == prefix.last());
         exact.extend(hosts.into_iter().map(Prefix::first));
-        exact.sort_unstable();
-        exact.dedup();
+        let exact = exact.into_iter().collect();
         Members::Addresses { exact, prefixes: prefixes.into_iter().collect() }
     }
 
@@ -53,12 +53,10 @@ impl Owners<'_> {
         name: &str,
     ) -> Members {
         let everything = Selector::all();
-        let mut ports = Vec::new();
+        let mut ports = BTreeSet::new();
         for (address, owner) in self.selected_by(endpoints.unwrap_or(&everything)) {
             ports.extend(numbers_of(owner, transport, name).map(|number| (address, number)));
         }
-        ports.sort_unstable();
-        ports.dedup();
         Members::Ports(ports)
     }
 }

@@ -1,6 +1,7 @@
 //! Policy sets: the ordered rules in force for one direction of an endpoint.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -97,8 +98,8 @@ pub struct Stage {
     pub tier: String,
     /// The policies of the tier that apply, in order. Not empty.
     pub policies: Vec<PolicyKey>,
-    /// Their rules, in the order in which they are asked.
-    pub rules: Vec<Rule>,
+    /// Their rules, in the order in which they are asked. Policy sets share the rules of a policy.
+    pub rules: Vec<Arc<Rule>>,
     /// What happens to a flow that no rule decided.
     pub end: StageEnd,
 }
