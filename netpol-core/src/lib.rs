@@ -109,7 +109,6 @@
 extern crate alloc;
 
 pub mod api;
-mod compile;
 mod dataplane;
 mod engine;
 pub mod eval;

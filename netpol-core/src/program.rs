@@ -20,6 +20,7 @@ pub use self::digest::Digest;
 pub(crate) use self::digest::digest_of;
 pub use self::interp::Outcome;
 pub use self::policy_set::{Address, PolicySet, PolicySetId, Ports, Rule, RuleId, Stage, StageEnd};
+pub(crate) use self::policy_set::{block_digest, policy_set_id, stage_digest};
 pub use self::set::{AddressSet, Members, SetDefinition, SetId};
 use crate::flow::Direction;
 use crate::model::{Attachment, EndpointId, Mode};

@@ -7,10 +7,12 @@ mod condition;
 mod error;
 mod expr;
 mod parse;
+mod restrict;
 #[cfg(test)]
 mod tests;
 mod tree;
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -22,6 +24,7 @@ use self::condition::{Condition, LabelCondition};
 pub use self::error::SelectorError;
 pub use self::expr::{Expr, Part, Parts};
 use self::parse::{Limits, parse};
+pub use self::restrict::Restriction;
 use self::tree::{GroupKind, Node};
 use crate::labels::Labels;
 use crate::model::keys;
@@ -267,6 +270,27 @@ impl Selector {
             Some(selector) => selector.0,
             None => tree::leaf(condition.prefixed(prefix)),
         }))
+    }
+
+    /// Returns what everything that the selector matches has in common, by label key: what an index can look for
+    /// instead of asking everything. `None` if it can match nothing at all.
+    ///
+    /// It is conservative: what meets the restrictions need not match. Conditions under a `!` restrict nothing, except
+    /// that `!has(key)` does.
+    ///
+    /// ```
+    /// use netpol_core::Selector;
+    /// use netpol_core::selector::Restriction;
+    ///
+    /// let selector: Selector = "(app == 'web' || app == 'db') && tier != 'test'".parse()?;
+    /// let restrictions = selector.restrictions().ok_or("it can match")?;
+    /// assert_eq!(restrictions.get("app"), Some(&Restriction::OneOf(["db", "web"].into())));
+    /// assert_eq!(restrictions.get("tier"), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn restrictions(&self) -> Option<BTreeMap<&str, Restriction<'_>>> {
+        restrict::restrictions(&self.0)
     }
 
     fn from_condition(condition: Condition) -> Self {

@@ -42,6 +42,15 @@ fn full(update: Option<Update>) -> Arc<Program> {
     }
 }
 
+/// The program of an update, full or not.
+fn enforced(update: Option<Update>) -> Arc<Program> {
+    match update.map(|it| it.change) {
+        Some(Change::Full(program)) => program,
+        Some(Change::Delta(delta)) => Arc::clone(&delta.program),
+        other => panic!("expected an update of the program, got {other:?}"),
+    }
+}
+
 fn isolated(update: Option<Update>) -> Vec<String> {
     match update.map(|it| it.change) {
         Some(Change::Isolate(endpoints)) => endpoints.iter().map(|it| it.id.to_string()).collect(),
@@ -229,22 +238,22 @@ fn programs_say_what_becomes_of_established_flows() {
 fn what_is_removed_is_gone() {
     let mut engine = engine();
     engine.inputs_complete();
-    let empty = full(engine.poll_update());
+    let empty = enforced(engine.poll_update());
     done(&mut engine);
-    let (idle, inputs) = (format!("{engine:?}"), engine.inputs().clone());
+    let (idle, inputs) = (format!("{engine:?}"), engine.snapshot());
     for generation in 0..50 {
         let mut pod = pod("a", "10.0.0.1");
         pod.id = pod.id.with_uid(generation.to_string());
         let key = ObjectKey::Endpoint(pod.id.clone());
         engine.upsert(pod).unwrap();
         engine.upsert(closed("a")).unwrap();
-        full(engine.poll_update());
+        enforced(engine.poll_update());
         done(&mut engine);
         assert!(engine.remove(&key) && engine.remove(&ObjectKey::Policy(closed("a").key)));
-        assert_eq!(full(engine.poll_update()), empty);
+        assert_eq!(enforced(engine.poll_update()), empty);
         done(&mut engine);
     }
-    assert_eq!(*engine.inputs(), inputs);
+    assert_eq!(engine.snapshot(), inputs);
     let without_generation = |text: &str| text.replace("generation: 101", "generation: 1");
     assert_eq!(without_generation(&format!("{engine:?}")), idle);
 }
@@ -274,7 +283,7 @@ fn inputs_that_change_while_an_update_is_under_way_make_another() {
     done(&mut engine);
     let second = engine.poll_update().unwrap();
     assert!(second.generation > first.generation);
-    assert_eq!(full(Some(second)).endpoints.len(), 2);
+    assert_eq!(enforced(Some(second)).endpoints.len(), 2);
 }
 
 #[test]
@@ -282,13 +291,13 @@ fn removing_a_policy_undoes_exactly_what_it_did() {
     let mut engine = engine();
     engine.upsert(pod("a", "10.0.0.1")).unwrap();
     engine.inputs_complete();
-    let before = full(engine.poll_update());
+    let before = enforced(engine.poll_update());
     done(&mut engine);
     engine.upsert(closed("a")).unwrap();
-    assert_ne!(full(engine.poll_update()), before);
+    assert_ne!(enforced(engine.poll_update()), before);
     done(&mut engine);
     assert!(engine.remove(&ObjectKey::Policy(closed("a").key)));
-    assert_eq!(full(engine.poll_update()), before);
+    assert_eq!(enforced(engine.poll_update()), before);
     assert!(!engine.remove(&ObjectKey::Policy(closed("a").key)), "it is gone");
 }
 
@@ -301,7 +310,8 @@ fn removing_a_namespace_takes_along_its_policies_and_not_its_endpoints() {
     engine.upsert(pod("a", "10.0.0.1")).unwrap();
     engine.upsert(closed("a")).unwrap();
     assert!(engine.remove(&ObjectKey::Namespace("x".into())));
-    assert_eq!((engine.inputs().endpoints().count(), engine.inputs().policies().count()), (1, 0));
+    let inputs = engine.snapshot();
+    assert_eq!((inputs.endpoints().count(), inputs.policies().count()), (1, 0));
 }
 
 #[test]

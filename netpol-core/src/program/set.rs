@@ -103,6 +103,11 @@ impl Members {
         }
     }
 
+    /// Returns whether an address is one of the single addresses of a set of addresses.
+    pub(crate) fn contains_exact(&self, address: IpAddr) -> bool {
+        matches!(self, Self::Addresses { exact, .. } if exact.contains(address))
+    }
+
     /// Returns whether a port of an address is in a set of ports.
     #[must_use]
     pub fn contains_port(&self, address: IpAddr, port: u16) -> bool {

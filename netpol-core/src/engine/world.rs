@@ -1,0 +1,197 @@
+//! What is neither an endpoint nor a policy and has addresses: network sets and nodes.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use super::store::{Id, Relation, Slab};
+use super::views::{Time, View, Views};
+use crate::model::{NetworkSet, Node};
+use crate::net::{Prefix, PrefixSet, canonical_address};
+use crate::program::{Members, SetDefinition};
+use crate::selector::Selector;
+
+/// A network set, and what selectors see of it.
+#[derive(Debug)]
+pub(super) struct NetworkSetRecord {
+    set: NetworkSet,
+    view: Id<View>,
+}
+
+/// Network sets and nodes.
+#[derive(Default)]
+pub(super) struct World {
+    network_sets: Slab<NetworkSetRecord>,
+    by_name: BTreeMap<(Option<String>, String), Id<NetworkSetRecord>>,
+    by_view: Relation<View, NetworkSetRecord>,
+    nodes: BTreeMap<String, Node>,
+    /// Views of network sets that came, went or changed since the program was settled. Counted.
+    changed_views: BTreeSet<Id<View>>,
+    nodes_changed: bool,
+}
+
+/// Network sets.
+impl World {
+    /// Adds a network set, or replaces the one with its name.
+    pub(super) fn set_network_set(&mut self, set: NetworkSet, views: &mut Views) {
+        let name = (set.namespace.clone(), set.name.clone());
+        if let Some(id) = self.by_name.get(&name)
+            && self.network_sets[*id].set == set
+        {
+            return;
+        }
+        self.remove_network_set(&name, views);
+        let view = views.view_of(&set.labels, set.namespace.as_deref());
+        let id = self.network_sets.insert(NetworkSetRecord { set, view });
+        self.by_name.insert(name, id);
+        self.by_view.insert(view, id);
+        self.mark_view(view, views);
+    }
+
+    /// Removes a network set. Returns whether it was there.
+    pub(super) fn remove_network_set(
+        &mut self,
+        name: &(Option<String>, String),
+        views: &mut Views,
+    ) -> bool {
+        let Some(id) = self.by_name.remove(name) else { return false };
+        if let Some(record) = self.network_sets.remove(id) {
+            self.by_view.remove(record.view, id);
+            self.mark_view(record.view, views);
+            views.drop_view(record.view);
+        }
+        true
+    }
+
+    fn mark_view(&mut self, view: Id<View>, views: &mut Views) {
+        if self.changed_views.insert(view) {
+            views.keep(view);
+        }
+    }
+
+    /// Removes the network sets of a namespace.
+    pub(super) fn empty_namespace(&mut self, namespace: &str, views: &mut Views) {
+        let first = (Some(String::from(namespace)), String::new());
+        let names = self.by_name.range(first..).map(|(name, _)| name.clone());
+        let inside = |name: &(Option<String>, String)| name.0.as_deref() == Some(namespace);
+        let names: Vec<_> = names.take_while(inside).collect();
+        for name in names {
+            self.remove_network_set(&name, views);
+        }
+    }
+
+    pub(super) fn network_sets(&self) -> impl Iterator<Item = &NetworkSet> {
+        self.network_sets.iter().map(|(_, record)| &record.set)
+    }
+
+    /// Returns the blocks of the network sets with one of these views.
+    pub(super) fn nets_of(&self, views: &[Id<View>]) -> PrefixSet {
+        let sets = views.iter().flat_map(|view| self.by_view.of(*view));
+        sets.flat_map(|id| self.network_sets[id].set.nets.prefixes()).copied().collect()
+    }
+
+    /// Returns the blocks of the network sets that a selector selects.
+    pub(super) fn selected_nets(&self, selector: &Selector, views: &Views) -> PrefixSet {
+        let sets = self.network_sets.iter().map(|(_, record)| record);
+        let selected = sets.filter(|it| selector.matches(&views.seen(it.view, Time::Now)));
+        selected.flat_map(|it| it.set.nets.prefixes()).copied().collect()
+    }
+
+    /// Returns whether a network set that a selector selects has an address.
+    pub(super) fn is_in_network_set(
+        &self,
+        address: IpAddr,
+        selector: &Selector,
+        views: &Views,
+    ) -> bool {
+        self.network_sets.iter().any(|(_, it)| {
+            it.set.nets.contains(address) && selector.matches(&views.seen(it.view, Time::Now))
+        })
+    }
+
+    /// Returns whether a view is one of a network set.
+    pub(super) fn has_network_set(&self, view: Id<View>) -> bool {
+        self.by_view.of(view).next().is_some()
+    }
+}
+
+/// Nodes, and whatever else lists its addresses.
+impl World {
+    /// Adds a node, or replaces the one with its name.
+    pub(super) fn set_node(&mut self, mut node: Node) {
+        node.addresses.iter_mut().for_each(|it| *it = canonical_address(*it));
+        if self.nodes.get(&node.name) != Some(&node) {
+            self.nodes.insert(node.name.clone(), node);
+            self.nodes_changed = true;
+        }
+    }
+
+    /// Removes a node. Returns whether it was there.
+    pub(super) fn remove_node(&mut self, name: &str) -> bool {
+        let removed = self.nodes.remove(name).is_some();
+        self.nodes_changed |= removed;
+        removed
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// Returns the addresses of the nodes that a selector selects.
+    pub(super) fn node_addresses(&self, selector: &Selector) -> impl Iterator<Item = IpAddr> {
+        let selected = self.nodes.values().filter(move |node| selector.matches(&node.labels));
+        selected.flat_map(|node| node.addresses.iter().copied())
+    }
+
+    /// Returns the members of a set that no label view has a part in.
+    pub(super) fn members(&self, definition: &SetDefinition) -> Members {
+        use crate::model::Peers;
+        let exact = match definition {
+            SetDefinition::Addresses(Peers::Nodes(selector)) => {
+                self.node_addresses(selector).collect()
+            }
+            SetDefinition::Addresses(Peers::Endpoints(_)) | SetDefinition::NamedPort { .. } => {
+                debug_assert!(false, "members of these follow from views");
+                crate::program::Addresses::default()
+            }
+        };
+        Members::Addresses { exact, prefixes: PrefixSet::default() }
+    }
+}
+
+/// What changed.
+impl World {
+    pub(super) fn has_changed(&self) -> bool {
+        self.nodes_changed || !self.changed_views.is_empty()
+    }
+
+    /// Returns whether sets other than those of views may have changed.
+    pub(super) const fn nodes_changed(&self) -> bool {
+        self.nodes_changed
+    }
+
+    /// Returns the views of network sets that came, went or changed.
+    pub(super) fn changed_views(&self) -> BTreeSet<Id<View>> {
+        self.changed_views.clone()
+    }
+
+    /// Says that the program is settled with everything as it is now.
+    pub(super) fn settle(&mut self, views: &mut Views) {
+        self.nodes_changed = false;
+        core::mem::take(&mut self.changed_views).into_iter().for_each(|it| views.drop_view(it));
+    }
+
+    /// Returns how many of everything there are.
+    pub(super) fn counts(&self) -> [usize; 4] {
+        let (sets, by_view) = (self.network_sets.len(), self.by_view.len());
+        [sets, by_view, self.nodes.len(), self.changed_views.len()]
+    }
+}
+
+/// Splits off the single addresses of a set of prefixes.
+pub(super) fn split_hosts(nets: &PrefixSet) -> (impl Iterator<Item = IpAddr> + '_, PrefixSet) {
+    let is_host = |it: &&Prefix| it.first() == it.last();
+    let blocks = nets.prefixes().iter().filter(move |it| !is_host(it)).copied().collect();
+    (nets.prefixes().iter().filter(is_host).map(|it| it.first()), blocks)
+}
