@@ -5,6 +5,7 @@ mod endpoints;
 mod labels;
 mod locals;
 mod lower;
+mod packed;
 mod policies;
 mod selectors;
 mod sets;

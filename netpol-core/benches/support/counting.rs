@@ -1,18 +1,23 @@
 //! An allocator that counts the bytes that are in use.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// The system's allocator, with the bytes that were asked for counted.
+/// The system's allocator. The bytes that are asked for are counted while that is switched on, as it takes time.
 #[derive(Debug)]
 pub(crate) struct Counting {
     in_use: AtomicUsize,
     peak: AtomicUsize,
+    is_on: AtomicBool,
 }
 
 impl Counting {
     pub(crate) const fn new() -> Self {
-        Self { in_use: AtomicUsize::new(0), peak: AtomicUsize::new(0) }
+        Self {
+            in_use: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            is_on: AtomicBool::new(false),
+        }
     }
 
     /// Returns the bytes in use.
@@ -25,13 +30,31 @@ impl Counting {
         self.peak.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn reset_peak(&self) {
-        self.peak.store(self.in_use(), Ordering::Relaxed);
+    /// Counts from zero. What was there before must stay until it is switched off.
+    pub(crate) fn start(&self) {
+        self.in_use.store(0, Ordering::Relaxed);
+        self.peak.store(0, Ordering::Relaxed);
+        self.is_on.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.is_on.store(false, Ordering::Relaxed);
     }
 
     fn grow(&self, bytes: usize) {
+        if !self.is_on.load(Ordering::Relaxed) {
+            return;
+        }
         let now = self.in_use.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.peak.fetch_max(now, Ordering::Relaxed);
+    }
+}
+
+impl Counting {
+    fn shrink(&self, bytes: usize) {
+        if self.is_on.load(Ordering::Relaxed) {
+            self.in_use.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -44,7 +67,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        self.in_use.fetch_sub(layout.size(), Ordering::Relaxed);
+        self.shrink(layout.size());
         // SAFETY: as promised by the caller.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -52,7 +75,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // As if there were two blocks for a moment, which there may be.
         self.grow(size);
-        self.in_use.fetch_sub(layout.size(), Ordering::Relaxed);
+        self.shrink(layout.size());
         // SAFETY: as promised by the caller.
         unsafe { System.realloc(pointer, layout, size) }
     }

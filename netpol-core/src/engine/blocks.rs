@@ -66,7 +66,7 @@ impl Blocks {
         let digests: Vec<_> = rules.iter().map(|rule| digest_of(rule)).collect();
         self.blocks.insert(Block {
             rules: rules.into_iter().map(Arc::new).collect(),
-            key_digest: digest_of(&record.policy().key),
+            key_digest: digest_of(&record.head().key),
             rules_digest: (!digests.is_empty()).then(|| block_digest(&digests)),
             sets,
             is_shared,
@@ -189,8 +189,7 @@ impl Blocks {
     ) -> PolicySet {
         let stages = by_tier(blocks, policies).map(|stage| {
             let (tier, end) = tier_of(stage, policies);
-            let keys =
-                stage.iter().map(|(policy, _)| policies.record(*policy).policy().key.clone());
+            let keys = stage.iter().map(|(policy, _)| policies.record(*policy).head().key.clone());
             let rules = stage.iter().flat_map(|(_, block)| &self.blocks[*block].rules);
             Stage { tier, policies: keys.collect(), rules: rules.cloned().collect(), end }
         });

@@ -4,11 +4,11 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::hash::{BuildHasher, Hash, Hasher};
+use core::hash::BuildHasher;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::labels::Text;
-use super::store::{Finder, Id, Relation, Slab};
+use super::store::{Finder, Id, Slab};
 use super::views::{View, ViewKey, Views};
 use crate::labels::Labels;
 use crate::model::{
@@ -34,6 +34,8 @@ pub(super) struct Record {
     pub(super) mode: Mode,
     pub(super) lifecycle: Lifecycle,
     pub(super) default_verdict: Verdict,
+    /// Of what identifies it.
+    hash: u32,
 }
 
 /// The named ports of an endpoint, and of all others that have the same. Not empty.
@@ -56,7 +58,6 @@ enum AddressList {
 pub(super) struct Endpoints {
     records: Slab<Record>,
     by_name: Finder<Record>,
-    by_view: Relation<View, Record>,
     ports: Slab<PortList>,
     ports_by_content: Finder<PortList>,
     owners: Owners,
@@ -107,11 +108,11 @@ impl Record {
 impl Endpoints {
     /// Returns the endpoint with an id.
     pub(super) fn find(&self, id: &EndpointId, views: &Views) -> Option<Id<Record>> {
-        let hash =
-            hash_name(self.by_name.hasher(), (id.kind, id.namespace.as_deref(), &id.name, &id.uid));
-        self.by_name.find(hash, |it| {
+        let hash = self.hash(id);
+        self.by_name.find(spread(hash), |it| {
             let record = &self.records[it];
-            record.name() == id.name
+            record.hash == hash
+                && record.name() == id.name
                 && record.uid() == id.uid
                 && record.kind == id.kind
                 && self.namespace_of(record, views) == id.namespace.as_deref()
@@ -123,10 +124,9 @@ impl Endpoints {
         let record = self.record(endpoint, views);
         let view = record.view;
         let id = self.records.insert(record);
-        self.by_view.insert(view, id);
+        views.attach(view, id);
         let Self { records, by_name, .. } = self;
-        let hasher = by_name.hasher().clone();
-        let rehash = |id| hash_record(&hasher, &records[id], views);
+        let rehash = |id| spread(records[id].hash);
         by_name.insert(rehash(id), id, rehash);
         id
     }
@@ -134,22 +134,20 @@ impl Endpoints {
     /// Gives an endpoint the content of a newer version of it. It must claim no address.
     pub(super) fn replace(&mut self, id: Id<Record>, endpoint: &Endpoint, views: &mut Views) {
         let record = self.record(endpoint, views);
-        self.by_view.insert(record.view, id);
+        let view = record.view;
         let before = core::mem::replace(&mut self.records[id], record);
-        if before.view != self.records[id].view {
-            self.by_view.remove(before.view, id);
-        }
+        views.detach(before.view, id);
+        views.attach(view, id);
         self.release(before, views);
     }
 
     /// Forgets an endpoint. It must claim no address.
     pub(super) fn remove(&mut self, id: Id<Record>, views: &mut Views) {
         let Self { records, by_name, .. } = self;
-        let hasher = by_name.hasher().clone();
-        let rehash = |id| hash_record(&hasher, &records[id], views);
+        let rehash = |id| spread(records[id].hash);
         by_name.remove(rehash(id), id, rehash);
         let Some(record) = records.remove(id) else { return };
-        self.by_view.remove(record.view, id);
+        views.detach(record.view, id);
         self.release(record, views);
     }
 
@@ -194,7 +192,13 @@ impl Endpoints {
             mode: *mode,
             lifecycle: *lifecycle,
             default_verdict: *default_verdict,
+            hash: self.hash(id),
         }
+    }
+
+    fn hash(&self, id: &EndpointId) -> u32 {
+        // The upper half is as good as the lower.
+        u32::try_from(self.by_name.hash(id) >> 32).unwrap_or_default()
     }
 
     /// Gives up what a record counted.
@@ -216,11 +220,6 @@ impl Endpoints {
     /// Returns the endpoints, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Id<Record>> + '_ {
         self.records.iter().map(|(id, _)| id)
-    }
-
-    /// Returns the endpoints with a view.
-    pub(super) fn with_view(&self, view: Id<View>) -> impl Iterator<Item = Id<Record>> + '_ {
-        self.by_view.of(view)
     }
 
     fn namespace_of<'a>(&self, record: &Record, views: &'a Views) -> Option<&'a str> {
@@ -284,11 +283,11 @@ impl Endpoints {
     }
 
     /// Returns how many of everything there are.
-    pub(super) fn counts(&self) -> [usize; 5] {
+    pub(super) fn counts(&self) -> [usize; 4] {
         let owners = &self.owners;
         let owned = owners.v4.len() + owners.v6.len();
         let (endpoints, ports) = (self.records.len(), self.ports.len());
-        [endpoints, self.by_view.len(), ports, owned, owners.contested.len()]
+        [endpoints, ports, owned, owners.contested.len()]
     }
 }
 
@@ -413,13 +412,7 @@ impl Endpoints {
     }
 }
 
-fn hash_record(hasher: &impl BuildHasher, record: &Record, views: &Views) -> u64 {
-    let namespace = views.key(record.view).namespace.map(|it| views.namespace_name(it));
-    hash_name(hasher, (record.kind, namespace, record.name(), record.uid()))
-}
-
-fn hash_name(hasher: &impl BuildHasher, identity: (EndpointKind, Option<&str>, &str, &str)) -> u64 {
-    let mut state = hasher.build_hasher();
-    identity.hash(&mut state);
-    state.finish()
+/// Spreads a short hash over the bits that tables look at.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

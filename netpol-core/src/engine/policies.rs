@@ -1,6 +1,5 @@
 //! Policies, their order, and an index of their subjects.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,6 +7,8 @@ use core::cmp::Ordering;
 use core::hash::BuildHasher;
 
 use super::blocks::Block;
+use super::lower::depends_on_endpoint;
+use super::packed::PackedPolicy;
 use super::selectors::SelectorIndex;
 use super::store::{Finder, Id, Relation, Slab};
 use super::views::{Namespace, Time, View, Views};
@@ -17,9 +18,11 @@ use crate::model::{Enforcement, Order, Policy, PolicyKey, Tier};
 /// A policy, and what it was lowered to.
 #[derive(Debug)]
 pub(super) struct PolicyRecord {
-    policy: Box<Policy>,
+    policy: PackedPolicy,
     tier: Id<TierRecord>,
     namespace: Option<Id<Namespace>>,
+    /// By direction: whether what its rules are lowered to depends on the endpoint.
+    depends: [bool; 2],
     /// By direction: its rules as every endpoint has them, from when it first applies to one.
     pub(super) shared: [Option<Id<Block>>; 2],
     /// How many lists of local views it is in.
@@ -47,8 +50,22 @@ pub(super) struct Policies {
 }
 
 impl PolicyRecord {
-    pub(super) fn policy(&self) -> &Policy {
-        &self.policy
+    /// Returns the policy without its rules.
+    pub(super) const fn head(&self) -> &Policy {
+        self.policy.head()
+    }
+
+    /// Returns the whole policy.
+    pub(super) fn policy(&self) -> Policy {
+        self.policy.unpacked()
+    }
+
+    pub(super) fn applies_to(&self, direction: Direction) -> bool {
+        self.policy.applies_to(direction)
+    }
+
+    pub(super) fn depends_on_endpoint(&self, direction: Direction) -> bool {
+        self.depends.get(side(direction)).copied().unwrap_or(true)
     }
 
     pub(super) const fn tier(&self) -> Id<TierRecord> {
@@ -59,20 +76,21 @@ impl PolicyRecord {
 impl Policies {
     pub(super) fn find(&self, key: &PolicyKey) -> Option<Id<PolicyRecord>> {
         let hash = self.by_key.hash(key);
-        self.by_key.find(hash, |id| self.records[id].policy.key == *key)
+        self.by_key.find(hash, |id| self.records[id].head().key == *key)
     }
 
     /// Adds a policy that is not there.
-    pub(super) fn insert(&mut self, mut policy: Policy, views: &mut Views) -> Id<PolicyRecord> {
-        policy.ingress.iter_mut().chain(&mut policy.egress).for_each(Vec::shrink_to_fit);
+    pub(super) fn insert(&mut self, policy: Policy, views: &mut Views) -> Id<PolicyRecord> {
         let hash = self.by_key.hash(&policy.key);
         let tier = self.tier(&policy.tier);
         self.tiers[tier].policies += 1;
         let namespace = policy.key.namespace.as_ref().map(|it| views.namespace(it));
         let is_enforced = policy.enforcement == Enforcement::Enforced;
         let subject = is_enforced.then(|| policy.subject.clone());
+        let depends = Direction::BOTH.map(|direction| depends_on_endpoint(&policy, direction));
+        let policy = PackedPolicy::new(policy, |selector| self.subjects.stored(selector));
         let (shared, lists) = ([None; 2], 0);
-        let record = PolicyRecord { policy: Box::new(policy), tier, namespace, shared, lists };
+        let record = PolicyRecord { policy, tier, namespace, depends, shared, lists };
         let id = self.records.insert(record);
         if let Some(subject) = subject {
             self.subjects.insert(&subject, id, &mut views.labels);
@@ -82,27 +100,29 @@ impl Policies {
         }
         let Self { records, by_key, .. } = self;
         let hasher = by_key.hasher().clone();
-        by_key.insert(hash, id, |id| hasher.hash_one(&records[id].policy.key));
+        by_key.insert(hash, id, |id| hasher.hash_one(&records[id].head().key));
         id
     }
 
     /// Forgets a policy, which must be in no list.
-    pub(super) fn remove(&mut self, id: Id<PolicyRecord>, views: &mut Views) -> Option<Policy> {
+    pub(super) fn remove(&mut self, id: Id<PolicyRecord>, views: &mut Views) -> bool {
         let Self { records, by_key, .. } = self;
         let hasher = by_key.hasher().clone();
-        let rehash = |id| hasher.hash_one(&records[id].policy.key);
+        let rehash = |id| hasher.hash_one(&records[id].head().key);
         by_key.remove(rehash(id), id, rehash);
-        let PolicyRecord { policy, tier, namespace, .. } = records.remove(id)?;
-        if policy.enforcement == Enforcement::Enforced {
-            self.subjects.remove(&policy.subject, id, &mut views.labels);
+        let Some(record) = records.remove(id) else { return false };
+        let head = record.head();
+        if head.enforcement == Enforcement::Enforced {
+            self.subjects.remove(&head.subject, id, &mut views.labels);
         }
+        let PolicyRecord { tier, namespace, .. } = record;
         if let Some(namespace) = namespace {
             self.by_namespace.remove(namespace, id);
             views.drop_namespace(namespace);
         }
         self.tiers[tier].policies -= 1;
         self.sweep_tier(tier);
-        Some(*policy)
+        true
     }
 
     pub(super) fn record(&self, id: Id<PolicyRecord>) -> &PolicyRecord {
@@ -118,7 +138,7 @@ impl Policies {
     }
 
     /// Returns the policies, in no particular order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Policy> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Policy> {
         self.records.iter().map(|(_, record)| record.policy())
     }
 
@@ -140,7 +160,7 @@ impl Policies {
             true => Ordering::Equal,
             false => self.compare_tiers(one.tier, other.tier),
         };
-        let [one, other] = [one, other].map(PolicyRecord::policy);
+        let [one, other] = [one, other].map(PolicyRecord::head);
         by_tier
             .then_with(|| by_order(one.order, other.order))
             .then_with(|| by_name(&one.key, &other.key))

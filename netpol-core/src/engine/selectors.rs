@@ -70,6 +70,13 @@ impl<U: Copy + Ord> SelectorIndex<U> {
         by_selector.insert(hash, id, |id| hasher.hash_one(&entries[id].selector));
     }
 
+    /// Returns a stored selector that is equal, so that equal ones share their memory.
+    pub(super) fn stored(&self, selector: &Selector) -> Option<Selector> {
+        let hash = self.by_selector.hash(selector);
+        let found = self.by_selector.find(hash, |id| self.entries[id].selector == *selector);
+        found.map(|id| self.entries[id].selector.clone())
+    }
+
     /// Removes a user of a selector.
     pub(super) fn remove(&mut self, selector: &Selector, user: U, labels: &mut LabelStore) {
         let hash = self.by_selector.hash(selector);

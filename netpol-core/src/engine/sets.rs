@@ -222,7 +222,7 @@ impl Sets {
             Some(selector) => {
                 self.by_selector.insert(&selector, id, &mut views.labels);
                 let selected = views.selected_by(&selector);
-                record.members(&selected, endpoints, world)
+                record.members(&selected, views, endpoints, world)
             }
             None => {
                 self.others.insert(id);
@@ -346,8 +346,14 @@ impl Sets {
 
 impl SetRecord {
     /// Returns the members, given the views that the set's selector selects.
-    fn members(&mut self, selected: &[Id<View>], endpoints: &Endpoints, world: &World) -> Members {
-        let owned = selected.iter().flat_map(|view| endpoints.with_view(*view)).flat_map(|it| {
+    fn members(
+        &mut self,
+        selected: &[Id<View>],
+        views: &Views,
+        endpoints: &Endpoints,
+        world: &World,
+    ) -> Members {
+        let owned = selected.iter().flat_map(|view| views.endpoints_of(*view)).flat_map(|it| {
             let addresses = endpoints.record_of(it).addresses().iter();
             let owned = addresses.filter(move |address| endpoints.owner(**address) == Some(it));
             owned.map(move |address| (*address, it))

@@ -14,7 +14,7 @@ use super::blocks::{Block, Blocks};
 use super::endpoints::{Endpoints, Record};
 use super::labels::Text;
 use super::locals::{Listed, Locals};
-use super::lower::{Own, depends_on_endpoint, lower};
+use super::lower::{Own, lower};
 use super::policies::{Policies, PolicyRecord, side};
 use super::sets::{Contribution, Sets};
 use super::store::Id;
@@ -149,7 +149,7 @@ impl State {
 
     fn upsert_policy(&mut self, policy: Policy) {
         if let Some(id) = self.policies.find(&policy.key) {
-            if *self.policies.record(id).policy() == policy {
+            if self.policies.record(id).policy() == policy {
                 return;
             }
             self.remove_policy(id);
@@ -165,7 +165,7 @@ impl State {
                 self.unlist(id, view);
             }
         }
-        self.policies.remove(id, &mut self.views).is_some()
+        self.policies.remove(id, &mut self.views)
     }
 
     fn upsert_endpoint(&mut self, mut endpoint: model::Endpoint) {
@@ -321,14 +321,16 @@ impl State {
     /// Returns a policy as lists have it, counted; `None` if it says nothing about the direction.
     fn list(&mut self, policy: Id<PolicyRecord>, direction: Direction) -> Option<Listed> {
         let record = self.policies.record(policy);
-        record.policy().rules(direction)?;
+        if !record.applies_to(direction) {
+            return None;
+        }
         let at = side(direction);
         let mut shared = record.shared.get(at).copied().flatten();
-        if shared.is_none() && !depends_on_endpoint(record.policy(), direction) {
+        if shared.is_none() && !record.depends_on_endpoint(direction) {
             let (views, world) = (&self.views, &self.world);
             let own = Own { views, world, view: None, ports: &[], addresses: &[] };
             let (capabilities, sets) = (&self.capabilities, &mut self.sets);
-            let (rules, used) = lower(record.policy(), direction, own, capabilities, sets);
+            let (rules, used) = lower(&record.policy(), direction, own, capabilities, sets);
             shared = Some(self.blocks.insert(record, rules, used, true));
         }
         let record = self.policies.record_mut(policy);
@@ -342,10 +344,10 @@ impl State {
     /// Puts a policy into the lists of the views that it applies to.
     fn enlist(&mut self, policy: Id<PolicyRecord>) {
         let Some(record) = self.policies.get(policy) else { return };
-        if record.policy().enforcement != model::Enforcement::Enforced {
+        if record.head().enforcement != model::Enforcement::Enforced {
             return;
         }
-        let subject = record.policy().subject.clone();
+        let subject = record.head().subject.clone();
         let listed = self.locals.views.iter().filter(|(_, local)| local.lists.is_some());
         let applies =
             |view: &Id<View>| subject.matches(&self.views.seen(*view, super::views::Time::Now));
@@ -415,7 +417,7 @@ impl State {
             if self.locals.views.contains_key(&view) {
                 self.forget_lists(view);
             }
-            let endpoints: Vec<_> = self.endpoints.with_view(view).collect();
+            let endpoints: Vec<_> = self.views.endpoints_of(view).collect();
             for id in endpoints {
                 let addresses = self.endpoints.owned_by(id);
                 self.note(&addresses);
@@ -565,7 +567,7 @@ impl State {
         };
         let record = self.policies.record(policy);
         let (capabilities, sets) = (&self.capabilities, &mut self.sets);
-        let (rules, used) = lower(record.policy(), direction, own, capabilities, sets);
+        let (rules, used) = lower(&record.policy(), direction, own, capabilities, sets);
         self.blocks.insert(record, rules, used, false)
     }
 }
@@ -621,7 +623,7 @@ impl State {
         self.world.nodes().for_each(|it| inputs.upsert(it.clone()));
         self.world.network_sets().for_each(|it| inputs.upsert(it.clone()));
         self.policies.tiers().for_each(|it| inputs.upsert(it.clone()));
-        self.policies.iter().for_each(|it| inputs.upsert(it.clone()));
+        self.policies.iter().for_each(|it| inputs.upsert(it));
         for id in self.endpoints.iter() {
             inputs.upsert(self.endpoints.model_of(id, &self.views));
         }

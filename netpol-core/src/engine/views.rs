@@ -8,6 +8,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 
+use super::endpoints::Record;
 use super::labels::{LabelSet, LabelStore, Text};
 use super::store::{Finder, Id, Relation, Slab};
 use crate::labels::Labels;
@@ -61,6 +62,10 @@ pub(super) struct ViewKey {
 pub(super) struct View {
     key: ViewKey,
     uses: u32,
+    /// An endpoint that looks like this. Mostly it is the only one.
+    endpoint: Option<Id<Record>>,
+    /// How many others do.
+    others: u32,
 }
 
 /// All views, and what they are made of.
@@ -77,6 +82,7 @@ pub(super) struct Views {
     views_by_key: Finder<View>,
     views_by_labels: Relation<LabelSet, View>,
     views_by_namespace: Relation<Namespace, View>,
+    other_endpoints: Relation<View, Record>,
     /// Whose labels are not what they were when the program was settled.
     changed_namespaces: BTreeSet<Id<Namespace>>,
     changed_accounts: BTreeSet<Id<Account>>,
@@ -272,7 +278,7 @@ impl Views {
             self.drop_key(key);
             return self.keep(id);
         }
-        let id = self.views.insert(View { key, uses: 1 });
+        let id = self.views.insert(View { key, uses: 1, endpoint: None, others: 0 });
         self.views_by_labels.insert(key.own, id);
         if let Some(namespace) = key.namespace {
             self.views_by_namespace.insert(namespace, id);
@@ -327,6 +333,38 @@ impl Views {
         key.account.into_iter().for_each(|it| self.drop_account(it));
         key.namespace.into_iter().for_each(|it| self.drop_namespace(it));
         key.orchestrator.into_iter().for_each(|it| self.labels.drop_text(it));
+    }
+
+    /// Says that an endpoint has a view.
+    pub(super) fn attach(&mut self, id: Id<View>, endpoint: Id<Record>) {
+        let view = &mut self.views[id];
+        if view.endpoint.is_none() {
+            view.endpoint = Some(endpoint);
+        } else {
+            view.others += 1;
+            self.other_endpoints.insert(id, endpoint);
+        }
+    }
+
+    /// Says that an endpoint does not have a view any more.
+    pub(super) fn detach(&mut self, id: Id<View>, endpoint: Id<Record>) {
+        let view = &mut self.views[id];
+        let mut gone = Some(endpoint);
+        if view.endpoint == gone {
+            gone = if view.others == 0 { None } else { self.other_endpoints.of(id).next() };
+            view.endpoint = gone;
+        }
+        if let Some(gone) = gone {
+            view.others -= 1;
+            self.other_endpoints.remove(id, gone);
+        }
+    }
+
+    /// Returns the endpoints with a view.
+    pub(super) fn endpoints_of(&self, id: Id<View>) -> impl Iterator<Item = Id<Record>> + '_ {
+        let view = &self.views[id];
+        let others = (view.others > 0).then(|| self.other_endpoints.of(id));
+        view.endpoint.into_iter().chain(others.into_iter().flatten())
     }
 
     /// Returns a view as selectors see it.
@@ -457,7 +495,8 @@ impl Views {
         let [.., sets, pairs, postings] = self.labels.counts();
         let parents = self.namespaces.len() + self.accounts.len();
         let parents_by = self.namespaces_by_labels.len() + self.accounts_by_namespace.len();
-        let views_by = self.views_by_labels.len() + self.views_by_namespace.len();
+        let views_by =
+            self.views_by_labels.len() + self.views_by_namespace.len() + self.other_endpoints.len();
         let changed = self.changed_namespaces.len() + self.changed_accounts.len();
         [sets, pairs, postings, parents, parents_by, self.views.len(), views_by, changed]
     }

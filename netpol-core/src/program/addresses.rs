@@ -1,6 +1,7 @@
 //! Sets of single addresses, stored by family.
 
 use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -72,9 +73,14 @@ impl Addresses {
 
 impl FromIterator<IpAddr> for Addresses {
     fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
-        let mut set = Self::default();
-        set.extend(addresses);
-        set
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for address in addresses {
+            match address {
+                IpAddr::V4(it) => v4.push(it),
+                IpAddr::V6(it) => v6.push(it),
+            }
+        }
+        Self { v4: v4.into_iter().collect(), v6: v6.into_iter().collect() }
     }
 }
 
