@@ -146,11 +146,8 @@ impl Blocks {
                 }
                 self.sweep_block(block, sets);
             }
-            let set = program.policy_sets.remove(&id);
-            match new.binary_search(&id) {
-                Ok(at) => drop(new.remove(at)),
-                Err(_) => removed.extend(set.map(|set| (id, set))),
-            }
+            // What is new has users: an endpoint gets its policy sets once between two sweeps.
+            removed.extend(program.policy_sets.remove(&id).map(|set| (id, set)));
         }
         removed.sort_unstable_by_key(|(id, _)| *id);
         PolicySetChanges { new, removed }

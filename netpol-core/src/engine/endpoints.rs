@@ -269,17 +269,9 @@ impl Endpoints {
         record.lifecycle == Lifecycle::Running && node.is_some() && record.node == node
     }
 
-    /// Returns whether the first endpoint is newer than the second. The ids make it total.
+    /// Returns whether the first endpoint is newer than the second.
     pub(super) fn is_newer(&self, one: Id<Record>, other: Id<Record>, views: &Views) -> bool {
-        let [one, other] = [one, other].map(|it| &self.records[it]);
-        let age = |it: &Record| it.created;
-        let by_id = |it: &Record| (it.kind, self.namespace_of(it, views).map(String::from));
-        age(one)
-            .cmp(&age(other))
-            .then_with(|| one.uid().cmp(other.uid()))
-            .then_with(|| by_id(one).cmp(&by_id(other)))
-            .then_with(|| one.name().cmp(other.name()))
-            .is_gt()
+        is_newer(&self.records[one], &self.records[other], views)
     }
 
     /// Returns how many of everything there are.
@@ -356,33 +348,38 @@ impl Endpoints {
         addresses
     }
 
-    /// Makes a running endpoint claim the addresses it lists.
-    pub(super) fn claim(&mut self, id: Id<Record>, views: &Views) {
-        if self.records[id].lifecycle != Lifecycle::Running {
-            return;
+    /// Makes a running endpoint claim the addresses it lists. Returns the endpoints that lost one to it.
+    pub(super) fn claim(&mut self, id: Id<Record>, views: &Views) -> Vec<Id<Record>> {
+        let Self { records, owners, .. } = self;
+        let record = &records[id];
+        let mut losers = Vec::new();
+        if record.lifecycle != Lifecycle::Running {
+            return losers;
         }
-        for address in self.records[id].addresses.clone().as_slice().iter().copied() {
-            match self.owner(address) {
-                None => self.own(address, Some(id)),
-                Some(owner) if owner == id => {}
-                Some(owner) => {
-                    let claims =
-                        self.owners.contested.entry(address).or_insert_with(|| [owner].into());
-                    if !claims.contains(&id) {
-                        claims.push(id);
-                    }
-                    if self.is_newer(id, owner, views) {
-                        self.own(address, Some(id));
-                    }
-                }
+        for &address in record.addresses.as_slice() {
+            let owner = match address {
+                IpAddr::V4(it) => owners.v4.entry(it).or_insert(id),
+                IpAddr::V6(it) => owners.v6.entry(it).or_insert(id),
+            };
+            if *owner == id {
+                continue;
+            }
+            let claims = owners.contested.entry(address).or_insert_with(|| [*owner].into());
+            if !claims.contains(&id) {
+                claims.push(id);
+            }
+            if is_newer(record, &records[*owner], views) {
+                losers.push(core::mem::replace(owner, id));
             }
         }
+        losers
     }
 
-    /// Makes an endpoint give up all addresses. Others that claim them get them.
-    pub(super) fn disclaim(&mut self, id: Id<Record>, views: &Views) {
+    /// Makes an endpoint give up all addresses. Others that claim them get them, and are returned.
+    pub(super) fn disclaim(&mut self, id: Id<Record>, views: &Views) -> Vec<Id<Record>> {
+        let mut heirs = Vec::new();
         if self.records[id].lifecycle != Lifecycle::Running {
-            return;
+            return heirs;
         }
         for address in self.records[id].addresses.clone().as_slice().iter().copied() {
             let others = self.owners.contested.get_mut(&address).map(|claims| {
@@ -396,20 +393,33 @@ impl Endpoints {
                 let newest = others.into_iter().flatten().reduce(|one, other| {
                     if self.is_newer(one, other, views) { one } else { other }
                 });
-                self.own(address, newest);
+                self.give(address, newest);
+                heirs.extend(newest);
             }
         }
+        heirs
     }
 
-    fn own(&mut self, address: IpAddr, owner: Option<Id<Record>>) {
+    fn give(&mut self, address: IpAddr, owner: Option<Id<Record>>) {
         let Owners { v4, v6, .. } = &mut self.owners;
         match (address, owner) {
-            (IpAddr::V4(it), Some(owner)) => drop(v4.insert(it, owner)),
-            (IpAddr::V6(it), Some(owner)) => drop(v6.insert(it, owner)),
-            (IpAddr::V4(it), None) => drop(v4.remove(&it)),
-            (IpAddr::V6(it), None) => drop(v6.remove(&it)),
+            (IpAddr::V4(it), Some(owner)) => _ = v4.insert(it, owner),
+            (IpAddr::V6(it), Some(owner)) => _ = v6.insert(it, owner),
+            (IpAddr::V4(it), None) => _ = v4.remove(&it),
+            (IpAddr::V6(it), None) => _ = v6.remove(&it),
         }
     }
+}
+
+/// Returns whether the first endpoint is newer than the second. The ids make it total.
+fn is_newer(one: &Record, other: &Record, views: &Views) -> bool {
+    let namespace = |it: &Record| views.key(it.view).namespace.map(|it| views.namespace_name(it));
+    (one.created.cmp(&other.created))
+        .then_with(|| one.uid().cmp(other.uid()))
+        .then_with(|| one.kind.cmp(&other.kind))
+        .then_with(|| namespace(one).cmp(&namespace(other)))
+        .then_with(|| one.name().cmp(other.name()))
+        .is_gt()
 }
 
 /// Spreads a short hash over the bits that tables look at.

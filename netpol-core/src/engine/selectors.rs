@@ -1,11 +1,12 @@
 //! An index of selectors: which of many select a view, without asking each of them.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 
 use super::labels::{LabelStore, Pair, Text};
-use super::store::{Finder, Id, Slab};
+use super::store::{Few, Finder, Id, Slab};
 use super::views::{Time, View, Views};
 use crate::model::keys;
 use crate::selector::{Restriction, Selector};
@@ -15,8 +16,8 @@ use crate::selector::{Restriction, Selector};
 pub(super) struct Entry<U> {
     selector: Selector,
     /// Where it is filed: under one of these each view that it can select is found.
-    places: Vec<Place>,
-    users: BTreeSet<U>,
+    places: Box<[Place]>,
+    users: Few<U>,
 }
 
 /// A fact about a view that selectors are filed under. Texts and labels in it are counted.
@@ -46,7 +47,7 @@ enum Part {
 pub(super) struct SelectorIndex<U> {
     entries: Slab<Entry<U>>,
     by_selector: Finder<Entry<U>>,
-    filed: BTreeMap<Place, BTreeSet<Id<Entry<U>>>>,
+    filed: BTreeMap<Place, Few<Id<Entry<U>>>>,
 }
 
 impl<U: Copy + Ord> SelectorIndex<U> {
@@ -59,11 +60,14 @@ impl<U: Copy + Ord> SelectorIndex<U> {
             return;
         }
         let places = self.places(selector, labels);
-        let entry =
-            Entry { selector: selector.clone(), places: places.clone(), users: [user].into() };
+        let entry = Entry {
+            selector: selector.clone(),
+            places: places.as_slice().into(),
+            users: Few::One(user),
+        };
         let id = self.entries.insert(entry);
         for place in places {
-            self.filed.entry(place).or_default().insert(id);
+            self.filed.entry(place).or_insert(Few::None).insert(id);
         }
         let Self { entries, by_selector, .. } = self;
         let hasher = by_selector.hasher().clone();
@@ -83,7 +87,7 @@ impl<U: Copy + Ord> SelectorIndex<U> {
         let is_it = |id| self.entries[id].selector == *selector;
         let Some(id) = self.by_selector.find(hash, is_it) else { return };
         let entry = &mut self.entries[id];
-        entry.users.remove(&user);
+        entry.users.remove(user);
         if !entry.users.is_empty() {
             return;
         }
@@ -92,7 +96,7 @@ impl<U: Copy + Ord> SelectorIndex<U> {
         by_selector.remove(hash, id, |id| hasher.hash_one(&entries[id].selector));
         for place in entries.remove(id).into_iter().flat_map(|entry| entry.places) {
             if let Some(ids) = self.filed.get_mut(&place) {
-                ids.remove(&id);
+                ids.remove(id);
                 if ids.is_empty() {
                     self.filed.remove(&place);
                 }
@@ -106,10 +110,10 @@ impl<U: Copy + Ord> SelectorIndex<U> {
         let seen = views.seen(view, time);
         let mut users = Vec::new();
         let mut ask = |place: Place| {
-            for &id in self.filed.get(&place).into_iter().flatten() {
+            for id in self.filed.get(&place).into_iter().flat_map(Few::iter) {
                 let entry = &self.entries[id];
                 if entry.selector.matches(&seen) {
-                    users.extend(entry.users.iter().copied());
+                    users.extend(entry.users.iter());
                 }
             }
         };
@@ -145,7 +149,7 @@ impl<U: Copy + Ord> SelectorIndex<U> {
             if places.is_empty() {
                 continue;
             }
-            let filed = |it: &Place| self.filed.get(it).map_or(0, BTreeSet::len) + 1;
+            let filed = |it: &Place| self.filed.get(it).map_or(0, Few::len) + 1;
             let size = places.iter().map(filed).sum();
             let worse = if best.as_ref().is_none_or(|(least, _)| size < *least) {
                 best.replace((size, places)).map(|(_, places)| places)

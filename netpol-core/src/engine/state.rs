@@ -238,14 +238,14 @@ impl State {
                 self.views.drop_view(view);
             }
         }
-        self.endpoints.disclaim(id, &self.views);
-        self.mark_owners(id);
+        let heirs = self.endpoints.disclaim(id, &self.views);
+        self.mark(heirs);
     }
 
     /// Makes an endpoint claim its addresses and its place on the node.
     fn arrive(&mut self, id: Id<Record>) {
-        self.mark_owners(id);
-        self.endpoints.claim(id, &self.views);
+        let losers = self.endpoints.claim(id, &self.views);
+        self.mark(losers);
         if self.endpoints.is_on(id, Some(self.node)) {
             let view = self.endpoints.record_of(id).view;
             if !self.locals.views.contains_key(&view) {
@@ -255,12 +255,12 @@ impl State {
         }
     }
 
-    /// Says that the endpoints of the node that own an endpoint's addresses may have to change.
-    fn mark_owners(&mut self, id: Id<Record>) {
-        for address in self.endpoints.record_of(id).addresses() {
-            let owner = self.endpoints.owner(*address);
-            let local = owner.filter(|it| self.endpoints.is_on(*it, Some(self.node)));
-            self.locals.dirty.extend(local);
+    /// Says that those of these endpoints that are of the node may have to change.
+    fn mark(&mut self, endpoints: Vec<Id<Record>>) {
+        for id in endpoints {
+            if self.endpoints.is_on(id, Some(self.node)) {
+                self.locals.dirty.insert(id);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Storage for many small records: numbered slots, tables that find a record by its content, and relations.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::fmt;
@@ -26,6 +27,14 @@ pub(super) struct Slab<T> {
 pub(super) struct Finder<T> {
     ids: HashTable<Id<T>>,
     hasher: DefaultHashBuilder,
+}
+
+/// A set that mostly has one element.
+#[derive(Debug)]
+pub(super) enum Few<T> {
+    None,
+    One(T),
+    Many(Box<BTreeSet<T>>),
 }
 
 /// Pairs of records that belong together, found by the first.
@@ -149,6 +158,51 @@ impl<T> Finder<T> {
     }
 }
 
+impl<T: Copy + Ord> Few<T> {
+    pub(super) fn insert(&mut self, element: T) {
+        match self {
+            Self::None => *self = Self::One(element),
+            Self::One(it) if *it == element => {}
+            Self::One(it) => *self = Self::Many(Box::new([*it, element].into())),
+            Self::Many(them) => _ = them.insert(element),
+        }
+    }
+
+    pub(super) fn remove(&mut self, element: T) {
+        match self {
+            Self::One(it) if *it == element => *self = Self::None,
+            Self::None | Self::One(_) => {}
+            Self::Many(them) => {
+                them.remove(&element);
+                if let (1, Some(last)) = (them.len(), them.first()) {
+                    *self = Self::One(*last);
+                }
+            }
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(it) => (Some(*it), None),
+            Self::Many(them) => (None, Some(them)),
+        };
+        one.into_iter().chain(many.into_iter().flat_map(|them| them.iter().copied()))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Many(them) => them.len(),
+        }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+}
+
 impl<A, B> Relation<A, B> {
     /// Says that two records belong together. Returns whether that is new.
     pub(super) fn insert(&mut self, one: Id<A>, other: Id<B>) -> bool {
@@ -234,6 +288,33 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
+
+    #[test]
+    fn a_few_are_a_set() {
+        let mut few = Few::None;
+        for (insert, element, want) in [
+            (true, 1, &[1][..]),
+            (true, 1, &[1]),
+            (false, 2, &[1]),
+            (false, 1, &[]),
+            (false, 1, &[]),
+            (true, 3, &[3]),
+            (true, 2, &[2, 3]),
+            (true, 1, &[1, 2, 3]),
+            (false, 2, &[1, 3]),
+            (false, 3, &[1]),
+            (true, 2, &[1, 2]),
+        ] {
+            if insert {
+                few.insert(element)
+            } else {
+                few.remove(element)
+            }
+            assert_eq!(few.iter().collect::<Vec<_>>(), want);
+            assert_eq!((few.len(), few.is_empty()), (want.len(), want.is_empty()));
+        }
+        assert!(matches!(few, Few::Many(_)));
+    }
 
     #[test]
     fn slots_are_used_again_and_given_back() {
