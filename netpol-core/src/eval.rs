@@ -181,6 +181,7 @@ impl<'a> Judge<'a> {
         let labels = self.inputs.labels_of(half.endpoint);
         let applies = |policy: &&Policy| {
             self.takes_part(policy, scope)
+                && policy.host_traffic.concerns_workloads()
                 && policy.rules(half.direction).is_some()
                 && policy.subject.matches(&labels)
         };

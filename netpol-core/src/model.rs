@@ -16,7 +16,7 @@ pub use self::endpoint::{
 pub use self::http::{HttpMatch, HttpPathMatch};
 pub use self::inputs::{Inputs, NetworkSet, Node, Object, ObjectKey};
 pub use self::policy::{
-    Enforcement, Order, OrderError, Policy, PolicyKey, PolicyKind, Tier, TierEnd,
+    Enforcement, HostTraffic, Order, OrderError, Policy, PolicyKey, PolicyKind, Tier, TierEnd,
 };
 pub use self::rule::{
     Action, EntityMatch, L4Match, Peers, PortConstraint, PortMatch, Rule, RuleMatch,

@@ -1,6 +1,6 @@
 //! An engine and a dataplane on which updates go wrong: whatever fails, whoever dies, and in whatever order, nothing opens
 //! that no inputs allowed, and when the faults end the node enforces what its inputs say.
-#![expect(clippy::unwrap_used, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/cluster.rs"]

@@ -43,7 +43,7 @@ pub(super) struct Policies {
     records: Slab<PolicyRecord>,
     by_key: Finder<PolicyRecord>,
     by_namespace: Relation<Namespace, PolicyRecord>,
-    /// Of the policies that are enforced.
+    /// Of the policies that take part.
     subjects: SelectorIndex<Id<PolicyRecord>>,
     tiers: Slab<TierRecord>,
     tiers_by_name: BTreeMap<String, Id<TierRecord>>,
@@ -85,8 +85,7 @@ impl Policies {
         let tier = self.tier(&policy.tier);
         self.tiers[tier].policies += 1;
         let namespace = policy.key.namespace.as_ref().map(|it| views.namespace(it));
-        let is_enforced = policy.enforcement == Enforcement::Enforced;
-        let subject = is_enforced.then(|| policy.subject.clone());
+        let subject = takes_part(&policy).then(|| policy.subject.clone());
         let depends = Direction::BOTH.map(|direction| depends_on_endpoint(&policy, direction));
         let policy = PackedPolicy::new(policy, |selector| self.subjects.stored(selector));
         let (shared, lists) = ([None; 2], 0);
@@ -112,7 +111,7 @@ impl Policies {
         by_key.remove(rehash(id), id, rehash);
         let Some(record) = records.remove(id) else { return false };
         let head = record.head();
-        if head.enforcement == Enforcement::Enforced {
+        if takes_part(head) {
             self.subjects.remove(&head.subject, id, &mut views.labels);
         }
         let PolicyRecord { tier, namespace, .. } = record;
@@ -146,7 +145,7 @@ impl Policies {
         self.by_namespace.of(namespace).collect()
     }
 
-    /// Returns the enforced policies that apply to a view, in the order in which they are asked.
+    /// Returns the policies that apply to a view, in the order in which they are asked.
     pub(super) fn applying_to(&self, view: Id<View>, views: &Views) -> Vec<Id<PolicyRecord>> {
         let mut applying = self.subjects.users_selecting(view, Time::Now, views);
         applying.sort_by(|one, other| self.compare(*one, *other));
@@ -228,6 +227,11 @@ impl Policies {
             self.tiers.remove(id);
         }
     }
+}
+
+/// Returns whether a policy has a say in what happens to workloads.
+pub(super) fn takes_part(policy: &Policy) -> bool {
+    policy.enforcement == Enforcement::Enforced && policy.host_traffic.concerns_workloads()
 }
 
 /// Returns the index of a direction in what is kept for both.

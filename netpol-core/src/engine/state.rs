@@ -15,7 +15,7 @@ use super::endpoints::{Endpoints, Record};
 use super::labels::Text;
 use super::locals::{Listed, Locals};
 use super::lower::{Own, lower};
-use super::policies::{Policies, PolicyRecord, side};
+use super::policies::{Policies, PolicyRecord, side, takes_part};
 use super::sets::{Contribution, Sets};
 use super::store::Id;
 use super::views::{View, Views};
@@ -344,7 +344,7 @@ impl State {
     /// Puts a policy into the lists of the views that it applies to.
     fn enlist(&mut self, policy: Id<PolicyRecord>) {
         let Some(record) = self.policies.get(policy) else { return };
-        if record.head().enforcement != model::Enforcement::Enforced {
+        if !takes_part(record.head()) {
             return;
         }
         let subject = record.head().subject.clone();

@@ -258,6 +258,35 @@ pub enum Enforcement {
     StagedRemoval,
 }
 
+/// Which traffic of host interfaces a policy judges.
+///
+/// Workloads are judged by policies of the first two, which for them are one.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "every dataplane has a place for each, or says it has not"
+)]
+pub enum HostTraffic {
+    /// To and from processes of the host.
+    #[default]
+    Local,
+    /// That, and what the host forwards (Calico's `applyOnForward`).
+    LocalAndForwarded,
+    /// Whatever comes in, before its destination is translated (Calico's `preDNAT`).
+    BeforeDestinationNat,
+    /// Whatever comes in, and what processes of the host send, before connections are tracked: each packet is judged, and
+    /// replies need rules of their own (Calico's `doNotTrack`).
+    Untracked,
+}
+
+impl HostTraffic {
+    /// Returns whether policies of this kind apply to workloads.
+    #[must_use]
+    pub const fn concerns_workloads(self) -> bool {
+        matches!(self, Self::Local | Self::LocalAndForwarded)
+    }
+}
+
 /// A list of rules for the endpoints that a selector selects.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -277,6 +306,8 @@ pub struct Policy {
     pub egress: Option<Vec<Rule>>,
     /// Whether it takes part in verdicts.
     pub enforcement: Enforcement,
+    /// Which traffic of host interfaces it judges.
+    pub host_traffic: HostTraffic,
 }
 
 impl Policy {
@@ -291,6 +322,7 @@ impl Policy {
             ingress: None,
             egress: None,
             enforcement: Enforcement::Enforced,
+            host_traffic: HostTraffic::Local,
         }
     }
 
