@@ -226,12 +226,12 @@ mod record {
 
     fn percentiles(name: &str, target: &str, mut times: Vec<Duration>, size: usize) {
         times.sort();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+        let at = |share: usize| times[(times.len() - 1) * share / 100];
         let measured = format!(
             "median {:.1?}, p99 {:.1?}, longest {:.1?}; {} times, {} changes each",
-            at(0.5),
-            at(0.99),
-            at(1.0),
+            at(50),
+            at(99),
+            at(100),
             times.len(),
             size / times.len().max(1)
         );

@@ -1,17 +1,28 @@
 //! The engine: a state machine between the inputs and a dataplane.
 
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod blocks;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod endpoints;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod labels;
+mod lists;
 mod locals;
 mod lower;
 mod packed;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod policies;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod selectors;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod sets;
+mod settle;
 mod state;
+mod status;
 mod store;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod views;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod world;
 
 use alloc::collections::BTreeMap;
@@ -21,8 +32,10 @@ use alloc::vec::Vec;
 use core::mem;
 
 use self::state::State;
+use self::status::Status;
+pub use self::status::{Gate, PolicyStatus, WeakRule};
 use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
-use crate::model::{Attachment, EndpointId, Inputs, Object, ObjectKey, Tier};
+use crate::model::{Attachment, EndpointId, Inputs, Object, ObjectKey, PolicyKey, Tier};
 use crate::program::{Endpoint, Established};
 
 /// What an engine must know of its node.
@@ -104,6 +117,7 @@ pub struct Engine {
     in_flight: Option<Asked>,
     /// The program was put in force, completely, as it was settled last.
     in_force: bool,
+    status: Status,
     /// How many updates of the program failed in a row.
     failures: u32,
     /// Endpoints were closed, or could not be, since an update of the program failed last.
@@ -141,6 +155,7 @@ impl Engine {
             generation: 0,
             in_flight: None,
             in_force: false,
+            status: Status::default(),
             failures: 0,
             closed: false,
             isolated: Vec::new(),
@@ -211,19 +226,24 @@ impl Engine {
             }
             Phase::Complete => self.settle(),
         }?;
-        self.in_flight = Some(match change {
+        self.in_flight = Some(match &change {
             Change::Isolate(_) => Asked::Isolation,
             Change::Full(_) | Change::Delta(_) => Asked::Program,
         });
         self.generation += 1;
+        self.status.asked(&change, &self.state);
         Some(Update::new(self.generation, change))
     }
 
     /// Makes the program follow the inputs. Returns what the dataplane must do about it.
     fn settle(&mut self) -> Option<Change> {
         let delta = self.state.settle();
+        self.status.settled(&delta, &self.state);
         match (self.in_force, self.capabilities.deltas) {
-            (true, _) if delta.is_empty() => None,
+            (true, _) if delta.is_empty() => {
+                self.status.unchanged(&self.state);
+                None
+            }
             (true, true) => Some(Change::Delta(Arc::new(delta))),
             (true, false) | (false, _) => Some(Change::Full(Arc::clone(self.state.program()))),
         }
@@ -238,10 +258,12 @@ impl Engine {
                 // Endpoints that could not be programmed are tried again with the next change.
                 self.in_force = applied.isolated.is_empty();
                 self.isolated = applied.isolated;
+                self.status.enforced(self.generation, &self.isolated);
                 self.failures = 0;
                 self.last_error = None;
             }
             (Ok(_), Asked::Isolation) => {
+                self.status.isolated();
                 self.due |= self.failures > 0;
                 self.closed = true;
                 self.last_error = None;
@@ -260,6 +282,19 @@ impl Engine {
     pub fn resync(&mut self) {
         self.repair = true;
         self.due = true;
+    }
+
+    /// Returns what the dataplane is known to do with the packets of an endpoint. A caller that has just attached one, such as
+    /// a CNI plugin, lets it start when this says [so](Gate::may_start).
+    #[must_use]
+    pub fn gate(&self, id: &EndpointId) -> Gate {
+        self.status.gate(id, &self.state)
+    }
+
+    /// Returns what became of a policy, `None` if there is none with this key.
+    #[must_use]
+    pub fn policy_status(&self, key: &PolicyKey) -> Option<PolicyStatus> {
+        self.status.of_policy(key, &self.state, &self.capabilities)
     }
 
     /// Returns the inputs: feeding them to another engine makes it yield the same program.

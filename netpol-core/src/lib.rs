@@ -126,7 +126,7 @@ pub use self::dataplane::{
     DeltaMismatch, Drift, Edit, EndpointChange, Fault, MembersChange, MemoryDataplane, SourceView,
     Update,
 };
-pub use self::engine::{Engine, EngineError, NodeConfig};
+pub use self::engine::{Engine, EngineError, Gate, NodeConfig, PolicyStatus, WeakRule};
 pub use self::flow::{Direction, Flow, Origin, Payload};
 pub use self::labels::Labels;
 pub use self::program::Program;

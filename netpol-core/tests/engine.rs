@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use netpol_core::model::{
-    Action, Attachment, Endpoint, EndpointId, Lifecycle, Mode, Object, ObjectKey, Order, Policy,
-    PolicyKey, Rule, RuleMatch, Tier, TierEnd, Timestamp,
+    Action, Attachment, Endpoint, EndpointId, Lifecycle, Mode, Object, ObjectKey, Order, Peers,
+    Policy, PolicyKey, Rule, RuleMatch, Tier, TierEnd, Timestamp,
 };
 use netpol_core::net::Transport;
 use netpol_core::program::Established;
 use netpol_core::{
-    Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Direction,
-    Engine, EngineError, Flow, MemoryDataplane, NodeConfig, Program, Selector, Update, Verdict,
+    Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Delta, Direction,
+    Engine, EngineError, Flow, Gate, MembersChange, MemoryDataplane, NodeConfig, Program, Selector,
+    Update, Verdict, WeakRule,
 };
 
 fn engine() -> Engine {
@@ -254,7 +255,10 @@ fn what_is_removed_is_gone() {
         done(&mut engine);
     }
     assert_eq!(engine.snapshot(), inputs);
-    let without_generation = |text: &str| text.replace("generation: 101", "generation: 1");
+    let without_generation = |text: &str| {
+        let text = text.replace("generation: 101", "generation: 1");
+        text.replace("Some(101), rounds: 101", "Some(1), rounds: 1")
+    };
     assert_eq!(without_generation(&format!("{engine:?}")), idle);
 }
 
@@ -502,4 +506,180 @@ fn a_restart_leaves_known_endpoints_as_they_are_and_closes_the_others() {
     for address in ["10.0.0.1", "10.0.0.3", "10.0.0.4"] {
         assert_eq!(passes(&dataplane, address), Verdict::Allow, "{address}");
     }
+}
+
+#[test]
+fn an_endpoint_may_start_when_it_is_closed_or_enforced_as_it_is_now() {
+    let mut engine = engine();
+    let a = pod("a", "10.0.0.1");
+    let gate = |engine: &Engine| engine.gate(&pod("a", "10.0.0.1").id);
+    assert_eq!(gate(&engine), Gate::Unknown);
+    engine.upsert(a.clone()).unwrap();
+    assert_eq!(gate(&engine), Gate::Pending, "the dataplane does not know it");
+    isolated(engine.poll_update());
+    assert_eq!(gate(&engine), Gate::Pending, "the dataplane has not answered");
+    done(&mut engine);
+    assert_eq!(gate(&engine), Gate::Isolated);
+    engine.inputs_complete();
+    full(engine.poll_update());
+    assert_eq!(gate(&engine), Gate::Pending);
+    done(&mut engine);
+    assert_eq!(gate(&engine), Gate::Enforcing { generation: 2 });
+    assert!(gate(&engine).may_start() && Gate::Isolated.may_start() && !Gate::Pending.may_start());
+
+    // The next pod of that name has another interface.
+    assert!(engine.remove(&ObjectKey::Endpoint(a.id.clone())));
+    assert_eq!(gate(&engine), Gate::Unknown);
+    engine.upsert(a.clone().attached_to("veth9")).unwrap();
+    assert_eq!(gate(&engine), Gate::Pending);
+    enforced(engine.poll_update());
+    assert_eq!(gate(&engine), Gate::Pending);
+    engine.handle_applied(Err(DataplaneError::new(DataplaneErrorKind::Transient, "test")));
+    assert_eq!(gate(&engine), Gate::Pending, "the update failed");
+    let program = full(engine.poll_update());
+    let mut applied = Applied::completely(4);
+    let error = DataplaneError::new(DataplaneErrorKind::Capacity, "test");
+    applied.isolated = vec![(program.endpoints[0].id.clone(), error)];
+    engine.handle_applied(Ok(applied));
+    assert_eq!(gate(&engine), Gate::Isolated, "it could not be programmed");
+    engine.resync();
+    enforced(engine.poll_update());
+    done(&mut engine);
+    assert_eq!(gate(&engine), Gate::Enforcing { generation: 5 });
+
+    // Of two pods with one interface, only the newer has it.
+    let mut newer = pod("b", "10.0.0.2").attached_to("veth9");
+    newer.created = Timestamp(1);
+    engine.upsert(newer).unwrap();
+    assert_eq!(gate(&engine), Gate::Unknown);
+    let mut elsewhere = pod("c", "10.0.0.3");
+    elsewhere.node = Some("node-b".into());
+    engine.upsert(elsewhere.clone()).unwrap();
+    assert_eq!(engine.gate(&elsewhere.id), Gate::Unknown);
+}
+
+#[test]
+fn the_status_of_a_policy_says_what_became_of_it() {
+    let mut capabilities = Capabilities::all();
+    capabilities.log = false;
+    let mut engine = Engine::new(NodeConfig::new("node-a"), &capabilities);
+    let mut policy = closed("a");
+    let rule = |index, action| Rule::new(index, action, RuleMatch::default());
+    let mut broken = rule(2, Action::Pass);
+    broken.degraded = true;
+    policy.ingress = Some(vec![rule(0, Action::Allow), rule(1, Action::Log), broken]);
+    assert_eq!(engine.policy_status(&policy.key), None);
+    engine.upsert(policy.clone()).unwrap();
+    let status = engine.policy_status(&policy.key).unwrap();
+    let direction = Direction::Ingress;
+    let weak = [
+        WeakRule { direction, index: 1, effect: None },
+        WeakRule { direction, index: 2, effect: Some(Action::Deny) },
+    ];
+    assert_eq!(status.weak_rules, weak);
+    assert_eq!((status.applies, status.generation), (false, None));
+
+    engine.inputs_complete();
+    full(engine.poll_update());
+    assert_eq!(engine.policy_status(&policy.key).unwrap().generation, None);
+    done(&mut engine);
+    let status = engine.policy_status(&policy.key).unwrap();
+    assert_eq!((status.applies, status.generation), (false, Some(1)), "there is nothing to do");
+
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    policy.ingress = Some(vec![rule(0, Action::Allow)]);
+    engine.upsert(policy.clone()).unwrap();
+    assert_eq!(engine.policy_status(&policy.key).unwrap().generation, None);
+    enforced(engine.poll_update());
+    done(&mut engine);
+    let status = engine.policy_status(&policy.key).unwrap();
+    assert_eq!((status.is_degraded(), status.applies, status.generation), (false, true, Some(2)));
+
+    engine.upsert(closed("nobody")).unwrap();
+    assert_eq!(engine.poll_update(), None, "it changes nothing");
+    assert_eq!(engine.policy_status(&closed("nobody").key).unwrap().generation, Some(2));
+}
+
+#[test]
+fn deltas_name_what_changed_and_nothing_else() {
+    let mut engine = engine();
+    let mut policy = closed("a");
+    let mut from_b = RuleMatch::default();
+    from_b.source.peers = Some(Peers::Endpoints(Selector::equal("app", "b").unwrap()));
+    policy.ingress = Some(vec![Rule::new(0, Action::Allow, from_b)]);
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.upsert(policy).unwrap();
+    engine.inputs_complete();
+    let first = (*full(engine.poll_update())).clone();
+    done(&mut engine);
+    let set = *first.address_sets.keys().next().unwrap();
+    let delta = |engine: &mut Engine| match engine.poll_update().map(|it| it.change) {
+        Some(Change::Delta(delta)) => {
+            done(engine);
+            (*delta).clone()
+        }
+        other => panic!("expected a delta, got {other:?}"),
+    };
+
+    // A pod of another node comes: its address, and nothing else.
+    let mut b = pod("b", "10.0.0.2");
+    b.node = Some("node-b".into());
+    engine.upsert(b.clone()).unwrap();
+    let joined = delta(&mut engine);
+    let mut want = Delta::default();
+    let mut members = MembersChange::new(set);
+    members.addresses.added = vec!["10.0.0.2".parse().unwrap()];
+    want.members = vec![members];
+    want.program = Arc::clone(&joined.program);
+    assert_eq!(joined, want);
+
+    // It goes and comes back before anybody asks.
+    assert!(engine.remove(&ObjectKey::Endpoint(b.id.clone())));
+    engine.upsert(b).unwrap();
+    assert_eq!(engine.poll_update(), None);
+
+    // The policy goes, and with it its policy set and set.
+    assert!(engine.remove(&ObjectKey::Policy(closed("a").key)));
+    let removed = delta(&mut engine);
+    assert_eq!((removed.members.len(), removed.new_sets.len()), (0, 0));
+    assert_eq!((removed.removed_sets.len(), removed.removed_policy_sets.len()), (1, 1));
+    assert_eq!(removed.removed_sets[0].1, joined.program.address_sets[&set]);
+    assert_eq!((removed.endpoints.len(), removed.removed_endpoints.len()), (1, 0));
+    let mut program = (*joined.program).clone();
+    program.advance(&removed).unwrap();
+    assert_eq!(program, *removed.program);
+    assert!(program.advance(&removed).is_err(), "it belongs to one program only");
+}
+
+#[test]
+fn a_dataplane_without_deltas_gets_full_updates_only() {
+    let mut capabilities = Capabilities::all();
+    capabilities.deltas = false;
+    let mut engine = Engine::new(NodeConfig::new("node-a"), &capabilities);
+    engine.inputs_complete();
+    full(engine.poll_update());
+    done(&mut engine);
+    for name in ["a", "b"] {
+        engine.upsert(pod(name, "10.0.0.1")).unwrap();
+        full(engine.poll_update());
+        done(&mut engine);
+    }
+}
+
+#[test]
+fn a_snapshot_makes_another_engine_yield_the_same() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.upsert(closed("a")).unwrap();
+    engine.upsert(Tier::new("t", Some(Order::whole(1)), TierEnd::Pass)).unwrap();
+    engine
+        .upsert(Object::Namespace { name: "x".into(), labels: [("a", "b")].into_iter().collect() })
+        .unwrap();
+    engine.inputs_complete();
+    let program = full(engine.poll_update());
+    let mut other = self::engine();
+    engine.snapshot().into_objects().for_each(|object| other.upsert(object).unwrap());
+    other.inputs_complete();
+    assert_eq!(full(other.poll_update()), program);
+    assert_eq!(other.snapshot(), engine.snapshot());
 }

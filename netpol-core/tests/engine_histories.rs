@@ -1,6 +1,6 @@
 //! Whatever happened before, and however it was told, the program is the one that follows from the inputs, and the deltas
 //! lead from one to the next.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
 #[path = "support/cluster.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
@@ -123,7 +123,7 @@ fn varied(object: Object, choice: u8) -> Object {
                     }
                 }
             }
-            if choice % 5 == 0 {
+            if choice.is_multiple_of(5) {
                 policy.key.namespace = Some("y".into());
             }
             Object::Policy(policy)
@@ -248,7 +248,7 @@ impl World {
     fn apply(&mut self) -> Result<(), TestCaseError> {
         for _ in 0..8 {
             let Some(update) = self.engine.poll_update() else {
-                let want = self.from_scratch();
+                let want = self.fresh_program();
                 prop_assert_eq!(self.dataplane.program(), &want);
                 prop_assert_eq!(self.engine.snapshot(), self.inputs.clone());
                 return Ok(());
@@ -275,7 +275,7 @@ impl World {
     }
 
     /// The program of an engine that is told just the objects that there are, from the last to the first.
-    fn from_scratch(&self) -> Program {
+    fn fresh_program(&self) -> Program {
         let objects: Vec<_> = self.objects.values().rev().cloned().collect();
         compiled(&objects, &self.capabilities)
     }

@@ -63,7 +63,7 @@ impl Blocks {
         sets: Vec<Id<SetRecord>>,
         is_shared: bool,
     ) -> Id<Block> {
-        let digests: Vec<_> = rules.iter().map(|rule| digest_of(rule)).collect();
+        let digests: Vec<_> = rules.iter().map(digest_of).collect();
         self.blocks.insert(Block {
             rules: rules.into_iter().map(Arc::new).collect(),
             key_digest: digest_of(&record.head().key),

@@ -87,7 +87,7 @@ impl PackedRule {
                 Some(Peers::Endpoints(it) | Peers::Nodes(it)) => Some(it),
                 None => None,
             };
-            selector.into_iter().chain(not_peers).for_each(|it| share(it, &shared));
+            selector.into_iter().chain(not_peers).for_each(|it| share(it, shared));
             boxed(entity, &EntityMatch::default())
         };
         Self {

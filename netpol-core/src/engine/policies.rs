@@ -19,6 +19,8 @@ use crate::model::{Enforcement, Order, Policy, PolicyKey, Tier};
 #[derive(Debug)]
 pub(super) struct PolicyRecord {
     policy: PackedPolicy,
+    /// The first time that the program is settled with it as it is.
+    pub(super) round: u64,
     tier: Id<TierRecord>,
     namespace: Option<Id<Namespace>>,
     /// By direction: whether what its rules are lowered to depends on the endpoint.
@@ -80,7 +82,12 @@ impl Policies {
     }
 
     /// Adds a policy that is not there.
-    pub(super) fn insert(&mut self, policy: Policy, views: &mut Views) -> Id<PolicyRecord> {
+    pub(super) fn insert(
+        &mut self,
+        policy: Policy,
+        round: u64,
+        views: &mut Views,
+    ) -> Id<PolicyRecord> {
         let hash = self.by_key.hash(&policy.key);
         let tier = self.tier(&policy.tier);
         self.tiers[tier].policies += 1;
@@ -89,7 +96,7 @@ impl Policies {
         let depends = Direction::BOTH.map(|direction| depends_on_endpoint(&policy, direction));
         let policy = PackedPolicy::new(policy, |selector| self.subjects.stored(selector));
         let (shared, lists) = ([None; 2], 0);
-        let record = PolicyRecord { policy, tier, namespace, depends, shared, lists };
+        let record = PolicyRecord { policy, round, tier, namespace, depends, shared, lists };
         let id = self.records.insert(record);
         if let Some(subject) = subject {
             self.subjects.insert(&subject, id, &mut views.labels);

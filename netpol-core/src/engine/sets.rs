@@ -279,7 +279,7 @@ impl Sets {
     ) {
         let Sources { views, endpoints, .. } = sources;
         let labels_changed = views.has_changed();
-        let mut known: BTreeMap<(Id<View>, Time), Arc<[Id<SetRecord>]>> = BTreeMap::new();
+        let mut known: BTreeMap<_, Arc<[Id<SetRecord>]>> = BTreeMap::new();
         let mut sets_of = |contribution: Option<Contribution>, time: Time| {
             let Some((view, _)) = contribution else { return Arc::default() };
             let time = if labels_changed { time } else { Time::Now };

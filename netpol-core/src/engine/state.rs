@@ -10,40 +10,40 @@ use core::fmt;
 use core::net::IpAddr;
 
 use super::NodeConfig;
-use super::blocks::{Block, Blocks};
+use super::blocks::Blocks;
 use super::endpoints::{Endpoints, Record};
 use super::labels::Text;
-use super::locals::{Listed, Locals};
-use super::lower::{Own, lower};
-use super::policies::{Policies, PolicyRecord, side, takes_part};
+use super::locals::Locals;
+use super::policies::{Policies, PolicyRecord};
 use super::sets::{Contribution, Sets};
 use super::store::Id;
-use super::views::{View, Views};
+use super::views::Views;
 use super::world::World;
-use crate::dataplane::{Capabilities, Delta, EndpointChange};
-use crate::flow::Direction;
-use crate::model::{self, Inputs, Mode, Object, ObjectKey, Policy};
+use crate::dataplane::Capabilities;
+use crate::model::{self, Inputs, Mode, Object, ObjectKey, Policy, PolicyKey};
 use crate::net::canonical_address;
 use crate::program::{Endpoint, PolicySet, PolicySetId, Program};
 use crate::verdict::Verdict;
 
 /// Everything that the program of a node depends on, and the program.
 pub(super) struct State {
-    capabilities: Capabilities,
-    node: Id<Text>,
-    views: Views,
-    endpoints: Endpoints,
-    policies: Policies,
-    blocks: Blocks,
-    sets: Sets,
-    world: World,
-    locals: Locals,
+    pub(super) capabilities: Capabilities,
+    pub(super) node: Id<Text>,
+    pub(super) views: Views,
+    pub(super) endpoints: Endpoints,
+    pub(super) policies: Policies,
+    pub(super) blocks: Blocks,
+    pub(super) sets: Sets,
+    pub(super) world: World,
+    pub(super) locals: Locals,
     /// Policies that are not in the lists of local views yet.
-    unlisted: BTreeSet<Id<PolicyRecord>>,
+    pub(super) unlisted: BTreeSet<Id<PolicyRecord>>,
     /// Addresses whose owner may have changed since the program was settled, and what the last one brought into sets.
-    dirty: BTreeMap<IpAddr, Option<Contribution>>,
+    pub(super) dirty: BTreeMap<IpAddr, Option<Contribution>>,
     /// The program, as it was settled last.
-    program: Arc<Program>,
+    pub(super) program: Arc<Program>,
+    /// How often it was settled.
+    pub(super) rounds: u64,
 }
 
 /// Taking inputs.
@@ -65,6 +65,7 @@ impl State {
             unlisted: BTreeSet::new(),
             dirty: BTreeMap::new(),
             program: Arc::new(program),
+            rounds: 0,
         }
     }
 
@@ -154,7 +155,7 @@ impl State {
             }
             self.remove_policy(id);
         }
-        let id = self.policies.insert(policy, &mut self.views);
+        let id = self.policies.insert(policy, self.rounds + 1, &mut self.views);
         self.unlisted.insert(id);
     }
 
@@ -201,7 +202,7 @@ impl State {
     }
 
     /// Notes what addresses bring into sets, before that can change.
-    fn note(&mut self, addresses: &[IpAddr]) {
+    pub(super) fn note(&mut self, addresses: &[IpAddr]) {
         if !self.sets.follow_views() {
             return;
         }
@@ -219,7 +220,7 @@ impl State {
         Some((owner.view, owner.ports))
     }
 
-    fn keep(&mut self, contribution: Option<Contribution>) {
+    pub(super) fn keep(&mut self, contribution: Option<Contribution>) {
         if let Some((view, ports)) = contribution {
             self.views.keep(view);
             ports.map(|it| self.endpoints.keep_ports(it));
@@ -265,318 +266,40 @@ impl State {
     }
 }
 
-/// Lists of policies.
-impl State {
-    /// Takes a policy out of the lists of a view.
-    fn unlist(&mut self, policy: Id<PolicyRecord>, view: Id<View>) {
-        let Some(local) = self.locals.views.get_mut(&view) else { return };
-        let Some(lists) = &mut local.lists else { return };
-        let mut found = 0;
-        for list in lists {
-            let before = list.len();
-            list.retain(|it| it.policy != policy);
-            found += u32::from(list.len() < before);
-        }
-        if found > 0 {
-            self.locals.mark_view(view);
-            self.release(policy, found);
-        }
-    }
-
-    /// Takes uses of a policy in lists away. When there are none left, its blocks go too.
-    fn release(&mut self, policy: Id<PolicyRecord>, uses: u32) {
-        let record = self.policies.record_mut(policy);
-        record.lists -= uses;
-        if record.lists == 0 {
-            let blocks = core::mem::take(&mut record.shared);
-            blocks.into_iter().flatten().for_each(|it| self.blocks.unshare(it, &mut self.sets));
-        }
-    }
-
-    fn release_lists(&mut self, lists: [Vec<Listed>; 2]) {
-        lists.into_iter().flatten().for_each(|it| self.release(it.policy, 1));
-    }
-
-    /// Makes the lists of a view be made anew.
-    fn forget_lists(&mut self, view: Id<View>) {
-        self.locals.mark_view(view);
-        let lists = self.locals.views.get_mut(&view).and_then(|it| it.lists.take());
-        lists.into_iter().for_each(|it| self.release_lists(it));
-    }
-
-    /// Makes the lists of a view, if there are none.
-    fn make_lists(&mut self, view: Id<View>) {
-        if self.locals.views.get(&view).is_none_or(|it| it.lists.is_some()) {
-            return;
-        }
-        let applying = self.policies.applying_to(view, &self.views);
-        let lists = Direction::BOTH.map(|direction| {
-            applying.iter().filter_map(|policy| self.list(*policy, direction)).collect::<Vec<_>>()
-        });
-        if let Some(local) = self.locals.views.get_mut(&view) {
-            local.lists = Some(lists);
-        }
-    }
-
-    /// Returns a policy as lists have it, counted; `None` if it says nothing about the direction.
-    fn list(&mut self, policy: Id<PolicyRecord>, direction: Direction) -> Option<Listed> {
-        let record = self.policies.record(policy);
-        if !record.applies_to(direction) {
-            return None;
-        }
-        let at = side(direction);
-        let mut shared = record.shared.get(at).copied().flatten();
-        if shared.is_none() && !record.depends_on_endpoint(direction) {
-            let (views, world) = (&self.views, &self.world);
-            let own = Own { views, world, view: None, ports: &[], addresses: &[] };
-            let (capabilities, sets) = (&self.capabilities, &mut self.sets);
-            let (rules, used) = lower(&record.policy(), direction, own, capabilities, sets);
-            shared = Some(self.blocks.insert(record, rules, used, true));
-        }
-        let record = self.policies.record_mut(policy);
-        record.lists += 1;
-        if let Some(place) = record.shared.get_mut(at) {
-            *place = shared;
-        }
-        Some(Listed { policy, shared })
-    }
-
-    /// Puts a policy into the lists of the views that it applies to.
-    fn enlist(&mut self, policy: Id<PolicyRecord>) {
-        let Some(record) = self.policies.get(policy) else { return };
-        if !takes_part(record.head()) {
-            return;
-        }
-        let subject = record.head().subject.clone();
-        let listed = self.locals.views.iter().filter(|(_, local)| local.lists.is_some());
-        let applies =
-            |view: &Id<View>| subject.matches(&self.views.seen(*view, super::views::Time::Now));
-        let views: Vec<_> = listed.map(|(view, _)| *view).filter(applies).collect();
-        for view in views {
-            for direction in Direction::BOTH {
-                let Some(listed) = self.list(policy, direction) else { continue };
-                let local = self.locals.views.get_mut(&view).and_then(|it| it.lists.as_mut());
-                let Some(list) = local.and_then(|it| it.get_mut(side(direction))) else { continue };
-                let at = list.partition_point(|it| {
-                    self.policies.compare(it.policy, policy) == core::cmp::Ordering::Less
-                });
-                list.insert(at, listed);
-            }
-            self.locals.mark_view(view);
-        }
-    }
-}
-
-/// Following the inputs.
-impl State {
-    /// Returns whether anything was noted since the program was settled.
-    pub(super) fn has_changed(&self) -> bool {
-        !self.dirty.is_empty()
-            || !self.unlisted.is_empty()
-            || self.locals.has_changed()
-            || self.views.has_changed()
-            || self.world.has_changed()
-    }
-
-    /// Makes the program follow the inputs. Returns what changed.
-    pub(super) fn settle(&mut self) -> Delta {
-        self.follow_inherited_labels();
-        for policy in core::mem::take(&mut self.unlisted) {
-            self.enlist(policy);
-        }
-        if self.world.has_changed() {
-            self.mark_dependent();
-        }
-        let mut delta = Delta::default();
-        let mut program = core::mem::take(&mut self.program);
-        let it = Arc::make_mut(&mut program);
-        self.settle_endpoints(it, &mut delta);
-        let policy_sets = self.blocks.sweep(&mut self.sets, it);
-        let dirty = core::mem::take(&mut self.dirty);
-        let sets = self.sets.update(&dirty, &mut self.views, &self.endpoints, &self.world, it);
-        for (view, ports) in dirty.into_values().flatten() {
-            self.views.drop_view(view);
-            ports.into_iter().for_each(|it| self.endpoints.drop_ports(it));
-        }
-        self.views.settle();
-        self.world.settle(&mut self.views);
-        self.program = program;
-        (delta.new_policy_sets, delta.removed_policy_sets) = (policy_sets.new, policy_sets.removed);
-        (delta.new_sets, delta.members, delta.removed_sets) =
-            (sets.new, sets.members, sets.removed);
-        delta.program = Arc::clone(&self.program);
-        delta
-    }
-
-    /// Notes what changes with the labels of namespaces and service accounts.
-    fn follow_inherited_labels(&mut self) {
-        if !self.views.has_changed() {
-            return;
-        }
-        for view in self.views.changed() {
-            if self.locals.views.contains_key(&view) {
-                self.forget_lists(view);
-            }
-            let endpoints: Vec<_> = self.views.endpoints_of(view).collect();
-            for id in endpoints {
-                let addresses = self.endpoints.owned_by(id);
-                self.note(&addresses);
-            }
-        }
-    }
-
-    /// Marks the endpoints whose rules depend on more than labels, ports and addresses of the endpoint.
-    fn mark_dependent(&mut self) {
-        let depends = |local: &super::locals::LocalView| {
-            local.lists.iter().flatten().flatten().any(|it| it.shared.is_none())
-        };
-        let views = self.locals.views.iter().filter(|(_, local)| depends(local));
-        for view in views.map(|(view, _)| *view).collect::<Vec<_>>() {
-            self.locals.mark_view(view);
-        }
-    }
-
-    fn settle_endpoints(&mut self, program: &mut Program, delta: &mut Delta) {
-        let mut known = BTreeMap::new();
-        for id in core::mem::take(&mut self.locals.dirty) {
-            if !self.locals.contains(id, &self.endpoints) {
-                continue;
-            }
-            if self.locals.is_attached(id, &self.endpoints, &self.views) {
-                let endpoint = self.compile(id, program, &mut known);
-                self.put(endpoint, program, delta);
-            } else {
-                let name = self.endpoints.id_of(id, &self.views);
-                self.take(&name, program, delta);
-            }
-        }
-        for name in core::mem::take(&mut self.locals.gone) {
-            self.take(&name, program, delta);
-        }
-        delta.endpoints.sort_by(|one, other| one.new.id.cmp(&other.new.id));
-        delta.removed_endpoints.sort_by(|one, other| one.id.cmp(&other.id));
-    }
-
-    /// Puts an endpoint into the program. Its policy sets have been counted for it.
-    fn put(&mut self, new: Endpoint, program: &mut Program, delta: &mut Delta) {
-        match program.endpoints.binary_search_by(|it| it.id.cmp(&new.id)) {
-            Ok(at) => {
-                let Some(place) = program.endpoints.get_mut(at) else { return };
-                self.unuse_policy_sets(place);
-                if *place != new {
-                    let old = core::mem::replace(place, new.clone());
-                    delta.endpoints.push(EndpointChange { old: Some(old), new });
-                }
-            }
-            Err(at) => {
-                program.endpoints.insert(at, new.clone());
-                delta.endpoints.push(EndpointChange { old: None, new });
-            }
-        }
-    }
-
-    /// Takes an endpoint out of the program, if it is there.
-    fn take(&mut self, id: &model::EndpointId, program: &mut Program, delta: &mut Delta) {
-        let found = program.endpoints.binary_search_by(|it| it.id.cmp(id));
-        if let Ok(at) = found {
-            let endpoint = program.endpoints.remove(at);
-            self.unuse_policy_sets(&endpoint);
-            delta.removed_endpoints.push(endpoint);
-        }
-    }
-
-    fn unuse_policy_sets(&mut self, endpoint: &Endpoint) {
-        for direction in Direction::BOTH {
-            self.blocks.unuse(endpoint.policy_set(direction));
-        }
-    }
-
-    /// Returns an endpoint as the program has it.
-    fn compile(
-        &mut self,
-        id: Id<Record>,
-        program: &mut Program,
-        known: &mut BTreeMap<(Verdict, Vec<Listed>), PolicySetId>,
-    ) -> Endpoint {
-        let addresses = self.endpoints.owned_by(id);
-        self.make_lists(self.endpoints.record_of(id).view);
-        let [ingress, egress] = Direction::BOTH
-            .map(|direction| self.policy_set(id, direction, &addresses, program, known));
-        Endpoint {
-            id: self.endpoints.id_of(id, &self.views),
-            attachment: self.endpoints.attachment_of(id, &self.views),
-            addresses,
-            mode: self.endpoints.record_of(id).mode,
-            ingress,
-            egress,
-        }
-    }
-
-    /// Returns the policy set of an endpoint, counted.
-    fn policy_set(
-        &mut self,
-        id: Id<Record>,
-        direction: Direction,
-        addresses: &[IpAddr],
-        program: &mut Program,
-        known: &mut BTreeMap<(Verdict, Vec<Listed>), PolicySetId>,
-    ) -> PolicySetId {
-        let record = self.endpoints.record_of(id);
-        let lists = self.locals.views.get(&record.view).and_then(|it| it.lists.as_ref());
-        let list = lists.and_then(|it| it.get(side(direction))).cloned().unwrap_or_default();
-        let default = record.default_verdict;
-        let is_shared = list.iter().all(|it| it.shared.is_some());
-        let key = (default, list);
-        if is_shared && let Some(&set) = known.get(&key) {
-            self.blocks.use_again(set);
-            return set;
-        }
-        let blocks: Vec<_> = key
-            .1
-            .iter()
-            .map(|it| {
-                (
-                    it.policy,
-                    it.shared.unwrap_or_else(|| self.lower(it.policy, id, direction, addresses)),
-                )
-            })
-            .collect();
-        let Self { policies, blocks: all, sets, .. } = self;
-        let set = all.use_policy_set(&blocks, default, policies, sets, program);
-        if is_shared {
-            known.insert(key, set);
-        }
-        set
-    }
-
-    /// Returns the rules of a policy for one endpoint.
-    fn lower(
-        &mut self,
-        policy: Id<PolicyRecord>,
-        endpoint: Id<Record>,
-        direction: Direction,
-        addresses: &[IpAddr],
-    ) -> Id<Block> {
-        let record = self.endpoints.record_of(endpoint);
-        let own = Own {
-            views: &self.views,
-            world: &self.world,
-            view: Some(record.view),
-            ports: self.endpoints.ports_of(record.ports),
-            addresses,
-        };
-        let record = self.policies.record(policy);
-        let (capabilities, sets) = (&self.capabilities, &mut self.sets);
-        let (rules, used) = lower(&record.policy(), direction, own, capabilities, sets);
-        self.blocks.insert(record, rules, used, false)
-    }
-}
-
 /// Answers.
 impl State {
     /// Returns the program as it was settled last.
     pub(super) const fn program(&self) -> &Arc<Program> {
         &self.program
+    }
+
+    /// Returns how often the program was settled.
+    pub(super) const fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
+    /// Returns whether there is such an endpoint of the node, and no newer one has its interface.
+    pub(super) fn is_local(&self, id: &model::EndpointId) -> bool {
+        let id = self.locals.endpoints.get(id);
+        id.is_some_and(|id| self.locals.is_attached(*id, &self.endpoints, &self.views))
+    }
+
+    /// Returns whether an endpoint of the node may have to change.
+    pub(super) fn has_local_changed(&self, id: &model::EndpointId) -> bool {
+        let found = self.locals.endpoints.get(id);
+        found.is_some_and(|id| self.locals.dirty.contains(id)) || self.locals.gone.contains(id)
+    }
+
+    /// Returns whether an endpoint is in the program.
+    pub(super) fn has_program_endpoint(&self, id: &model::EndpointId) -> bool {
+        self.program.endpoints.binary_search_by(|it| it.id.cmp(id)).is_ok()
+    }
+
+    /// Returns a policy, whether it applies to endpoints of the node, and the round from which on the program has it as it is.
+    pub(super) fn policy(&self, key: &PolicyKey) -> Option<(Policy, bool, u64)> {
+        let id = self.policies.find(key)?;
+        let record = self.policies.record(id);
+        Some((record.policy(), record.lists > 0, record.round))
     }
 
     /// Returns whether endpoints of the node changed since this was asked last.

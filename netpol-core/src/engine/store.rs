@@ -31,6 +31,7 @@ pub(super) struct Finder<T> {
 
 /// A set that mostly has one element.
 #[derive(Debug)]
+#[expect(clippy::box_collection, reason = "makes the common case small")]
 pub(super) enum Few<T> {
     None,
     One(T),

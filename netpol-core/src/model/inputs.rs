@@ -203,6 +203,24 @@ impl Inputs {
         }
     }
 
+    /// Returns all objects: those that others refer to come first.
+    pub fn into_objects(self) -> impl Iterator<Item = Object> {
+        let Self { namespaces, service_accounts, nodes, endpoints, network_sets, tiers, policies } =
+            self;
+        let namespaces = namespaces.into_iter();
+        let namespaces = namespaces.map(|(name, labels)| Object::Namespace { name, labels });
+        let accounts = service_accounts
+            .into_iter()
+            .map(|((namespace, name), labels)| Object::ServiceAccount { namespace, name, labels });
+        namespaces
+            .chain(accounts)
+            .chain(nodes.into_values().map(Object::Node))
+            .chain(network_sets.into_values().map(Object::NetworkSet))
+            .chain(tiers.into_values().map(Object::Tier))
+            .chain(policies.into_values().map(Object::Policy))
+            .chain(endpoints.into_values().map(Object::Endpoint))
+    }
+
     /// Returns the endpoints, finished ones included, in the order of their ids.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.values()
