@@ -4,6 +4,7 @@
 mod blocks;
 #[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod endpoints;
+mod hosts;
 #[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod labels;
 mod lists;
@@ -35,7 +36,9 @@ use self::state::State;
 use self::status::Status;
 pub use self::status::{Gate, PolicyStatus, WeakRule};
 use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
-use crate::model::{Attachment, EndpointId, Inputs, Object, ObjectKey, PolicyKey, Tier};
+use crate::model::{
+    Attachment, EndpointId, HostSettings, Inputs, Object, ObjectKey, PolicyKey, Tier,
+};
 use crate::program::{Endpoint, Established};
 
 /// What an engine must know of its node.
@@ -46,12 +49,14 @@ pub struct NodeConfig {
     pub node: String,
     /// What happens to established flows that a new program denies.
     pub established: Established,
+    /// What policy of host endpoints cannot cut, and how the node treats its own workloads.
+    pub hosts: HostSettings,
 }
 
 impl NodeConfig {
     /// Returns the configuration of a node that keeps established flows.
     pub fn new(node: impl Into<String>) -> Self {
-        Self { node: node.into(), established: Established::Keep }
+        Self { node: node.into(), established: Established::Keep, hosts: HostSettings::default() }
     }
 }
 

@@ -3,6 +3,7 @@
 //! It is naive on purpose and shares no code with the compiler or the interpreter of programs, so that agreement
 //! between them means something. It answers every flow with the way that led to the verdict.
 
+mod hosts;
 mod judgement;
 mod matching;
 mod order;
@@ -13,12 +14,15 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use self::hosts::Passage;
 pub use self::judgement::{Evaluation, Judgement};
 use self::matching::{Sides, rule_matches};
 use self::order::{Level, address_owners, levels};
 use crate::dataplane::Capabilities;
 use crate::flow::{Direction, Flow, Origin, Payload};
-use crate::model::{Action, Endpoint, Enforcement, Inputs, Mode, Policy, Rule, TierEnd};
+use crate::model::{
+    Action, Bucket, Endpoint, Enforcement, HostSettings, Inputs, Mode, Policy, Rule, TierEnd,
+};
 use crate::net::Family;
 use crate::verdict::{Explanation, Reason, RuleRef, Step, Verdict};
 
@@ -81,6 +85,7 @@ use crate::verdict::{Explanation, Reason, RuleRef, Step, Verdict};
 pub struct Judge<'a> {
     inputs: &'a Inputs,
     capabilities: &'a Capabilities,
+    settings: HostSettings,
     owners: BTreeMap<IpAddr, &'a Endpoint>,
     levels: Vec<Level<'a>>,
 }
@@ -96,6 +101,8 @@ enum Scope {
 struct Half<'a> {
     endpoint: &'a Endpoint,
     direction: Direction,
+    /// [`Bucket::Normal`] for workloads.
+    bucket: Bucket,
     sides: &'a Sides<'a>,
 }
 
@@ -110,34 +117,60 @@ impl<'a> Judge<'a> {
     /// express are judged as [`Rule::effective_action`] says.
     #[must_use]
     pub fn new(inputs: &'a Inputs, capabilities: &'a Capabilities) -> Self {
-        Self { inputs, capabilities, owners: address_owners(inputs), levels: levels(inputs) }
+        Self {
+            inputs,
+            capabilities,
+            settings: HostSettings::default(),
+            owners: address_owners(inputs),
+            levels: levels(inputs),
+        }
+    }
+
+    /// Returns the same judge for hosts with other settings than the usual ones.
+    #[must_use]
+    pub fn with_settings(self, settings: HostSettings) -> Self {
+        Self { settings, ..self }
     }
 
     /// Returns the judgement on a new flow, and what it would be if staged policies were enforced.
     #[must_use]
     pub fn evaluate(&self, flow: &Flow) -> Evaluation {
+        self.evaluate_translated(flow, flow)
+    }
+
+    /// Returns the judgement on a new flow that destination NAT made out of another.
+    #[must_use]
+    pub fn evaluate_translated(&self, flow: &Flow, before_nat: &Flow) -> Evaluation {
         let sides = Sides::new(self.inputs, &self.owners, flow);
-        let enforced = self.judge(&sides, Scope::Enforced);
+        let before_nat = Sides::new(self.inputs, &self.owners, before_nat);
+        let passage = Passage { sides: &sides, before_nat: &before_nat };
+        let enforced = self.judge(&passage, Scope::Enforced);
         let is_staged = |policy: &Policy| policy.enforcement != Enforcement::Enforced;
         let pending = if self.inputs.policies().any(is_staged) {
-            self.judge(&sides, Scope::WithStaged)
+            self.judge(&passage, Scope::WithStaged)
         } else {
             enforced.clone()
         };
         Evaluation { enforced, pending }
     }
 
-    fn judge(&self, sides: &Sides<'_>, scope: Scope) -> Judgement {
+    fn judge(&self, passage: &Passage<'_>, scope: Scope) -> Judgement {
+        let sides = passage.sides;
         let source = match sides.flow.origin {
             Origin::Endpoint | Origin::Forwarded => sides.source.owner,
             Origin::OwnNode => None,
         };
         let destination = sides.destination.owner;
+        let mut egress = self.judge_half(source, Direction::Egress, sides, scope);
+        if egress.verdict == Verdict::Allow && self.denies_own_host(sides) {
+            egress = Explanation { verdict: Verdict::Deny, reason: Reason::OwnHost, ..egress };
+        }
         Judgement {
             source: source.map(|endpoint| endpoint.id.clone()),
-            egress: self.judge_half(source, Direction::Egress, sides, scope),
+            egress,
             destination: destination.map(|endpoint| endpoint.id.clone()),
             ingress: self.judge_half(destination, Direction::Ingress, sides, scope),
+            hosts: self.judge_hosts(passage, scope),
         }
     }
 
@@ -151,7 +184,7 @@ impl<'a> Judge<'a> {
         let Some(endpoint) = endpoint else {
             return Explanation::at_once(Verdict::Allow, Reason::NoEndpoint);
         };
-        let half = Half { endpoint, direction, sides };
+        let half = Half { endpoint, direction, bucket: Bucket::Normal, sides };
         half.outside_of_policy().unwrap_or_else(|| self.ask_tiers(&half, scope))
     }
 
@@ -170,7 +203,10 @@ impl<'a> Judge<'a> {
             }
         }
         Explanation {
-            verdict: half.endpoint.default_verdict,
+            verdict: match half.bucket {
+                Bucket::Normal => half.endpoint.default_verdict,
+                Bucket::Untracked | Bucket::PreDnat | Bucket::Forward => Verdict::Allow,
+            },
             reason: Reason::DefaultVerdict,
             steps,
         }
@@ -181,7 +217,7 @@ impl<'a> Judge<'a> {
         let labels = self.inputs.labels_of(half.endpoint);
         let applies = |policy: &&Policy| {
             self.takes_part(policy, scope)
-                && policy.host_traffic.concerns_workloads()
+                && policy.host_traffic.is_in(half.bucket)
                 && policy.rules(half.direction).is_some()
                 && policy.subject.matches(&labels)
         };
@@ -238,7 +274,11 @@ impl<'a> Judge<'a> {
             }
         }
         let tier = level.tier.name.clone();
-        match level.tier.end {
+        let end = match half.bucket {
+            Bucket::Untracked | Bucket::PreDnat => TierEnd::Pass,
+            Bucket::Forward | Bucket::Normal => level.tier.end,
+        };
+        match end {
             TierEnd::Deny => {
                 let policies = policies.iter().map(|policy| policy.key.clone()).collect();
                 TierOutcome::Final(Verdict::Deny, Reason::NoMatch { tier, policies })

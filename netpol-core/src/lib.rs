@@ -131,4 +131,4 @@ pub use self::flow::{Direction, Flow, Origin, Payload};
 pub use self::labels::Labels;
 pub use self::program::Program;
 pub use self::selector::Selector;
-pub use self::verdict::{Explanation, Reason, RuleRef, Step, Verdict};
+pub use self::verdict::{Explanation, HostJudgement, Packet, Reason, RuleRef, Step, Verdict};

@@ -4,6 +4,7 @@
 //! [engine](crate::Engine) keeps them and compiles them. Values that exist are valid.
 
 mod endpoint;
+mod host;
 mod http;
 mod inputs;
 mod policy;
@@ -13,8 +14,9 @@ mod view;
 pub use self::endpoint::{
     Attachment, Endpoint, EndpointId, EndpointKind, Lifecycle, Mode, NamedPort, Timestamp,
 };
+pub use self::host::{Bucket, FailsafePort, HostSettings, Tunnel, WorkloadToHost};
 pub use self::http::{HttpMatch, HttpPathMatch};
-pub use self::inputs::{Inputs, NetworkSet, Node, Object, ObjectKey};
+pub use self::inputs::{Inputs, Interface, NetworkSet, Node, Object, ObjectKey};
 pub use self::policy::{
     Enforcement, HostTraffic, Order, OrderError, Policy, PolicyKey, PolicyKind, Tier, TierEnd,
 };

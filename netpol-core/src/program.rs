@@ -6,6 +6,8 @@
 
 mod addresses;
 mod digest;
+mod host;
+mod host_interp;
 mod interp;
 mod policy_set;
 mod set;
@@ -18,6 +20,7 @@ use core::net::IpAddr;
 pub use self::addresses::Addresses;
 pub use self::digest::Digest;
 pub(crate) use self::digest::digest_of;
+pub use self::host::{HostEndpoint, Hosts, Interfaces, Passage};
 pub use self::interp::Outcome;
 pub use self::policy_set::{Address, PolicySet, PolicySetId, Ports, Rule, RuleId, Stage, StageEnd};
 pub(crate) use self::policy_set::{block_digest, policy_set_id, stage_digest};
@@ -35,6 +38,8 @@ use crate::model::{Attachment, EndpointId, Mode};
 pub struct Program {
     /// The endpoints of the node, in the order of their ids.
     pub endpoints: Vec<Endpoint>,
+    /// What it enforces on its own interfaces.
+    pub hosts: Hosts,
     /// The policy sets that endpoints refer to.
     pub policy_sets: BTreeMap<PolicySetId, Arc<PolicySet>>,
     /// The address sets that rules refer to.

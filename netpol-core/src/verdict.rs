@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::flow::Direction;
-use crate::model::PolicyKey;
+use crate::model::{Bucket, EndpointId, PolicyKey};
 
 /// The answer of one direction of one endpoint. It is final.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -80,6 +80,14 @@ pub enum Reason {
     Isolated,
     /// The endpoint is in audit mode: everything passes.
     Audited,
+    /// A failsafe port of the host, which no policy of a host endpoint closes.
+    Failsafe,
+    /// Traffic between nodes that carries that of workloads, which no policy of a host endpoint judges.
+    Tunnel,
+    /// The settings of the node keep its workloads from it.
+    OwnHost,
+    /// No rule allows the replies to a flow that is not tracked.
+    UntrackedReply,
 }
 
 impl fmt::Display for Reason {
@@ -107,6 +115,12 @@ impl fmt::Display for Reason {
             }
             Self::Isolated => f.write_str("the endpoint is isolated"),
             Self::Audited => f.write_str("the endpoint is in audit mode"),
+            Self::Failsafe => f.write_str("a failsafe port, which no policy closes"),
+            Self::Tunnel => f.write_str("a tunnel between nodes, which no policy closes"),
+            Self::OwnHost => f.write_str("the settings of the node keep its workloads from it"),
+            Self::UntrackedReply => {
+                f.write_str("the flow is not tracked, and no rule allows its replies")
+            }
         }
     }
 }
@@ -164,5 +178,47 @@ impl fmt::Display for Explanation {
             write!(f, "{step}; ")?;
         }
         write!(f, "{}: {}", self.verdict, self.reason)
+    }
+}
+
+/// What a host endpoint says of a flow that passes it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub struct HostJudgement {
+    /// The host endpoint.
+    pub endpoint: EndpointId,
+    /// Where the flow meets its policy.
+    pub bucket: Bucket,
+    /// Which direction that policy is for.
+    pub direction: Direction,
+    /// Which of its packets is judged.
+    pub packet: Packet,
+    /// The verdict. One with the reason [`DefaultVerdict`](Reason::DefaultVerdict) in the buckets
+    /// [`Untracked`](Bucket::Untracked) and [`PreDnat`](Bucket::PreDnat) leaves it to those that come after.
+    pub explanation: Explanation,
+}
+
+/// Which packet of a flow is judged.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "packets go forth and back")]
+pub enum Packet {
+    /// The one that opens it.
+    Request,
+    /// The one that answers.
+    Reply,
+}
+
+impl fmt::Display for HostJudgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { endpoint, bucket, direction, packet, explanation } = self;
+        let packet = match packet {
+            Packet::Request => "",
+            Packet::Reply => " (the reply)",
+        };
+        write!(f, "{bucket} {direction} of {endpoint}{packet}: {}", explanation.verdict)?;
+        for step in &explanation.steps {
+            write!(f, "\n    {step}")?;
+        }
+        write!(f, "\n    {}", explanation.reason)
     }
 }

@@ -5,12 +5,16 @@
 #[path = "support/cluster.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod cluster;
+#[path = "support/hosts.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod hosts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use netpol_core::model::{
-    EndpointId, EndpointKind, Inputs, Lifecycle, NetworkSet, Node, Object, ObjectKey, Peers,
+    EndpointId, EndpointKind, Inputs, Interface, Lifecycle, NetworkSet, Node, Object, ObjectKey,
+    Peers,
 };
 use netpol_core::net::Prefix;
 use netpol_core::{
@@ -85,11 +89,14 @@ fn surroundings() -> impl Strategy<Value = Object> {
                 nets
             })),
         (select(vec![NODE, "node-b"]), some_labels(vec![("role", "r"), ("app", "a")]), addresses)
-            .prop_map(|(name, labels, addresses)| Object::Node(Node {
-                name: name.into(),
-                labels,
-                addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
-            })),
+            .prop_map(|(name, labels, addresses): (&str, _, Vec<&str>)| {
+                let addresses: Vec<_> = addresses.iter().map(|it| it.parse().unwrap()).collect();
+                let interfaces = addresses.iter().zip(["eth0", "eth1"]).map(|(address, name)| {
+                    Interface { name: name.into(), addresses: vec![*address] }
+                });
+                let interfaces = interfaces.collect();
+                Object::Node(Node { name: name.into(), labels, addresses, interfaces })
+            }),
     ]
 }
 
@@ -133,8 +140,8 @@ fn varied(object: Object, choice: u8) -> Object {
 }
 
 fn event() -> impl Strategy<Value = Vec<Event>> {
-    let cluster =
-        (prop_oneof![objects(), crowded()], vec(any::<u8>(), 32)).prop_map(|(objects, choices)| {
+    let cluster = (prop_oneof![objects(), crowded(), hosts::objects()], vec(any::<u8>(), 32))
+        .prop_map(|(objects, choices)| {
             let varied = objects.into_iter().zip(choices.into_iter().cycle());
             varied.map(|(it, choice)| Event::Upsert(Box::new(varied_if(it, choice)))).collect()
         });

@@ -41,12 +41,21 @@ pub struct NftConfig {
     pub log_group: u16,
     /// Where the packets of pods pass.
     pub pods: PodNetwork,
+    /// Bits of the packet mark that nobody else uses. They say that policy of a host endpoint before destination NAT has
+    /// allowed a packet. Without such policy no mark is read or written.
+    pub mark: u32,
 }
 
 impl Default for NftConfig {
     /// The table `netpol`, at priority -5, logs to group 100, routed pods.
     fn default() -> Self {
-        Self { owner: Owner::default(), priority: -5, log_group: 100, pods: PodNetwork::default() }
+        Self {
+            owner: Owner::default(),
+            priority: -5,
+            log_group: 100,
+            pods: PodNetwork::default(),
+            mark: 0x0010_0000,
+        }
     }
 }
 
@@ -83,7 +92,8 @@ impl NftDataplane {
         kernel.commit(&[]).map_err(without_operation)?;
         kernel.observe(Depth::Rules)?;
         let capabilities = capabilities();
-        let options = Options { priority: config.priority, log_group: config.log_group };
+        let NftConfig { priority, log_group, mark, .. } = config;
+        let options = Options { priority, log_group, mark };
         let (holders, ended) = Default::default();
         Ok(Self { kernel, owner: config.owner, options, capabilities, holders, ended })
     }

@@ -272,6 +272,7 @@ fn verdict_code(verdict: &Verdict) -> i32 {
 
 fn hook(hook: Hook) -> Option<nftnl::Hook> {
     match hook {
+        Hook::Prerouting => Some(nftnl::Hook::PreRouting),
         Hook::Input => Some(nftnl::Hook::In),
         Hook::Forward => Some(nftnl::Hook::Forward),
         Hook::Output => Some(nftnl::Hook::Out),
@@ -322,7 +323,14 @@ fn encode(expression: &Expression) -> RawExpression {
             .u32(raw::NFTNL_EXPR_RANGE_OP, libc::NFT_RANGE_NEQ.unsigned_abs())
             .data(raw::NFTNL_EXPR_RANGE_FROM_DATA, first)
             .data(raw::NFTNL_EXPR_RANGE_TO_DATA, last),
-        Expression::Mask { mask } => encode_mask(mask),
+        Expression::Mask { mask } => encode_bitwise(mask, &vec![0; mask.len()]),
+        Expression::SetBits { bits } => {
+            encode_bitwise(&bits.iter().map(|byte| !byte).collect::<Vec<_>>(), bits)
+        }
+        Expression::StoreMark => RawExpression::new(c"meta")
+            .u32(raw::NFTNL_EXPR_META_KEY, libc::NFT_META_MARK.unsigned_abs())
+            .u32(raw::NFTNL_EXPR_META_SREG, Register(0).number()),
+        Expression::Untrack => RawExpression::new(c"notrack"),
         Expression::Lookup { set, result } => encode_lookup(&c_string(set.as_str()), *result),
         Expression::Counter | Expression::Unknown => RawExpression::new(c"counter"),
         Expression::Limit { packets } => RawExpression::new(c"limit")
@@ -359,6 +367,7 @@ fn encode_load(field: Field, register: Register) -> RawExpression {
         Field::Protocol => meta(libc::NFT_META_L4PROTO),
         Field::InputInterface => meta(libc::NFT_META_IIFNAME),
         Field::OutputInterface => meta(libc::NFT_META_OIFNAME),
+        Field::Mark => meta(libc::NFT_META_MARK),
         Field::FlowState => RawExpression::new(c"ct")
             .u32(raw::NFTNL_EXPR_CT_KEY, libc::NFT_CT_STATE.unsigned_abs())
             .u32(raw::NFTNL_EXPR_CT_DREG, register.number()),
@@ -369,13 +378,13 @@ fn encode_load(field: Field, register: Register) -> RawExpression {
     }
 }
 
-fn encode_mask(mask: &[u8]) -> RawExpression {
+fn encode_bitwise(mask: &[u8], flips: &[u8]) -> RawExpression {
     RawExpression::new(c"bitwise")
         .u32(raw::NFTNL_EXPR_BITWISE_SREG, Register(0).number())
         .u32(raw::NFTNL_EXPR_BITWISE_DREG, Register(0).number())
         .u32(raw::NFTNL_EXPR_BITWISE_LEN, u32::try_from(mask.len()).unwrap_or_default())
         .data(raw::NFTNL_EXPR_BITWISE_MASK, mask)
-        .data(raw::NFTNL_EXPR_BITWISE_XOR, &vec![0; mask.len()])
+        .data(raw::NFTNL_EXPR_BITWISE_XOR, flips)
 }
 
 fn encode_lookup(set: &CStr, result: LookupResult) -> RawExpression {

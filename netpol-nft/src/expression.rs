@@ -7,7 +7,7 @@
 use netpol_core::net::Family;
 
 use crate::name::Name;
-use crate::ruleset::{Action, End, Fields, FlowState, Match, Rule, Sense, Verdict};
+use crate::ruleset::{Action, End, Fields, FlowState, Interface, Match, Rule, Sense, Verdict};
 
 /// One expression.
 ///
@@ -22,6 +22,12 @@ pub(crate) enum Expression {
     OutsideRange { first: Vec<u8>, last: Vec<u8> },
     /// Masks the first register.
     Mask { mask: Vec<u8> },
+    /// Sets bits of the first register.
+    SetBits { bits: Vec<u8> },
+    /// Stores the first register as the packet's mark.
+    StoreMark,
+    /// Tells conntrack to leave the packet alone.
+    Untrack,
     /// Looks the first registers up.
     Lookup { set: Name, result: LookupResult },
     /// Counts the packet.
@@ -49,6 +55,8 @@ pub(crate) enum Field {
     OutputInterface,
     /// The state of the flow, 4 bytes.
     FlowState,
+    /// The mark, 4 bytes.
+    Mark,
     /// Bytes of the network header.
     Network { offset: u32, len: u32 },
     /// Bytes of the transport header.
@@ -81,6 +89,8 @@ pub(crate) enum LookupResult {
 const FAMILIES: [(Family, u8); 2] = [(Family::V4, 2), (Family::V6, 10)];
 /// `NF_CT_STATE_BIT` of `IP_CT_ESTABLISHED` and `IP_CT_RELATED`.
 const FLOW_STATES: [(FlowState, u32); 2] = [(FlowState::Established, 2), (FlowState::Related, 4)];
+/// `NF_CT_STATE_UNTRACKED_BIT`.
+const UNTRACKED: u32 = 1 << 6;
 /// The protocols whose first header bytes are a type and a code: ICMP and ICMPv6.
 const ICMP: [u8; 2] = [1, 58];
 /// Where ICMP and ICMPv6 have type and code (RFC 792, RFC 4443 section 2.1).
@@ -112,6 +122,18 @@ pub(crate) fn lower(rule: &Rule) -> Vec<Expression> {
             Expression::Counter,
             Expression::Limit { packets: LOG_RATE },
             Expression::Log { group: *group, prefix: prefix.clone() },
+        ]),
+        Action::Untrack => out.extend([
+            Expression::Counter,
+            Expression::Untrack,
+            Expression::Verdict(Verdict::Return),
+        ]),
+        Action::Mark(bits) => out.extend([
+            Expression::Counter,
+            Expression::Load { field: Field::Mark, register: Register(0) },
+            Expression::SetBits { bits: bits.to_ne_bytes().to_vec() },
+            Expression::StoreMark,
+            Expression::Verdict(Verdict::Return),
         ]),
         Action::Unknown => out.push(Expression::Unknown),
     }
@@ -162,11 +184,34 @@ fn lower_match(it: &Match, out: &mut Vec<Expression>) {
         Match::Flow(state) => {
             let bit =
                 FLOW_STATES.iter().find(|(known, _)| known == state).map_or(0, |&(_, bit)| bit);
-            out.push(Expression::Load { field: Field::FlowState, register: Register(0) });
-            out.push(Expression::Mask { mask: bit.to_ne_bytes().to_vec() });
-            out.push(Expression::Compare { test: Test::NotEqual, value: vec![0; 4] });
+            lower_bits(Field::FlowState, bit, Test::NotEqual, out);
         }
+        Match::Untracked(sense) => {
+            let test = match sense {
+                Sense::In => Test::NotEqual,
+                Sense::NotIn => Test::Equal,
+            };
+            lower_bits(Field::FlowState, UNTRACKED, test, out);
+        }
+        Match::Interface { end, name, sense } => {
+            lower_compare(interface(*end), equality(*sense), name.bytes().to_vec(), out);
+        }
+        Match::Unmarked(bits) => lower_bits(Field::Mark, *bits, Test::Equal, out),
         Match::Unknown => out.push(Expression::Unknown),
+    }
+}
+
+/// Compares some bits of a field with zero.
+fn lower_bits(field: Field, bits: u32, test: Test, out: &mut Vec<Expression>) {
+    out.push(Expression::Load { field, register: Register(0) });
+    out.push(Expression::Mask { mask: bits.to_ne_bytes().to_vec() });
+    out.push(Expression::Compare { test, value: vec![0; 4] });
+}
+
+fn interface(end: End) -> Field {
+    match end {
+        End::Source => Field::InputInterface,
+        End::Destination => Field::OutputInterface,
     }
 }
 
@@ -274,7 +319,7 @@ impl Field {
         match self {
             Self::Family | Self::Protocol => 1,
             Self::InputInterface | Self::OutputInterface => 16,
-            Self::FlowState => 4,
+            Self::FlowState | Self::Mark => 4,
             Self::Network { len, .. } | Self::Transport { len, .. } => len,
         }
     }
@@ -307,6 +352,16 @@ fn raise_action(rest: &[Expression]) -> Option<Action> {
             Expression::Limit { packets: LOG_RATE },
             Expression::Log { group, prefix },
         ] => Some(Action::Log { group: *group, prefix: prefix.clone() }),
+        [Expression::Counter, Expression::Untrack, Expression::Verdict(Verdict::Return)] => {
+            Some(Action::Untrack)
+        }
+        [
+            Expression::Counter,
+            Expression::Load { field: Field::Mark, register: Register(0) },
+            Expression::SetBits { bits },
+            Expression::StoreMark,
+            Expression::Verdict(Verdict::Return),
+        ] => Some(Action::Mark(u32::from_ne_bytes(bits.as_slice().try_into().ok()?))),
         [Expression::Load { .. }, ..] => match raise_lookup(rest)? {
             (fields, map, LookupResult::Verdict, []) => {
                 Some(Action::Dispatch { fields, map: map.clone() })
@@ -385,17 +440,24 @@ fn raise_range(rest: &[Expression]) -> Option<(Match, &[Expression])> {
 
 fn raise_flow(rest: &[Expression]) -> Option<(Match, &[Expression])> {
     let [
-        Expression::Load { field: Field::FlowState, register: Register(0) },
+        Expression::Load { field: field @ (Field::FlowState | Field::Mark), register: Register(0) },
         Expression::Mask { mask },
-        Expression::Compare { test: Test::NotEqual, value },
+        Expression::Compare { test, value },
         after @ ..,
     ] = rest
     else {
         return None;
     };
-    let (state, _) =
-        FLOW_STATES.into_iter().find(|(_, bit)| bit.to_ne_bytes().as_slice() == mask.as_slice())?;
-    value.iter().all(|&byte| byte == 0).then_some((Match::Flow(state), after))
+    let bits = u32::from_ne_bytes(mask.as_slice().try_into().ok()?);
+    let state = FLOW_STATES.into_iter().find(|(_, bit)| *bit == bits);
+    let it = match (field, test) {
+        (Field::FlowState, Test::NotEqual) if bits == UNTRACKED => Match::Untracked(Sense::In),
+        (Field::FlowState, Test::Equal) if bits == UNTRACKED => Match::Untracked(Sense::NotIn),
+        (Field::FlowState, Test::NotEqual) => Match::Flow(state?.0),
+        (Field::Mark, Test::Equal) => Match::Unmarked(bits),
+        _ => return None,
+    };
+    value.iter().all(|&byte| byte == 0).then_some((it, after))
 }
 
 fn raise_link_local(rest: &[Expression]) -> Option<(Match, &[Expression])> {
@@ -444,6 +506,11 @@ fn raise_compare<'a>(
         (ICMP_CODE, &[code], Sense::NotIn) if icmp => Match::NotIcmpCode(code),
         (ICMP_TYPE_AND_CODE, &[kind, code], Sense::In) if icmp => {
             Match::Icmp { kind, code: Some(code) }
+        }
+        (Field::InputInterface | Field::OutputInterface, bytes, _) => {
+            let end =
+                [End::Source, End::Destination].into_iter().find(|&it| interface(it) == *field)?;
+            Match::Interface { end, name: Interface::from_bytes(bytes.try_into().ok()?)?, sense }
         }
         (_, &[a, b], _) => {
             let number = u16::from_be_bytes([a, b]);

@@ -194,6 +194,7 @@ fn base(message: &[u8]) -> Option<Base> {
         find_u32(message, POLICY) == Some(ACCEPT) && find_text(message, TYPE) == Some("filter");
     // Source: `enum nf_inet_hooks` in `include/uapi/linux/netfilter.h`.
     let hook_point = match number {
+        0 if as_ours => Hook::Prerouting,
         1 if as_ours => Hook::Input,
         2 if as_ours => Hook::Forward,
         3 if as_ours => Hook::Output,

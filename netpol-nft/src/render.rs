@@ -28,12 +28,14 @@ use crate::ruleset::{Elements, Interface, Key, Ruleset, Verdict};
 
 mod base;
 mod condition;
+mod hosts;
 mod policy;
 
 pub(crate) use self::base::{Fixed, skeleton};
+use self::hosts::HostRenderer;
 #[cfg(test)]
 pub(crate) use self::policy::MAX_STAGES;
-pub(crate) use self::policy::PolicyRenderer;
+pub(crate) use self::policy::{OnAllow, PolicyRenderer};
 
 /// What a caller configures.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,10 +44,12 @@ pub(crate) struct Options {
     pub(crate) priority: i32,
     /// The NFLOG group of Log rules.
     pub(crate) log_group: u16,
+    /// The bits of the mark that say that policy before destination NAT has allowed a packet.
+    pub(crate) mark: u32,
 }
 
 /// A policy set as rendered for one direction.
-pub(crate) type PolicyUse = (Side, PolicySetId);
+pub(crate) type PolicyUse = (Side, OnAllow, PolicySetId);
 
 /// What render needs besides the program.
 #[derive(Debug)]
@@ -89,10 +93,13 @@ pub(crate) fn render(program: &Program, context: &Context<'_>) -> Result<Rendere
         });
         entries.add(endpoint, &disposition);
     }
+    let (hosts, closed) = HostRenderer::new(program, &mut policies, context.options.mark).chains();
+    isolated.extend(closed);
     let (mut ruleset, users) = policies.finish();
     let fixed = entries.into_skeleton(context.options)?;
     ruleset.sets.extend(fixed.sets);
     ruleset.chains.extend(fixed.chains);
+    ruleset.chains.extend(hosts);
     Ok(Rendered { ruleset, isolated, users })
 }
 
@@ -133,8 +140,8 @@ fn disposition(
         Mode::Isolate => Ok(Disposition::Isolated),
         Mode::Audit => Ok(Disposition::Open),
         Mode::Enforce => {
-            let egress = policies.entry(Side::Egress, endpoint.egress)?;
-            let ingress = policies.entry(Side::Ingress, endpoint.ingress)?;
+            let egress = policies.entry(Side::Egress, OnAllow::Return, endpoint.egress)?;
+            let ingress = policies.entry(Side::Ingress, OnAllow::Return, endpoint.ingress)?;
             Ok(Disposition::Judged { egress, ingress })
         }
     }

@@ -71,6 +71,8 @@ pub(crate) struct Base {
 /// A netfilter hook of the `inet` family.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Hook {
+    /// Packets that come in, before they are routed.
+    Prerouting,
     /// Packets for this host.
     Input,
     /// Packets that pass through this host.
@@ -102,7 +104,7 @@ impl Rule {
         let target = match &self.action {
             Action::Verdict(verdict) => verdict.target(),
             Action::Dispatch { map, .. } => Some(map),
-            Action::Log { .. } | Action::Unknown => None,
+            Action::Log { .. } | Action::Untrack | Action::Mark(_) | Action::Unknown => None,
         };
         sets.chain(target)
     }
@@ -162,6 +164,19 @@ pub(crate) enum Match {
     LinkLocalSource,
     /// What conntrack knows of the flow.
     Flow(FlowState),
+    /// The packet is of a flow that conntrack was told to leave alone, or is not.
+    Untracked(Sense),
+    /// The packet comes in or goes out on this interface, or does not.
+    Interface {
+        /// In, as a source, or out.
+        end: End,
+        /// The interface.
+        name: Interface,
+        /// On it or not on it.
+        sense: Sense,
+    },
+    /// None of these bits of the packet's mark is set.
+    Unmarked(u32),
     /// A condition that we never write. A rule of ours with it was changed by somebody.
     Unknown,
 }
@@ -226,6 +241,10 @@ pub(crate) enum Action {
         /// The map.
         map: Name,
     },
+    /// The packet is counted, conntrack is told to leave it alone, and it goes back to the chain that jumped here.
+    Untrack,
+    /// The packet is counted and gets these bits of the mark, and it goes back to the chain that jumped here.
+    Mark(u32),
     /// The packet is counted and logged, at most 10 per second, and the next rule follows.
     Log {
         /// The NFLOG group.

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use crate::net::Prefix;
-use crate::program::{AddressSet, Endpoint, Members, PolicySet, PolicySetId, Program, SetId};
+use crate::program::{
+    AddressSet, Endpoint, Hosts, Members, PolicySet, PolicySetId, Program, SetId,
+};
 
 /// What changed since the program of the last update.
 ///
@@ -30,6 +32,8 @@ pub struct Delta {
     pub endpoints: Vec<EndpointChange>,
     /// Endpoints that are gone, as they were.
     pub removed_endpoints: Vec<Endpoint>,
+    /// What the node enforced on its own interfaces, if that changed.
+    pub hosts: Option<Hosts>,
     /// Policy sets that no endpoint refers to any more, as they were.
     pub removed_policy_sets: Vec<(PolicySetId, Arc<PolicySet>)>,
     /// Sets that no rule refers to any more, as they were before the change.
@@ -113,6 +117,7 @@ impl Delta {
             && self.new_policy_sets.is_empty()
             && self.endpoints.is_empty()
             && self.removed_endpoints.is_empty()
+            && self.hosts.is_none()
             && self.removed_policy_sets.is_empty()
             && self.removed_sets.is_empty()
     }
@@ -143,6 +148,12 @@ impl Program {
         for endpoint in &delta.removed_endpoints {
             let at = self.endpoints.iter().position(|it| it == endpoint).ok_or(DeltaMismatch)?;
             self.endpoints.remove(at);
+        }
+        if let Some(hosts) = &delta.hosts {
+            if self.hosts != *hosts {
+                return Err(DeltaMismatch);
+            }
+            self.hosts.clone_from(&delta.program.hosts);
         }
         for (id, _) in &delta.removed_policy_sets {
             self.policy_sets.remove(id).ok_or(DeltaMismatch)?;

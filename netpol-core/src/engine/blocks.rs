@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::policies::{Policies, PolicyRecord};
 use super::sets::{SetRecord, Sets};
 use super::store::{Id, Slab};
-use crate::model::TierEnd;
+use crate::model::{Bucket, TierEnd};
 use crate::program::{
     Digest, PolicySet, PolicySetId, Program, Rule, Stage, StageEnd, block_digest, digest_of,
     policy_set_id, stage_digest,
@@ -45,6 +45,14 @@ pub(super) struct Blocks {
     unused: Vec<PolicySetId>,
     /// Policy sets that are new since the last sweep.
     new: Vec<PolicySetId>,
+}
+
+/// What a policy set is for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Stack {
+    /// The verdict after the last stage.
+    pub(super) default: Verdict,
+    pub(super) bucket: Bucket,
 }
 
 /// What became of policy sets. Sorted.
@@ -85,12 +93,12 @@ impl Blocks {
     pub(super) fn use_policy_set(
         &mut self,
         blocks: &[(Id<PolicyRecord>, Id<Block>)],
-        default: Verdict,
+        stack: Stack,
         policies: &Policies,
         sets: &mut Sets,
         program: &mut Program,
     ) -> PolicySetId {
-        let id = self.id_of(blocks, default, policies);
+        let id = self.id_of(blocks, stack, policies);
         if let Some(live) = self.live.get_mut(&id) {
             live.uses += 1;
             for (_, block) in blocks {
@@ -98,7 +106,7 @@ impl Blocks {
             }
             return id;
         }
-        program.policy_sets.insert(id, Arc::new(self.policy_set(blocks, default, policies)));
+        program.policy_sets.insert(id, Arc::new(self.policy_set(blocks, stack, policies)));
         let blocks: Vec<_> = blocks.iter().map(|(_, block)| *block).collect();
         for &block in &blocks {
             let block = &mut self.blocks[block];
@@ -166,31 +174,31 @@ impl Blocks {
     fn id_of(
         &self,
         blocks: &[(Id<PolicyRecord>, Id<Block>)],
-        default: Verdict,
+        stack: Stack,
         policies: &Policies,
     ) -> PolicySetId {
         let stages = by_tier(blocks, policies).map(|stage| {
-            let (tier, end) = tier_of(stage, policies);
+            let (tier, end) = tier_of(stage, stack.bucket, policies);
             let blocks = stage.iter().map(|(_, block)| &self.blocks[*block]);
             let keys = blocks.clone().map(|it| it.key_digest);
             stage_digest(&tier, end, keys, blocks.filter_map(|it| it.rules_digest))
         });
-        policy_set_id(stages, default)
+        policy_set_id(stages, stack.default)
     }
 
     fn policy_set(
         &self,
         blocks: &[(Id<PolicyRecord>, Id<Block>)],
-        default: Verdict,
+        stack: Stack,
         policies: &Policies,
     ) -> PolicySet {
         let stages = by_tier(blocks, policies).map(|stage| {
-            let (tier, end) = tier_of(stage, policies);
+            let (tier, end) = tier_of(stage, stack.bucket, policies);
             let keys = stage.iter().map(|(policy, _)| policies.record(*policy).head().key.clone());
             let rules = stage.iter().flat_map(|(_, block)| &self.blocks[*block].rules);
             Stage { tier, policies: keys.collect(), rules: rules.cloned().collect(), end }
         });
-        PolicySet { stages: stages.collect(), default }
+        PolicySet { stages: stages.collect(), default: stack.default }
     }
 
     /// Returns how many of everything there are.
@@ -209,13 +217,15 @@ fn by_tier<'a>(
 
 fn tier_of(
     stage: &[(Id<PolicyRecord>, Id<Block>)],
+    bucket: Bucket,
     policies: &Policies,
 ) -> (alloc::string::String, StageEnd) {
     let tier = stage.first().map(|(policy, _)| policies.tier_of(policies.record(*policy).tier()));
     tier.map_or((alloc::string::String::new(), StageEnd::Deny), |tier| {
-        let end = match tier.end {
-            TierEnd::Deny => StageEnd::Deny,
-            TierEnd::Pass => StageEnd::Next,
+        let end = match (tier.end, bucket) {
+            (TierEnd::Deny, Bucket::Forward | Bucket::Normal) => StageEnd::Deny,
+            (TierEnd::Deny, Bucket::Untracked | Bucket::PreDnat) => StageEnd::Next,
+            (TierEnd::Pass, _) => StageEnd::Next,
         };
         (tier.name, end)
     })

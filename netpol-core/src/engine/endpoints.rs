@@ -1,20 +1,22 @@
 //! Endpoints as compact records, and who owns which address.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::labels::Text;
+use super::sets::Contribution;
 use super::store::{Finder, Id, Slab};
-use super::views::{View, ViewKey, Views};
+use super::views::{Time, View, ViewKey, Views};
 use crate::labels::Labels;
 use crate::model::{
     Attachment, Endpoint, EndpointId, EndpointKind, Lifecycle, Mode, NamedPort, Timestamp,
 };
 use crate::net::canonical_address;
+use crate::selector::Selector;
 use crate::verdict::Verdict;
 
 /// An endpoint. There are very many, so everything that can be shared is.
@@ -27,8 +29,7 @@ pub(super) struct Record {
     pub(super) view: Id<View>,
     node: Option<Id<Text>>,
     pub(super) ports: Option<Id<PortList>>,
-    /// The name of its interface; `None` if it is known by its addresses.
-    pub(super) interface: Option<Id<Text>>,
+    attachment: Attached,
     addresses: AddressList,
     created: Timestamp,
     pub(super) mode: Mode,
@@ -36,6 +37,14 @@ pub(super) struct Record {
     pub(super) default_verdict: Verdict,
     /// Of what identifies it.
     hash: u32,
+}
+
+/// How the packets of an endpoint are known.
+#[derive(Clone, Copy, Debug)]
+enum Attached {
+    Interface(Id<Text>),
+    Address,
+    OtherInterfaces,
 }
 
 /// The named ports of an endpoint, and of all others that have the same. Not empty.
@@ -63,13 +72,15 @@ pub(super) struct Endpoints {
     owners: Owners,
 }
 
-/// Which running endpoint owns each address: the newest that claims it.
+/// Which running workload owns each address: the newest that claims it.
 #[derive(Default)]
 struct Owners {
     v4: BTreeMap<Ipv4Addr, Id<Record>>,
     v6: BTreeMap<Ipv6Addr, Id<Record>>,
     /// Who claims the addresses that more than one endpoint claims.
     contested: BTreeMap<IpAddr, Vec<Id<Record>>>,
+    /// The host endpoints that list an address. They own none, and several can list one.
+    hosts: BTreeMap<IpAddr, BTreeSet<Id<Record>>>,
 }
 
 impl AddressList {
@@ -97,6 +108,18 @@ impl Record {
 
     fn uid(&self) -> &str {
         self.names.get(self.name_len as usize..).unwrap_or_default()
+    }
+
+    /// Returns the name of its interface.
+    pub(super) const fn interface(&self) -> Option<Id<Text>> {
+        match self.attachment {
+            Attached::Interface(name) => Some(name),
+            Attached::Address | Attached::OtherInterfaces => None,
+        }
+    }
+
+    pub(super) const fn is_host(&self) -> bool {
+        matches!(self.kind, EndpointKind::Host)
     }
 
     /// Returns the addresses it lists, whoever owns them.
@@ -183,9 +206,10 @@ impl Endpoints {
             view: views.view(key),
             node: node.as_ref().map(|it| views.labels.text(it)),
             ports: self.port_list(ports),
-            interface: match attachment {
-                Attachment::Interface(name) => Some(views.labels.text(name)),
-                Attachment::Address => None,
+            attachment: match attachment {
+                Attachment::Interface(name) => Attached::Interface(views.labels.text(name)),
+                Attachment::Address => Attached::Address,
+                Attachment::OtherInterfaces => Attached::OtherInterfaces,
             },
             addresses: AddressList::of(addresses),
             created: *created,
@@ -205,7 +229,7 @@ impl Endpoints {
     fn release(&mut self, record: Record, views: &mut Views) {
         views.drop_view(record.view);
         record.node.into_iter().for_each(|it| views.labels.drop_text(it));
-        record.interface.into_iter().for_each(|it| views.labels.drop_text(it));
+        record.interface().into_iter().for_each(|it| views.labels.drop_text(it));
         record.ports.into_iter().for_each(|it| self.drop_ports(it));
     }
 
@@ -258,15 +282,23 @@ impl Endpoints {
     }
 
     pub(super) fn attachment_of(&self, id: Id<Record>, views: &Views) -> Attachment {
-        let interface = self.records[id].interface;
-        let named = |it| Attachment::Interface(views.labels.str(it).into());
-        interface.map_or(Attachment::Address, named)
+        match self.records[id].attachment {
+            Attached::Interface(name) => Attachment::Interface(views.labels.str(name).into()),
+            Attached::Address => Attachment::Address,
+            Attached::OtherInterfaces => Attachment::OtherInterfaces,
+        }
     }
 
-    /// Returns whether an endpoint runs on a node.
-    pub(super) fn is_on(&self, id: Id<Record>, node: Option<Id<Text>>) -> bool {
+    /// Returns whether an endpoint is a running workload of a node.
+    pub(super) fn is_workload_of(&self, id: Id<Record>, node: Id<Text>) -> bool {
         let record = &self.records[id];
-        record.lifecycle == Lifecycle::Running && node.is_some() && record.node == node
+        !record.is_host() && record.lifecycle == Lifecycle::Running && record.node == Some(node)
+    }
+
+    /// Returns whether an endpoint is a host endpoint of a node.
+    pub(super) fn is_host_of(&self, id: Id<Record>, node: Id<Text>) -> bool {
+        let record = &self.records[id];
+        record.is_host() && record.node == Some(node)
     }
 
     /// Returns whether the first endpoint is newer than the second.
@@ -279,7 +311,7 @@ impl Endpoints {
         let owners = &self.owners;
         let owned = owners.v4.len() + owners.v6.len();
         let (endpoints, ports) = (self.records.len(), self.ports.len());
-        [endpoints, ports, owned, owners.contested.len()]
+        [endpoints, ports, owned, owners.contested.len() + owners.hosts.len()]
     }
 }
 
@@ -338,6 +370,33 @@ impl Endpoints {
         }
     }
 
+    /// Returns the endpoints whose address it is: the workload that owns it, and host endpoints that list it.
+    pub(super) fn holders(&self, address: IpAddr) -> impl Iterator<Item = Id<Record>> + '_ {
+        let hosts = self.owners.hosts.get(&address).into_iter().flatten().copied();
+        self.owner(address).into_iter().chain(hosts)
+    }
+
+    /// Returns what the holders of an address bring into sets.
+    pub(super) fn contributions(&self, address: IpAddr) -> Vec<Contribution> {
+        let holders = self.holders(address).map(|it| &self.records[it]);
+        holders.map(|it| (it.view, it.ports)).collect()
+    }
+
+    /// Returns whether an address that an endpoint lists is its.
+    pub(super) fn is_holder(&self, id: Id<Record>, address: IpAddr) -> bool {
+        self.records[id].is_host() || self.owner(address) == Some(id)
+    }
+
+    /// Returns whether a host endpoint that a selector selects lists an address.
+    pub(super) fn is_of_host(&self, address: IpAddr, selector: &Selector, views: &Views) -> bool {
+        self.owners
+            .hosts
+            .get(&address)
+            .into_iter()
+            .flatten()
+            .any(|host| selector.matches(&views.seen(self.records[*host].view, Time::Now)))
+    }
+
     /// Returns the addresses that an endpoint owns, sorted.
     pub(super) fn owned_by(&self, id: Id<Record>) -> Vec<IpAddr> {
         let owned = |address: &IpAddr| self.owner(*address) == Some(id);
@@ -353,6 +412,12 @@ impl Endpoints {
         let Self { records, owners, .. } = self;
         let record = &records[id];
         let mut losers = Vec::new();
+        if record.is_host() {
+            for &address in record.addresses.as_slice() {
+                owners.hosts.entry(address).or_default().insert(id);
+            }
+            return losers;
+        }
         if record.lifecycle != Lifecycle::Running {
             return losers;
         }
@@ -378,6 +443,10 @@ impl Endpoints {
     /// Makes an endpoint give up all addresses. Others that claim them get them, and are returned.
     pub(super) fn disclaim(&mut self, id: Id<Record>, views: &Views) -> Vec<Id<Record>> {
         let mut heirs = Vec::new();
+        if self.records[id].is_host() {
+            self.unlist(id);
+            return heirs;
+        }
         if self.records[id].lifecycle != Lifecycle::Running {
             return heirs;
         }
@@ -398,6 +467,19 @@ impl Endpoints {
             }
         }
         heirs
+    }
+
+    /// Forgets that a host endpoint lists its addresses.
+    fn unlist(&mut self, id: Id<Record>) {
+        let Self { records, owners, .. } = self;
+        for address in records[id].addresses.as_slice() {
+            if let Some(hosts) = owners.hosts.get_mut(address) {
+                hosts.remove(&id);
+                if hosts.is_empty() {
+                    owners.hosts.remove(address);
+                }
+            }
+        }
     }
 
     fn give(&mut self, address: IpAddr, owner: Option<Id<Record>>) {

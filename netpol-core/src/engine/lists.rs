@@ -1,20 +1,20 @@
-//! Which policies apply to the endpoints of the node that look the same.
+//! Which policies apply to the endpoints of the node that look the same, and stand in the same place.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use super::locals::{Listed, LocalView};
+use super::locals::{Listed, Lists, Scope};
 use super::lower::{Own, lower};
 use super::policies::{PolicyRecord, side, takes_part};
 use super::state::State;
 use super::store::Id;
-use super::views::{Time, View};
+use super::views::Time;
 use crate::flow::Direction;
 
 impl State {
-    /// Takes a policy out of the lists of a view.
-    pub(super) fn unlist(&mut self, policy: Id<PolicyRecord>, view: Id<View>) {
-        let Some(local) = self.locals.views.get_mut(&view) else { return };
+    /// Takes a policy out of the lists of a scope.
+    pub(super) fn unlist(&mut self, policy: Id<PolicyRecord>, scope: Scope) {
+        let Some(local) = self.locals.scopes.get_mut(&scope) else { return };
         let Some(lists) = &mut local.lists else { return };
         let mut found = 0;
         for list in lists {
@@ -23,7 +23,7 @@ impl State {
             found += u32::from(list.len() < before);
         }
         if found > 0 {
-            self.locals.mark_view(view);
+            self.locals.mark(scope);
             self.release(policy, found);
         }
     }
@@ -38,27 +38,34 @@ impl State {
         }
     }
 
-    pub(super) fn release_lists(&mut self, lists: [Vec<Listed>; 2]) {
+    pub(super) fn release_lists(&mut self, lists: Lists) {
         lists.into_iter().flatten().for_each(|it| self.release(it.policy, 1));
     }
 
-    /// Makes the lists of a view be made anew.
-    pub(super) fn forget_lists(&mut self, view: Id<View>) {
-        self.locals.mark_view(view);
-        let lists = self.locals.views.get_mut(&view).and_then(|it| it.lists.take());
+    /// Makes the lists of a scope be made anew.
+    pub(super) fn forget_lists(&mut self, scope: Scope) {
+        self.locals.mark(scope);
+        let lists = self.locals.scopes.get_mut(&scope).and_then(|it| it.lists.take());
         lists.into_iter().for_each(|it| self.release_lists(it));
     }
 
-    /// Makes the lists of a view, if there are none.
-    pub(super) fn make_lists(&mut self, view: Id<View>) {
-        if self.locals.views.get(&view).is_none_or(|it| it.lists.is_some()) {
+    /// Returns the policies that apply to a scope of endpoints of the node.
+    pub(super) fn list_of(&mut self, scope: Scope, direction: Direction) -> &[Listed] {
+        self.make_lists(scope);
+        let lists = self.locals.scopes.get(&scope).and_then(|it| it.lists.as_ref());
+        lists.and_then(|it| it.get(side(direction))).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn make_lists(&mut self, scope: Scope) {
+        if self.locals.scopes.get(&scope).is_none_or(|it| it.lists.is_some()) {
             return;
         }
-        let applying = self.policies.applying_to(view, &self.views);
+        let mut applying = self.policies.applying_to(scope.view, &self.views);
+        applying.retain(|it| self.policies.record(*it).head().host_traffic.is_in(scope.bucket));
         let lists = Direction::BOTH.map(|direction| {
             applying.iter().filter_map(|policy| self.list(*policy, direction)).collect::<Vec<_>>()
         });
-        if let Some(local) = self.locals.views.get_mut(&view) {
+        if let Some(local) = self.locals.scopes.get_mut(&scope) {
             local.lists = Some(lists);
         }
     }
@@ -76,8 +83,10 @@ impl State {
         let at = side(direction);
         let mut shared = record.shared.get(at).copied().flatten();
         if shared.is_none() && !record.depends_on_endpoint(direction) {
-            let (views, world) = (&self.views, &self.world);
-            let own = Own { views, world, view: None, ports: &[], addresses: &[] };
+            let Self { views, endpoints, world, .. } = self;
+            let (view, ports, addresses) = (None, &[][..], &[][..]);
+            // The same for all endpoints, so nothing of any.
+            let own = Own { views, endpoints, world, is_workload: true, view, ports, addresses };
             let (capabilities, sets) = (&self.capabilities, &mut self.sets);
             let (rules, used) = lower(&record.policy(), direction, own, capabilities, sets);
             shared = Some(self.blocks.insert(record, rules, used, true));
@@ -90,38 +99,39 @@ impl State {
         Some(Listed { policy, shared })
     }
 
-    /// Puts a policy into the lists of the views that it applies to.
+    /// Puts a policy into the lists of the scopes that it applies to.
     pub(super) fn enlist(&mut self, policy: Id<PolicyRecord>) {
         let Some(record) = self.policies.get(policy) else { return };
         if !takes_part(record.head()) {
             return;
         }
-        let subject = record.head().subject.clone();
-        let listed = self.locals.views.iter().filter(|(_, local)| local.lists.is_some());
-        let applies = |view: &Id<View>| subject.matches(&self.views.seen(*view, Time::Now));
-        let views: Vec<_> = listed.map(|(view, _)| *view).filter(applies).collect();
-        for view in views {
+        let (subject, traffic) = (record.head().subject.clone(), record.head().host_traffic);
+        let listed = self.locals.scopes.iter().filter(|(_, local)| local.lists.is_some());
+        let applies = |scope: &Scope| {
+            traffic.is_in(scope.bucket) && subject.matches(&self.views.seen(scope.view, Time::Now))
+        };
+        let scopes: Vec<_> = listed.map(|(scope, _)| *scope).filter(applies).collect();
+        for scope in scopes {
             for direction in Direction::BOTH {
                 let Some(listed) = self.list(policy, direction) else { continue };
-                let local = self.locals.views.get_mut(&view).and_then(|it| it.lists.as_mut());
+                let local = self.locals.scopes.get_mut(&scope).and_then(|it| it.lists.as_mut());
                 let Some(list) = local.and_then(|it| it.get_mut(side(direction))) else { continue };
                 let at = list.partition_point(|it| {
                     self.policies.compare(it.policy, policy) == Ordering::Less
                 });
                 list.insert(at, listed);
             }
-            self.locals.mark_view(view);
+            self.locals.mark(scope);
         }
     }
 
     /// Marks the endpoints whose rules depend on more than labels, ports and addresses of the endpoint.
     pub(super) fn mark_dependent(&mut self) {
-        let depends = |local: &LocalView| {
+        let scopes = self.locals.scopes.iter().filter(|(_, local)| {
             local.lists.iter().flatten().flatten().any(|it| it.shared.is_none())
-        };
-        let views = self.locals.views.iter().filter(|(_, local)| depends(local));
-        for view in views.map(|(view, _)| *view).collect::<Vec<_>>() {
-            self.locals.mark_view(view);
+        });
+        for scope in scopes.map(|(scope, _)| *scope).collect::<Vec<_>>() {
+            self.locals.mark(scope);
         }
     }
 }

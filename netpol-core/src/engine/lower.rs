@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use super::endpoints::Endpoints;
 use super::sets::{SetRecord, Sets};
 use super::store::Id;
 use super::views::{Time, View, Views};
@@ -24,7 +25,10 @@ use crate::verdict::RuleRef;
 #[derive(Clone, Copy)]
 pub(super) struct Own<'a> {
     pub(super) views: &'a Views,
+    pub(super) endpoints: &'a Endpoints,
     pub(super) world: &'a World,
+    /// What a host endpoint judges need not be its own.
+    pub(super) is_workload: bool,
     pub(super) view: Option<Id<View>>,
     pub(super) ports: &'a [NamedPort],
     /// The addresses that it owns.
@@ -155,8 +159,10 @@ impl Lowering<'_> {
     }
 
     fn selected_by(&self, selector: &Selector, address: IpAddr) -> bool {
+        let Own { endpoints, world, views, .. } = self.own;
         self.selects_endpoint(selector)
-            || self.own.world.is_in_network_set(address, selector, self.own.views)
+            || world.is_in_network_set(address, selector, views)
+            || endpoints.is_of_host(address, selector, views)
     }
 
     fn selects_endpoint(&self, selector: &Selector) -> bool {
@@ -218,9 +224,10 @@ impl Lowering<'_> {
             Some(Peers::Endpoints(selector)) => Some(selector),
             _ => None,
         };
+        let is_own = end == End::Local && self.own.is_workload;
         let mut resolve = |list: &PortMatch| match end {
-            End::Local => self.local_ports(list, transport, endpoints),
-            End::Remote => self.remote_ports(list, transport, endpoints),
+            End::Local if is_own => self.local_ports(list, transport, endpoints),
+            End::Local | End::Remote => self.remote_ports(list, transport, endpoints),
         };
         let any_of = constraint.any_of.as_ref().map(&mut resolve);
         let none_of = constraint

@@ -236,9 +236,9 @@ impl Policies {
     }
 }
 
-/// Returns whether a policy has a say in what happens to workloads.
+/// Returns whether a policy has a say in what happens to packets.
 pub(super) fn takes_part(policy: &Policy) -> bool {
-    policy.enforcement == Enforcement::Enforced && policy.host_traffic.concerns_workloads()
+    policy.enforcement == Enforcement::Enforced
 }
 
 /// Returns the index of a direction in what is kept for both.

@@ -32,7 +32,7 @@ pub(super) struct SetRecord {
     is_in_program: bool,
 }
 
-/// What the owner of an address brings into sets: what selectors see of it, and its named ports. Both counted.
+/// What a holder of an address brings into sets: what selectors see of it, and its named ports. Both counted.
 pub(super) type Contribution = (Id<View>, Option<Id<PortList>>);
 
 /// All sets.
@@ -158,10 +158,10 @@ impl Sets {
 /// Members.
 impl Sets {
     /// Brings the program's sets up to date: removes those that nothing refers to, changes members of those that stay, and
-    /// adds the new ones. `dirty` has, for each address whose owner may have changed, what the last one brought in.
+    /// adds the new ones. `dirty` has, for each address whose holders may have changed, what they brought in.
     pub(super) fn update(
         &mut self,
-        dirty: &BTreeMap<IpAddr, Option<Contribution>>,
+        dirty: &BTreeMap<IpAddr, Vec<Contribution>>,
         views: &mut Views,
         endpoints: &Endpoints,
         world: &World,
@@ -179,7 +179,7 @@ impl Sets {
         let sources = Sources { views, endpoints, world };
         let mut edits = Edits { program, by_set: BTreeMap::new() };
         self.change_network_sets(sources, &mut edits);
-        self.change_owners(dirty, sources, &mut edits);
+        self.change_holders(dirty, sources, &mut edits);
         self.change_others(world, &mut edits);
         let members = edits.finish();
         let new = new.into_iter().map(|id| self.enter(id, views, endpoints, world, program));
@@ -252,14 +252,14 @@ impl Sets {
                 continue;
             };
             let nets = world.selected_nets(selector, views);
-            let is_owned = |address| {
-                let owner = endpoints.owner(address).map(|it| endpoints.record_of(it).view);
-                owner.is_some_and(|view| selector.matches(&views.seen(view, Time::Now)))
+            let is_held = |address| {
+                let views_of = endpoints.holders(address).map(|it| endpoints.record_of(it).view);
+                views_of.into_iter().any(|it| selector.matches(&views.seen(it, Time::Now)))
             };
             let (hosts, blocks) = split_hosts(&nets);
             let hosts: BTreeSet<_> = hosts.collect();
             let (hosts_before, _) = split_hosts(&record.nets);
-            for address in hosts_before.filter(|it| !hosts.contains(it) && !is_owned(*it)) {
+            for address in hosts_before.filter(|it| !hosts.contains(it) && !is_held(*it)) {
                 edits.address(id, record.id, address, false);
             }
             for &address in &hosts {
@@ -270,65 +270,67 @@ impl Sets {
         }
     }
 
-    /// Follows addresses whose owner, or whose owner's labels or ports, may have changed.
-    fn change_owners(
+    /// Follows addresses whose holders, or the labels or ports of these, may have changed.
+    fn change_holders(
         &self,
-        dirty: &BTreeMap<IpAddr, Option<Contribution>>,
+        dirty: &BTreeMap<IpAddr, Vec<Contribution>>,
         sources: Sources<'_>,
         edits: &mut Edits<'_>,
     ) {
         let Sources { views, endpoints, .. } = sources;
         let labels_changed = views.has_changed();
         let mut known: BTreeMap<_, Arc<[Id<SetRecord>]>> = BTreeMap::new();
-        let mut sets_of = |contribution: Option<Contribution>, time: Time| {
-            let Some((view, _)) = contribution else { return Arc::default() };
+        let mut sets_of = |view: Id<View>, time: Time| {
             let time = if labels_changed { time } else { Time::Now };
             let ask = || self.by_selector.users_selecting(view, time, views).into();
             Arc::clone(known.entry((view, time)).or_insert_with(ask))
         };
-        for (&address, &before) in dirty {
-            let now = endpoints.owner(address).map(|it| endpoints.record_of(it));
-            let now = now.map(|it| (it.view, it.ports));
-            if before == now && !labels_changed {
+        for (&address, before) in dirty {
+            let now = endpoints.contributions(address);
+            if *before == now && !labels_changed {
                 continue;
             }
-            let (old, new) = (sets_of(before, Time::Settled), sets_of(now, Time::Now));
-            let left = old.iter().filter(|it| new.binary_search(it).is_err());
-            for &id in left.chain(new.iter()) {
-                let was = old.binary_search(&id).is_ok().then_some(before).flatten();
-                let is = new.binary_search(&id).is_ok().then_some(now).flatten();
-                self.change_owner(id, address, [was, is], endpoints, edits);
+            let mut with_sets = |them: &[Contribution], time: Time| -> Vec<_> {
+                them.iter().map(|&it| (it, sets_of(it.0, time))).collect()
+            };
+            let (old, new) = (with_sets(before, Time::Settled), with_sets(&now, Time::Now));
+            let touched = old.iter().chain(&new).flat_map(|(_, sets)| sets.iter().copied());
+            for id in touched.collect::<BTreeSet<_>>() {
+                let inside = |them: &[(Contribution, Arc<[Id<SetRecord>]>)]| -> Vec<_> {
+                    let inside = them.iter().filter(|(_, sets)| sets.binary_search(&id).is_ok());
+                    inside.map(|(it, _)| *it).collect()
+                };
+                self.change_holder(id, address, [inside(&old), inside(&new)], endpoints, edits);
             }
         }
     }
 
-    /// Follows one address in one set: what its owners bring in that the set's selector selected, and selects.
-    fn change_owner(
+    /// Follows one address in one set: what those of its holders bring in that the set's selector selected, and selects.
+    fn change_holder(
         &self,
         id: Id<SetRecord>,
         address: IpAddr,
-        [was, is]: [Option<Contribution>; 2],
+        [was, is]: [Vec<Contribution>; 2],
         endpoints: &Endpoints,
         edits: &mut Edits<'_>,
     ) {
         let record = &self.records[id];
-        let ports = |it: Option<Contribution>| {
-            let list = endpoints.ports_of(it.and_then(|(_, list)| list));
-            record.ports(list).map(|ports| ports.collect::<BTreeSet<_>>())
+        if !matches!(record.definition, SetDefinition::NamedPort { .. }) {
+            let is_member = !is.is_empty() || record.has_host(address);
+            edits.address(id, record.id, address, is_member);
+            return;
+        }
+        let ports = |them: Vec<Contribution>| {
+            let lists = them.into_iter().map(|(_, list)| endpoints.ports_of(list));
+            let ports = lists.flat_map(|list| record.ports(list).into_iter().flatten());
+            ports.collect::<BTreeSet<_>>()
         };
-        match (ports(was), ports(is)) {
-            (Some(was), Some(is)) => {
-                for &port in was.difference(&is) {
-                    edits.port(id, record.id, (address, port), false);
-                }
-                for &port in is.difference(&was) {
-                    edits.port(id, record.id, (address, port), true);
-                }
-            }
-            _ => {
-                let is_member = is.is_some() || record.has_host(address);
-                edits.address(id, record.id, address, is_member);
-            }
+        let (was, is) = (ports(was), ports(is));
+        for &port in was.difference(&is) {
+            edits.port(id, record.id, (address, port), false);
+        }
+        for &port in is.difference(&was) {
+            edits.port(id, record.id, (address, port), true);
         }
     }
 
@@ -355,7 +357,7 @@ impl SetRecord {
     ) -> Members {
         let owned = selected.iter().flat_map(|view| views.endpoints_of(*view)).flat_map(|it| {
             let addresses = endpoints.record_of(it).addresses().iter();
-            let owned = addresses.filter(move |address| endpoints.owner(**address) == Some(it));
+            let owned = addresses.filter(move |address| endpoints.is_holder(it, **address));
             owned.map(move |address| (*address, it))
         });
         if matches!(self.definition, SetDefinition::NamedPort { .. }) {

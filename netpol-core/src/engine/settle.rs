@@ -5,18 +5,20 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::blocks::Block;
+use super::blocks::{Block, Stack};
 use super::endpoints::Record;
-use super::locals::Listed;
+use super::locals::{Listed, Scope};
 use super::lower::{Own, lower};
-use super::policies::{PolicyRecord, side};
+use super::policies::PolicyRecord;
 use super::state::State;
 use super::store::Id;
 use crate::dataplane::{Delta, EndpointChange};
 use crate::flow::Direction;
-use crate::model;
+use crate::model::{self, Bucket};
 use crate::program::{Endpoint, PolicySetId, Program};
-use crate::verdict::Verdict;
+
+/// The policy sets that lists of policies led to since the program began to be settled.
+pub(super) type Known = BTreeMap<(Stack, Vec<Listed>), PolicySetId>;
 
 impl State {
     /// Returns whether anything was noted since the program was settled.
@@ -34,13 +36,17 @@ impl State {
         for policy in core::mem::take(&mut self.unlisted) {
             self.enlist(policy);
         }
-        if self.world.has_changed() {
+        if self.world.has_changed() || self.views.has_changed() || self.other_hosts_changed {
             self.mark_dependent();
         }
+        self.other_hosts_changed = false;
+        self.locals.hosts_changed |= self.world.nodes_changed() && !self.locals.hosts.is_empty();
         let mut delta = Delta::default();
         let mut program = core::mem::take(&mut self.program);
         let it = Arc::make_mut(&mut program);
-        self.settle_endpoints(it, &mut delta);
+        let mut known = Known::new();
+        self.settle_endpoints(it, &mut known, &mut delta);
+        self.settle_hosts(it, &mut known, &mut delta);
         let policy_sets = self.blocks.sweep(&mut self.sets, it);
         let dirty = core::mem::take(&mut self.dirty);
         let sets = self.sets.update(&dirty, &mut self.views, &self.endpoints, &self.world, it);
@@ -65,25 +71,24 @@ impl State {
             return;
         }
         for view in self.views.changed() {
-            if self.locals.views.contains_key(&view) {
-                self.forget_lists(view);
+            for scope in self.locals.scopes_of(view).collect::<Vec<_>>() {
+                self.forget_lists(scope);
             }
             let endpoints: Vec<_> = self.views.endpoints_of(view).collect();
             for id in endpoints {
-                let addresses = self.endpoints.owned_by(id);
+                let addresses = self.endpoints.record_of(id).addresses().to_vec();
                 self.note(&addresses);
             }
         }
     }
 
-    fn settle_endpoints(&mut self, program: &mut Program, delta: &mut Delta) {
-        let mut known = BTreeMap::new();
+    fn settle_endpoints(&mut self, program: &mut Program, known: &mut Known, delta: &mut Delta) {
         for id in core::mem::take(&mut self.locals.dirty) {
             if !self.locals.contains(id, &self.endpoints) {
                 continue;
             }
             if self.locals.is_attached(id, &self.endpoints, &self.views) {
-                let endpoint = self.compile(id, program, &mut known);
+                let endpoint = self.compile(id, program, known);
                 self.put(endpoint, program, delta);
             } else {
                 let name = self.endpoints.id_of(id, &self.views);
@@ -132,16 +137,12 @@ impl State {
     }
 
     /// Returns an endpoint as the program has it.
-    fn compile(
-        &mut self,
-        id: Id<Record>,
-        program: &mut Program,
-        known: &mut BTreeMap<(Verdict, Vec<Listed>), PolicySetId>,
-    ) -> Endpoint {
+    fn compile(&mut self, id: Id<Record>, program: &mut Program, known: &mut Known) -> Endpoint {
         let addresses = self.endpoints.owned_by(id);
-        self.make_lists(self.endpoints.record_of(id).view);
+        let default = self.endpoints.record_of(id).default_verdict;
+        let stack = Stack { default, bucket: Bucket::Normal };
         let [ingress, egress] = Direction::BOTH
-            .map(|direction| self.policy_set(id, direction, &addresses, program, known));
+            .map(|direction| self.policy_set(id, stack, direction, &addresses, program, known));
         Endpoint {
             id: self.endpoints.id_of(id, &self.views),
             attachment: self.endpoints.attachment_of(id, &self.views),
@@ -153,20 +154,19 @@ impl State {
     }
 
     /// Returns the policy set of an endpoint, counted.
-    fn policy_set(
+    pub(super) fn policy_set(
         &mut self,
         id: Id<Record>,
+        stack: Stack,
         direction: Direction,
         addresses: &[IpAddr],
         program: &mut Program,
-        known: &mut BTreeMap<(Verdict, Vec<Listed>), PolicySetId>,
+        known: &mut Known,
     ) -> PolicySetId {
-        let record = self.endpoints.record_of(id);
-        let lists = self.locals.views.get(&record.view).and_then(|it| it.lists.as_ref());
-        let list = lists.and_then(|it| it.get(side(direction))).cloned().unwrap_or_default();
-        let default = record.default_verdict;
+        let scope = Scope { view: self.endpoints.record_of(id).view, bucket: stack.bucket };
+        let list = self.list_of(scope, direction).to_vec();
         let is_shared = list.iter().all(|it| it.shared.is_some());
-        let key = (default, list);
+        let key = (stack, list);
         if is_shared && let Some(&set) = known.get(&key) {
             self.blocks.use_again(set);
             return set;
@@ -182,7 +182,7 @@ impl State {
             })
             .collect();
         let Self { policies, blocks: all, sets, .. } = self;
-        let set = all.use_policy_set(&blocks, default, policies, sets, program);
+        let set = all.use_policy_set(&blocks, stack, policies, sets, program);
         if is_shared {
             known.insert(key, set);
         }
@@ -200,7 +200,9 @@ impl State {
         let record = self.endpoints.record_of(endpoint);
         let own = Own {
             views: &self.views,
+            endpoints: &self.endpoints,
             world: &self.world,
+            is_workload: !record.is_host(),
             view: Some(record.view),
             ports: self.endpoints.ports_of(record.ports),
             addresses,

@@ -13,16 +13,16 @@ use super::NodeConfig;
 use super::blocks::Blocks;
 use super::endpoints::{Endpoints, Record};
 use super::labels::Text;
-use super::locals::Locals;
+use super::locals::{Locals, Scope};
 use super::policies::{Policies, PolicyRecord};
-use super::sets::{Contribution, Sets};
+use super::sets::{Contribution, SetRecord, Sets};
 use super::store::Id;
 use super::views::Views;
 use super::world::World;
 use crate::dataplane::Capabilities;
 use crate::model::{self, Inputs, Mode, Object, ObjectKey, Policy, PolicyKey};
 use crate::net::canonical_address;
-use crate::program::{Endpoint, PolicySet, PolicySetId, Program};
+use crate::program::{Endpoint, PolicySet, PolicySetId, Program, SetId};
 use crate::verdict::Verdict;
 
 /// Everything that the program of a node depends on, and the program.
@@ -38,8 +38,12 @@ pub(super) struct State {
     pub(super) locals: Locals,
     /// Policies that are not in the lists of local views yet.
     pub(super) unlisted: BTreeSet<Id<PolicyRecord>>,
-    /// Addresses whose owner may have changed since the program was settled, and what the last one brought into sets.
-    pub(super) dirty: BTreeMap<IpAddr, Option<Contribution>>,
+    /// Addresses whose holders may have changed since the program was settled, and what they brought into sets.
+    pub(super) dirty: BTreeMap<IpAddr, Vec<Contribution>>,
+    /// Host endpoints of any node came, went or changed since the program was settled.
+    pub(super) other_hosts_changed: bool,
+    /// The set of the nodes' addresses, while the program has host endpoints.
+    pub(super) nodes: Option<(Id<SetRecord>, SetId)>,
     /// The program, as it was settled last.
     pub(super) program: Arc<Program>,
     /// How often it was settled.
@@ -51,7 +55,8 @@ impl State {
     pub(super) fn new(config: &NodeConfig, capabilities: &Capabilities) -> Self {
         let mut views = Views::default();
         let node = views.labels.text(&config.node);
-        let program = Program { established: config.established, ..Program::default() };
+        let mut program = Program { established: config.established, ..Program::default() };
+        program.hosts.settings = config.hosts.clone();
         Self {
             capabilities: capabilities.clone(),
             node,
@@ -64,6 +69,8 @@ impl State {
             locals: Locals::default(),
             unlisted: BTreeSet::new(),
             dirty: BTreeMap::new(),
+            other_hosts_changed: false,
+            nodes: None,
             program: Arc::new(program),
             rounds: 0,
         }
@@ -141,8 +148,8 @@ impl State {
         }
         let (was_there, is_affected) = self.policies.set_tier(name, tier);
         if is_affected {
-            for view in self.locals.views.keys().copied().collect::<Vec<_>>() {
-                self.forget_lists(view);
+            for scope in self.locals.scopes.keys().copied().collect::<Vec<Scope>>() {
+                self.forget_lists(scope);
             }
         }
         was_there
@@ -162,8 +169,8 @@ impl State {
     fn remove_policy(&mut self, id: Id<PolicyRecord>) -> bool {
         self.unlisted.remove(&id);
         if self.policies.record(id).lists > 0 {
-            for view in self.locals.views.keys().copied().collect::<Vec<_>>() {
-                self.unlist(id, view);
+            for scope in self.locals.scopes.keys().copied().collect::<Vec<Scope>>() {
+                self.unlist(id, scope);
             }
         }
         self.policies.remove(id, &mut self.views)
@@ -208,58 +215,53 @@ impl State {
         }
         for &address in addresses {
             if !self.dirty.contains_key(&address) {
-                let contribution = self.contribution(address);
-                self.keep(contribution);
-                self.dirty.insert(address, contribution);
+                let contributions = self.endpoints.contributions(address);
+                for &(view, ports) in &contributions {
+                    self.views.keep(view);
+                    ports.map(|it| self.endpoints.keep_ports(it));
+                }
+                self.dirty.insert(address, contributions);
             }
-        }
-    }
-
-    fn contribution(&self, address: IpAddr) -> Option<Contribution> {
-        let owner = self.endpoints.record_of(self.endpoints.owner(address)?);
-        Some((owner.view, owner.ports))
-    }
-
-    pub(super) fn keep(&mut self, contribution: Option<Contribution>) {
-        if let Some((view, ports)) = contribution {
-            self.views.keep(view);
-            ports.map(|it| self.endpoints.keep_ports(it));
         }
     }
 
     /// Makes an endpoint give up its addresses and its place on the node.
     fn depart(&mut self, id: Id<Record>) {
-        if self.endpoints.is_on(id, Some(self.node)) {
-            let view = self.endpoints.record_of(id).view;
+        let view = self.endpoints.record_of(id).view;
+        if self.endpoints.is_workload_of(id, self.node) {
             let lists = self.locals.remove(id, &self.endpoints, &self.views);
-            if let Some(lists) = lists {
-                self.release_lists(lists);
-                self.views.drop_view(view);
-            } else if !self.locals.views.contains_key(&view) {
-                self.views.drop_view(view);
-            }
+            lists.into_iter().for_each(|it| self.release_lists(it));
+            self.views.drop_view(view);
+        } else if self.endpoints.is_host_of(id, self.node) {
+            let lists = self.locals.remove_host(id, &self.endpoints, &self.views);
+            lists.into_iter().for_each(|it| self.release_lists(it));
+            self.views.drop_view(view);
         }
+        self.other_hosts_changed |= self.endpoints.record_of(id).is_host();
         let heirs = self.endpoints.disclaim(id, &self.views);
         self.mark(heirs);
     }
 
-    /// Makes an endpoint claim its addresses and its place on the node.
+    /// Makes an endpoint claim its addresses and its place on the node. There it counts its view once more.
     fn arrive(&mut self, id: Id<Record>) {
         let losers = self.endpoints.claim(id, &self.views);
         self.mark(losers);
-        if self.endpoints.is_on(id, Some(self.node)) {
-            let view = self.endpoints.record_of(id).view;
-            if !self.locals.views.contains_key(&view) {
-                self.views.keep(view);
-            }
+        let record = self.endpoints.record_of(id);
+        self.other_hosts_changed |= record.is_host();
+        let view = record.view;
+        if self.endpoints.is_workload_of(id, self.node) {
+            self.views.keep(view);
             self.locals.insert(id, &self.endpoints, &self.views);
+        } else if self.endpoints.is_host_of(id, self.node) {
+            self.views.keep(view);
+            self.locals.insert_host(id, &self.endpoints, &self.views);
         }
     }
 
     /// Says that those of these endpoints that are of the node may have to change.
     fn mark(&mut self, endpoints: Vec<Id<Record>>) {
         for id in endpoints {
-            if self.endpoints.is_on(id, Some(self.node)) {
+            if self.endpoints.is_workload_of(id, self.node) {
                 self.locals.dirty.insert(id);
             }
         }
@@ -280,13 +282,13 @@ impl State {
 
     /// Returns whether there is such an endpoint of the node, and no newer one has its interface.
     pub(super) fn is_local(&self, id: &model::EndpointId) -> bool {
-        let id = self.locals.endpoints.get(id);
+        let id = self.locals.workloads.get(id);
         id.is_some_and(|id| self.locals.is_attached(*id, &self.endpoints, &self.views))
     }
 
     /// Returns whether an endpoint of the node may have to change.
     pub(super) fn has_local_changed(&self, id: &model::EndpointId) -> bool {
-        let found = self.locals.endpoints.get(id);
+        let found = self.locals.workloads.get(id);
         found.is_some_and(|id| self.locals.dirty.contains(id)) || self.locals.gone.contains(id)
     }
 
@@ -302,9 +304,9 @@ impl State {
         Some((record.policy(), record.lists > 0, record.round))
     }
 
-    /// Returns whether endpoints of the node changed since this was asked last.
+    /// Returns whether workloads of the node changed since this was asked last.
     pub(super) fn take_local_changes(&mut self) -> bool {
-        let changed = self.locals.has_changed();
+        let changed = !self.locals.dirty.is_empty() || !self.locals.gone.is_empty();
         self.locals.dirty.clear();
         self.locals.gone.clear();
         changed
@@ -312,14 +314,15 @@ impl State {
 
     /// Makes all endpoints of the node be looked at.
     pub(super) fn mark_all(&mut self) {
-        self.locals.dirty.extend(self.locals.endpoints.values().copied());
+        self.locals.dirty.extend(self.locals.workloads.values().copied());
+        self.locals.hosts_changed = true;
     }
 
     /// Returns the endpoints of the node as they are known before any policy is: closed.
     pub(super) fn isolated_endpoints(&self) -> Vec<Endpoint> {
         let closed = PolicySet { stages: Vec::new(), default: Verdict::Deny };
         let closed = PolicySetId::of(&closed);
-        let locals = self.locals.endpoints.iter();
+        let locals = self.locals.workloads.iter();
         let attached =
             locals.filter(|(_, id)| self.locals.is_attached(**id, &self.endpoints, &self.views));
         let closed = attached.map(|(name, id)| Endpoint {

@@ -120,7 +120,9 @@ impl World {
 impl World {
     /// Adds a node, or replaces the one with its name.
     pub(super) fn set_node(&mut self, mut node: Node) {
-        node.addresses.iter_mut().for_each(|it| *it = canonical_address(*it));
+        let of_interfaces = node.interfaces.iter_mut().flat_map(|it| &mut it.addresses);
+        let addresses = node.addresses.iter_mut().chain(of_interfaces);
+        addresses.for_each(|it| *it = canonical_address(*it));
         if self.nodes.get(&node.name) != Some(&node) {
             self.nodes.insert(node.name.clone(), node);
             self.nodes_changed = true;
@@ -132,6 +134,10 @@ impl World {
         let removed = self.nodes.remove(name).is_some();
         self.nodes_changed |= removed;
         removed
+    }
+
+    pub(super) fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {

@@ -1,10 +1,11 @@
 //! What the judge says, for programs and for people.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::flow::Direction;
 use crate::model::EndpointId;
-use crate::verdict::{Explanation, Verdict};
+use crate::verdict::{Explanation, HostJudgement, Verdict};
 
 /// The judgement in force, and the one that staged policies would lead to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -28,16 +29,17 @@ pub struct Judgement {
     pub destination: Option<EndpointId>,
     /// The verdict on the way into it.
     pub ingress: Explanation,
+    /// What the host endpoints say that it passes, in order, up to the first that denies.
+    pub hosts: Vec<HostJudgement>,
 }
 
 impl Judgement {
-    /// Returns the verdict on the connection: it passes if both halves allow it.
+    /// Returns the verdict on the connection: it passes if both halves and all host endpoints allow it.
     #[must_use]
-    pub const fn verdict(&self) -> Verdict {
-        match (self.egress.verdict, self.ingress.verdict) {
-            (Verdict::Allow, Verdict::Allow) => Verdict::Allow,
-            (Verdict::Deny, _) | (_, Verdict::Deny) => Verdict::Deny,
-        }
+    pub fn verdict(&self) -> Verdict {
+        let of_hosts = self.hosts.iter().map(|it| it.explanation.verdict);
+        let verdicts = [self.egress.verdict, self.ingress.verdict].into_iter().chain(of_hosts);
+        verdicts.max().unwrap_or(Verdict::Allow)
     }
 }
 
@@ -46,7 +48,8 @@ impl fmt::Display for Judgement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.verdict())?;
         write_half(f, Direction::Egress, self.source.as_ref(), &self.egress)?;
-        write_half(f, Direction::Ingress, self.destination.as_ref(), &self.ingress)
+        write_half(f, Direction::Ingress, self.destination.as_ref(), &self.ingress)?;
+        self.hosts.iter().try_for_each(|it| write!(f, "\n  {it}"))
     }
 }
 

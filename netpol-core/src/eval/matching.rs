@@ -6,8 +6,8 @@ use core::net::IpAddr;
 
 use crate::flow::{Flow, Payload};
 use crate::model::{
-    Endpoint, EntityMatch, Inputs, L4Match, NetworkSet, Node, Peers, PortConstraint, PortMatch,
-    RuleMatch,
+    Endpoint, EndpointKind, EntityMatch, Inputs, L4Match, NetworkSet, Node, Peers, PortConstraint,
+    PortMatch, RuleMatch,
 };
 use crate::net::{Family, IcmpMatch, Transport};
 use crate::selector::Selector;
@@ -22,8 +22,11 @@ pub(super) struct Sides<'a> {
 /// What the model knows of an address.
 pub(super) struct Side<'a> {
     inputs: &'a Inputs,
-    address: IpAddr,
+    pub(super) address: IpAddr,
+    /// The workload that owns it.
     pub(super) owner: Option<&'a Endpoint>,
+    /// The host endpoints that list it.
+    hosts: Vec<&'a Endpoint>,
     network_sets: Vec<&'a NetworkSet>,
     nodes: Vec<&'a Node>,
 }
@@ -38,6 +41,10 @@ impl<'a> Sides<'a> {
             inputs,
             address,
             owner: owners.get(&address).copied(),
+            hosts: inputs
+                .endpoints()
+                .filter(|it| it.id.kind == EndpointKind::Host && it.addresses.contains(&address))
+                .collect(),
             network_sets: inputs
                 .network_sets
                 .values()
@@ -46,6 +53,25 @@ impl<'a> Sides<'a> {
             nodes: inputs.nodes.values().filter(|node| node.addresses.contains(&address)).collect(),
         };
         Self { flow: *flow, source: side(flow.source), destination: side(flow.destination) }
+    }
+
+    /// Returns the same for a packet that answers.
+    pub(super) fn reversed(
+        &self,
+        inputs: &'a Inputs,
+        owners: &BTreeMap<IpAddr, &'a Endpoint>,
+    ) -> Self {
+        let payload = match self.flow.payload {
+            Payload::Ports { transport, source, destination } => {
+                Payload::Ports { transport, source: destination, destination: source }
+            }
+            Payload::Icmp { kind, code } => {
+                Payload::Icmp { kind: echo_reply(kind, self.flow.family()), code }
+            }
+            other @ Payload::Other(_) => other,
+        };
+        let (source, destination) = (self.flow.destination, self.flow.source);
+        Self::new(inputs, owners, &Flow { source, destination, payload, ..self.flow })
     }
 }
 
@@ -57,7 +83,14 @@ impl Side<'_> {
     /// Returns whether the address belongs to an endpoint or network set that `selector` selects.
     fn belongs_to(&self, selector: &Selector) -> bool {
         let selects = |set: &&NetworkSet| selector.matches(&self.inputs.labels_of_set(set));
-        self.owner_is(selector) || self.network_sets.iter().any(selects)
+        self.owner_is(selector)
+            || self.hosts_selected(selector).next().is_some()
+            || self.network_sets.iter().any(selects)
+    }
+
+    fn hosts_selected(&self, selector: &Selector) -> impl Iterator<Item = &'_ Endpoint> {
+        let selected = |it: &&Endpoint| selector.matches(&self.inputs.labels_of(it));
+        self.hosts.iter().copied().filter(selected)
     }
 
     fn is_one_of(&self, peers: &Peers) -> bool {
@@ -88,9 +121,13 @@ impl Side<'_> {
             Some(Peers::Endpoints(selector)) => self.owner_is(selector),
             Some(Peers::Nodes(_)) | None => true,
         };
-        let named = self.owner.filter(|_| is_counted).map_or(&[][..], |owner| &owner.ports);
+        let hosts: Vec<_> = match &entity.peers {
+            Some(Peers::Endpoints(selector)) => self.hosts_selected(selector).collect(),
+            _ => self.hosts.clone(),
+        };
+        let owners = self.owner.filter(|_| is_counted).into_iter().chain(hosts);
         list.numbers.contains(port)
-            || named.iter().any(|it| {
+            || owners.flat_map(|it| &it.ports).any(|it| {
                 it.transport == transport && it.port == port && list.names.contains(&it.name)
             })
     }
@@ -105,6 +142,15 @@ impl Side<'_> {
         let PortConstraint { any_of, none_of } = ports;
         let listed = |list| self.lists(list, entity, transport, port);
         any_of.as_ref().is_none_or(listed) && !none_of.as_ref().is_some_and(listed)
+    }
+}
+
+/// Returns the type of the message that answers an echo request (RFC 792, RFC 4443); others are not answered.
+const fn echo_reply(kind: u8, family: Family) -> u8 {
+    match (family, kind) {
+        (Family::V4, 8) => 0,
+        (Family::V6, 128) => 129,
+        _ => kind,
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::net::IpAddr;
 
-use crate::model::{Endpoint, Inputs, Lifecycle, Order, Policy, Tier};
+use crate::model::{Endpoint, EndpointKind, Inputs, Lifecycle, Order, Policy, Tier};
 
 /// A tier and its policies in the order in which they are asked.
 #[derive(Clone, Debug)]
@@ -14,10 +14,11 @@ pub(super) struct Level<'a> {
     pub(super) policies: Vec<&'a Policy>,
 }
 
-/// Returns the endpoint that owns each address.
+/// Returns the workload that owns each address.
 pub(super) fn address_owners(inputs: &Inputs) -> BTreeMap<IpAddr, &Endpoint> {
     let mut owners = BTreeMap::new();
-    for endpoint in inputs.endpoints().filter(|endpoint| endpoint.lifecycle == Lifecycle::Running) {
+    let workloads = inputs.endpoints().filter(|it| it.id.kind == EndpointKind::Workload);
+    for endpoint in workloads.filter(|endpoint| endpoint.lifecycle == Lifecycle::Running) {
         for &address in &endpoint.addresses {
             let owner = owners.entry(address).or_insert(endpoint);
             if age(endpoint) > age(owner) {

@@ -92,7 +92,7 @@ fn cluster(more: impl IntoIterator<Item = Object>) -> Inputs {
     other_db.labels.insert("team", "red");
     other_db.ports = vec![port("sql", Tcp, 3306)];
     let id = EndpointId {
-        kind: EndpointKind::Host,
+        kind: EndpointKind::Workload,
         namespace: None,
         name: "vm".into(),
         uid: String::new(),
@@ -112,6 +112,7 @@ fn cluster(more: impl IntoIterator<Item = Object>) -> Inputs {
         name: "n1".into(),
         labels: labels(&[("zone", "a")]),
         addresses: vec![address(NODE), address(NODE_V6)],
+        interfaces: Vec::new(),
     });
     inputs.upsert(NetworkSet {
         namespace: None,
@@ -249,7 +250,7 @@ fn people_can_read_it() {
             deny
               egress: allow
                 no endpoint owns the address, so no policy applies
-              ingress of vm (host): deny
+              ingress of vm: deny
                 no rule matched in tier `kube-admin`, which passes at its end
                 no rule matched in tier `default`; asked: GlobalNetworkPolicy closed, GlobalNetworkPolicy also-closed"#]],
     );

@@ -74,8 +74,11 @@ impl fmt::Display for EndpointId {
 pub enum Attachment {
     /// It passes this interface on the host's side. Nothing in the packet can forge that.
     Interface(String),
-    /// It carries one of the endpoint's addresses (pods behind a bridge). Such an endpoint can forge others'.
+    /// It carries one of the endpoint's addresses (pods behind a bridge). Such an endpoint can forge others'. For a host:
+    /// it passes an interface that has one of the endpoint's addresses, unless another endpoint names that interface.
     Address,
+    /// For hosts only: it passes an interface of the node that no other host endpoint has, those of workloads included.
+    OtherInterfaces,
 }
 
 /// What is done with an endpoint's verdicts.
@@ -167,6 +170,18 @@ impl Endpoint {
             mode: Mode::Enforce,
             lifecycle: Lifecycle::Running,
         }
+    }
+
+    /// Returns a host endpoint of a node that denies where no policy decides, except for failsafe ports.
+    #[must_use]
+    pub fn host(name: impl Into<String>, node: impl Into<String>, attachment: Attachment) -> Self {
+        let id = EndpointId {
+            kind: EndpointKind::Host,
+            namespace: None,
+            name: name.into(),
+            uid: String::new(),
+        };
+        Self { node: Some(node.into()), attachment, ..Self::new(id) }
     }
 
     /// Returns a running Kubernetes pod of the service account `default`, without labels or addresses. It allows where no

@@ -19,6 +19,18 @@ pub struct Node {
     pub labels: Labels,
     /// Every address the node reports.
     pub addresses: Vec<IpAddr>,
+    /// Its interfaces to the outside, as far as they are known: by them host endpoints are found.
+    pub interfaces: Vec<Interface>,
+}
+
+/// An interface of a node to the outside.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "policy knows interfaces by name and addresses")]
+pub struct Interface {
+    /// The name.
+    pub name: String,
+    /// The addresses it has.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A labelled set of addresses that can only be a peer.
@@ -161,7 +173,11 @@ impl Inputs {
                 self.service_accounts.insert((namespace, name), labels);
             }
             Object::Node(mut node) => {
-                node.addresses.iter_mut().for_each(|it| *it = canonical_address(*it));
+                let of_interfaces = node.interfaces.iter_mut().flat_map(|it| &mut it.addresses);
+                node.addresses
+                    .iter_mut()
+                    .chain(of_interfaces)
+                    .for_each(|it| *it = canonical_address(*it));
                 self.nodes.insert(node.name.clone(), node);
             }
             Object::Endpoint(mut endpoint) => {

@@ -6,6 +6,7 @@ use core::cmp::Ordering;
 use core::fmt;
 use core::hash::{Hash, Hasher};
 
+use super::host::Bucket;
 use super::rule::Rule;
 use crate::flow::Direction;
 use crate::selector::Selector;
@@ -280,10 +281,15 @@ pub enum HostTraffic {
 }
 
 impl HostTraffic {
-    /// Returns whether policies of this kind apply to workloads.
+    /// Returns whether policies of this kind have a say in a bucket of host endpoints.
     #[must_use]
-    pub const fn concerns_workloads(self) -> bool {
-        matches!(self, Self::Local | Self::LocalAndForwarded)
+    pub const fn is_in(self, bucket: Bucket) -> bool {
+        match bucket {
+            Bucket::Untracked => matches!(self, Self::Untracked),
+            Bucket::PreDnat => matches!(self, Self::BeforeDestinationNat),
+            Bucket::Forward => matches!(self, Self::LocalAndForwarded),
+            Bucket::Normal => matches!(self, Self::Local | Self::LocalAndForwarded),
+        }
     }
 }
 

@@ -90,15 +90,15 @@ fn before_policy(endpoint: &Endpoint, direction: Direction, flow: &Flow) -> Opti
 }
 
 /// One flow on its way through a policy set.
-struct Walk<'a> {
-    program: &'a Program,
-    direction: Direction,
-    flow: &'a Flow,
-    steps: Vec<Step>,
+pub(super) struct Walk<'a> {
+    pub(super) program: &'a Program,
+    pub(super) direction: Direction,
+    pub(super) flow: &'a Flow,
+    pub(super) steps: Vec<Step>,
 }
 
 impl Walk<'_> {
-    fn policy_set(mut self, set: &PolicySet) -> Explanation {
+    pub(super) fn policy_set(mut self, set: &PolicySet) -> Explanation {
         for stage in &set.stages {
             if let Some((verdict, reason)) = self.stage(stage) {
                 return Explanation { verdict, reason, steps: self.steps };

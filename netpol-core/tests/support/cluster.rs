@@ -72,7 +72,7 @@ fn selector() -> impl Strategy<Value = Selector> {
     select(texts.to_vec()).prop_map(|text| text.parse().unwrap())
 }
 
-fn labels() -> impl Strategy<Value = Labels> {
+pub(crate) fn labels() -> impl Strategy<Value = Labels> {
     vec(select(vec![("app", "a"), ("app", "b"), ("role", "r"), ("pcns.team", "red")]), 0..3)
         .prop_map(|labels| labels.into_iter().collect())
 }
@@ -181,7 +181,7 @@ fn rules() -> impl Strategy<Value = Option<Vec<Rule>>> {
     }))
 }
 
-fn policy() -> impl Strategy<Value = Policy> {
+pub(crate) fn policy() -> impl Strategy<Value = Policy> {
     let key = (
         select(vec![PolicyKind::NetworkPolicy, PolicyKind::KubernetesNetworkPolicy]),
         select(vec!["m", "n", "o"]),
@@ -232,6 +232,7 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
         name: NODE.into(),
         labels: Labels::default(),
         addresses: vec!["10.0.0.6".parse().unwrap(), "192.0.2.7".parse().unwrap()],
+        interfaces: Vec::new(),
     }));
     let object = prop_oneof![
         6 => endpoint().prop_map(Object::Endpoint),

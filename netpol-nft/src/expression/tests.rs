@@ -12,7 +12,7 @@ fn round_trip(rule: &Rule) {
 
 #[test]
 fn the_rules_of_base_chains_are_read_back() {
-    let Ruleset { chains, .. } = skeleton(Options { priority: 0, log_group: 0 });
+    let Ruleset { chains, .. } = skeleton(Options { priority: 0, log_group: 0, mark: 16 });
     chains.values().flat_map(|chain| &chain.rules).for_each(round_trip);
 }
 
@@ -72,6 +72,13 @@ fn conditions() -> impl Strategy<Value = Match> {
         }),
         prop_oneof![Just(FlowState::Established), Just(FlowState::Related)].prop_map(Match::Flow),
         prop_oneof![Just(Family::V4), Just(Family::V6)].prop_map(Match::Family),
+        sense().prop_map(Match::Untracked),
+        any::<u32>().prop_map(Match::Unmarked),
+        (end(), sense()).prop_map(|(end, sense)| Match::Interface {
+            end,
+            name: Interface::new("eth0").unwrap(),
+            sense
+        }),
     ]
 }
 
@@ -99,6 +106,8 @@ fn actions() -> impl Strategy<Value = Action> {
         .prop_map(Action::Verdict),
         fields.prop_map(move |fields| Action::Dispatch { fields, map: name() }),
         any::<u16>().prop_map(|group| Action::Log { group, prefix: "np1:in".to_owned() }),
+        Just(Action::Untrack),
+        (1_u32..).prop_map(Action::Mark),
     ]
 }
 

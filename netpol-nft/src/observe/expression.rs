@@ -30,12 +30,18 @@ pub(crate) fn read(list: &[u8]) -> (Vec<Expression>, Option<u64>) {
 
 fn expression(name: &str, data: &[u8]) -> Option<Expression> {
     match name {
+        // `NFTA_META_SREG`, `NFTA_META_KEY` (`NFT_META_MARK`)
+        "meta" if find(data, 3).is_some() => {
+            first_register(data, 3)?;
+            (find_u32(data, 2)? == 3).then_some(Expression::StoreMark)
+        }
         "meta" => load(data, 1, meta_field(find_u32(data, 2)?)?),
+        "notrack" => Some(Expression::Untrack),
         "ct" => load(data, 1, flow_field(data)?),
         "payload" => load(data, 1, payload_field(data)?),
         "cmp" => compare(data),
         "range" => outside_range(data),
-        "bitwise" => mask(data),
+        "bitwise" => bitwise(data),
         "lookup" => lookup(data),
         "counter" => Some(Expression::Counter),
         "limit" => limit(data),
@@ -52,6 +58,7 @@ fn load(data: &[u8], register: u16, field: Field) -> Option<Expression> {
 /// Source: `enum nft_meta_keys`.
 fn meta_field(key: u32) -> Option<Field> {
     match key {
+        3 => Some(Field::Mark),
         6 => Some(Field::InputInterface),
         7 => Some(Field::OutputInterface),
         15 => Some(Field::Family),
@@ -97,12 +104,20 @@ fn outside_range(data: &[u8]) -> Option<Expression> {
 }
 
 /// `NFTA_BITWISE_SREG`, `NFTA_BITWISE_DREG`, `NFTA_BITWISE_MASK`, `NFTA_BITWISE_XOR`, `NFTA_BITWISE_OP` (a mask).
-fn mask(data: &[u8]) -> Option<Expression> {
+fn bitwise(data: &[u8]) -> Option<Expression> {
     first_register(data, 1)?;
     first_register(data, 2)?;
     let masks = find_u32(data, 6).unwrap_or_default() == 0;
-    let flips = value(data, 5).is_some_and(|xor| xor.iter().any(|&byte| byte != 0));
-    (masks && !flips).then_some(Expression::Mask { mask: value(data, 4)? })
+    let (mask, flips) = (value(data, 4)?, value(data, 5).unwrap_or_default());
+    if !masks {
+        None
+    } else if flips.iter().all(|&byte| byte == 0) {
+        Some(Expression::Mask { mask })
+    } else {
+        let sets =
+            mask.len() == flips.len() && mask.iter().zip(&flips).all(|(mask, bits)| *mask == !bits);
+        sets.then_some(Expression::SetBits { bits: flips })
+    }
 }
 
 /// `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_SREG`, `NFTA_LOOKUP_DREG`, `NFTA_LOOKUP_FLAGS` (`NFT_LOOKUP_F_INV`).

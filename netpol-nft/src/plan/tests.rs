@@ -8,7 +8,7 @@ use crate::render::{Options, skeleton};
 use crate::ruleset::{KeyType, Storage};
 
 fn state(endpoints: &[(u8, &str)], isolated: &[u8], members: &[u8]) -> Ruleset {
-    let mut ruleset = skeleton(Options { priority: -5, log_group: 100 });
+    let mut ruleset = skeleton(Options { priority: -5, log_group: 100, mark: 16 });
     let address = |last: u8| Key::V4([10, 0, 0, last].into());
     let set_elements = |ruleset: &mut Ruleset, name: &str, elements| {
         ruleset.sets.get_mut(&Name::new(name)).unwrap().elements = elements;
@@ -118,6 +118,9 @@ fn base_chains_come_last_where_there_was_nothing() {
             prepare: make set `np-ep-if`
             prepare: make set `np-s4-a-6`
             prepare: add 1 elements to set `np-s4-a-6`
+            prepare: make chain `np-host-fwd`
+            prepare: make chain `np-host-in`
+            prepare: make chain `np-host-out`
             prepare: make chain `np-in-a`
             prepare: add to chain `np-in-a` the rule `ip saddr @np-s4-a-6 counter return comment "np:x"`
             prepare: make set `np-in-4`
@@ -131,8 +134,8 @@ fn base_chains_come_last_where_there_was_nothing() {
 
 #[test]
 fn a_base_chain_at_another_place_is_replaced_at_once() {
-    let old = skeleton(Options { priority: 0, log_group: 100 });
-    let mut new = skeleton(Options { priority: -5, log_group: 100 });
+    let old = skeleton(Options { priority: 0, log_group: 100, mark: 16 });
+    let mut new = skeleton(Options { priority: -5, log_group: 100, mark: 16 });
     new.chains.values_mut().for_each(|chain| chain.rules.truncate(1));
     check(
         Some(old),

@@ -38,6 +38,12 @@ const HOP_LIMIT: u8 = 255;
 /// Multicast listener discovery (RFC 2710) and its reports of version 2 (RFC 3810). It comes from addresses of the link.
 const LISTENER_DISCOVERY: [(u8, u8); 2] = [(130, 132), (143, 143)];
 
+/// The chains of host endpoints that are always there.
+pub(super) const HOST_INPUT: &str = "np-host-in";
+pub(super) const HOST_OUTPUT: &str = "np-host-out";
+pub(super) const HOST_FORWARD: &str = "np-host-fwd";
+const HOSTS: [&str; 3] = [HOST_INPUT, HOST_OUTPUT, HOST_FORWARD];
+
 /// A map or set whose name is fixed. There is one for interfaces and one for the addresses of each family.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fixed {
@@ -57,13 +63,14 @@ pub(crate) enum Fixed {
 
 /// By what an endpoint is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum By {
+pub(super) enum By {
     Interface,
     Address(Family),
 }
 
 impl By {
-    const ALL: [Self; 3] = [Self::Interface, Self::Address(Family::V4), Self::Address(Family::V6)];
+    pub(super) const ALL: [Self; 3] =
+        [Self::Interface, Self::Address(Family::V4), Self::Address(Family::V6)];
 
     fn suffix(self) -> &'static str {
         match self {
@@ -91,7 +98,7 @@ impl By {
     }
 
     /// Returns what must be tested before the fields are read.
-    fn guard(self) -> Option<Match> {
+    pub(super) fn guard(self) -> Option<Match> {
         match self {
             Self::Interface => None,
             Self::Address(family) => Some(Match::Family(family)),
@@ -123,7 +130,7 @@ impl Fixed {
         }
     }
 
-    fn name_by(self, by: By) -> Name {
+    pub(super) fn name_by(self, by: By) -> Name {
         let stem = match self {
             Self::Endpoints => "ep",
             Self::Isolated => "iso",
@@ -162,11 +169,13 @@ pub(crate) fn skeleton(options: Options) -> Ruleset {
     let chain = |name: &str, hook: Hook, rules: Vec<Rule>| {
         (Name::new(name), Chain { base: Some(Base { hook, priority: options.priority }), rules })
     };
-    let chains = BTreeMap::from([
+    let of_hosts = HOSTS.map(|name| (Name::new(name), Chain { base: None, rules: Vec::new() }));
+    let chains = [
         chain("np-forward", Hook::Forward, forward()),
         chain("np-input", Hook::Input, input()),
         chain("np-output", Hook::Output, output()),
-    ]);
+    ];
+    let chains = chains.into_iter().chain(of_hosts).collect();
     Ruleset { sets, chains }
 }
 
@@ -179,6 +188,7 @@ fn forward() -> Vec<Rule> {
         forged(),
         established(),
         self_traffic(),
+        vec![to_hosts(HOST_FORWARD)],
         dispatch(Fixed::Egress, End::Source),
         dispatch(Fixed::Ingress, End::Destination),
     ]
@@ -192,12 +202,18 @@ fn input() -> Vec<Rule> {
         isolation(End::Source),
         established(),
         dispatch(Fixed::Egress, End::Source),
+        vec![to_hosts(HOST_INPUT)],
     ]
     .concat()
 }
 
 fn output() -> Vec<Rule> {
-    [discovery(), isolation(End::Destination)].concat()
+    [discovery(), isolation(End::Destination), vec![to_hosts(HOST_OUTPUT)]].concat()
+}
+
+/// Returns the rule that leads to the policy of host endpoints.
+fn to_hosts(chain: &str) -> Rule {
+    base_rule("hosts", Vec::new(), Action::Verdict(Verdict::Jump(Name::new(chain))))
 }
 
 fn router_messages() -> Vec<Rule> {
@@ -210,7 +226,7 @@ fn router_messages() -> Vec<Rule> {
     ROUTER_MESSAGES.into_iter().flat_map(|kind| by.map(|by| rule(kind, by))).collect()
 }
 
-fn discovery() -> Vec<Rule> {
+pub(super) fn discovery() -> Vec<Rule> {
     let rule = |(first, last), genuine: Match| {
         let kinds = if first == last {
             Match::Icmp { kind: first, code: None }
@@ -251,7 +267,7 @@ fn forged() -> Vec<Rule> {
     Family::BOTH.map(rule).to_vec()
 }
 
-fn established() -> Vec<Rule> {
+pub(super) fn established() -> Vec<Rule> {
     let related = |family: Family, protocol: u8| {
         let matches =
             vec![Match::Flow(FlowState::Related), Match::Family(family), Match::Protocol(protocol)];
@@ -292,7 +308,7 @@ fn dispatch(fixed: Fixed, end: End) -> Vec<Rule> {
     By::ALL.map(rule).to_vec()
 }
 
-fn member(fixed: Fixed, by: By, end: End) -> Match {
+pub(super) fn member(fixed: Fixed, by: By, end: End) -> Match {
     Match::Member { fields: by.fields(end), set: fixed.name_by(by), sense: Sense::In }
 }
 

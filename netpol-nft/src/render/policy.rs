@@ -22,8 +22,29 @@ use crate::name::{Members, Name, Ranges, Side, SizeClass};
 use crate::ruleset::{Action, Chain, Elements, Key, KeyType, Rule, Ruleset, Set, Storage, Verdict};
 
 /// Most stages of a policy set. The kernel follows 16 chains deep and counts `goto` too
-/// (`NFT_JUMP_STACK_SIZE`, `nft_chain_validate`); the first is the base chain.
-pub(crate) const MAX_STAGES: usize = 14;
+/// (`NFT_JUMP_STACK_SIZE`, `nft_chain_validate`); the first is the base chain, and the second may be that of the hosts.
+pub(crate) const MAX_STAGES: usize = 13;
+
+/// What happens to a packet that a rule allows, before it goes back to where policy was asked.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum OnAllow {
+    /// Nothing.
+    Return,
+    /// Conntrack leaves it alone.
+    Untrack,
+    /// It gets these bits of the mark.
+    Mark(u32),
+}
+
+impl OnAllow {
+    fn action(self) -> Action {
+        match self {
+            Self::Return => Action::Verdict(Verdict::Return),
+            Self::Untrack => Action::Untrack,
+            Self::Mark(bits) => Action::Mark(bits),
+        }
+    }
+}
 
 /// Renders policy sets, each once for each side, with the sets that they need.
 pub(crate) struct PolicyRenderer<'a> {
@@ -53,19 +74,26 @@ impl<'a> PolicyRenderer<'a> {
     pub(crate) fn entry(
         &mut self,
         side: Side,
+        on_allow: OnAllow,
         id: PolicySetId,
     ) -> Result<Option<Name>, Arc<NftError>> {
-        let key = (side, id);
+        let key = (side, on_allow, id);
         if let Some(known) = self.entries.get(&key) {
             return known.clone();
         }
         self.current = Some(key);
         let entry = match self.context.refused.get(&key) {
             Some(error) => Err(Arc::clone(error)),
-            None => self.policy_set(side, id).map_err(Arc::new),
+            None => self.policy_set(side, on_allow, id).map_err(Arc::new),
         };
         self.entries.insert(key, entry.clone());
         entry
+    }
+
+    /// Returns a chain that denies everything.
+    pub(super) fn closed(&mut self, side: Side) -> Name {
+        self.current = None;
+        self.chain(side, vec![deny()])
     }
 
     /// Returns the chains and sets of all policy sets that were asked for.
@@ -73,7 +101,12 @@ impl<'a> PolicyRenderer<'a> {
         (self.ruleset, self.users)
     }
 
-    fn policy_set(&mut self, side: Side, id: PolicySetId) -> Result<Option<Name>, NftError> {
+    fn policy_set(
+        &mut self,
+        side: Side,
+        on_allow: OnAllow,
+        id: PolicySetId,
+    ) -> Result<Option<Name>, NftError> {
         let program = self.program;
         let set = program
             .policy_sets
@@ -87,7 +120,7 @@ impl<'a> PolicyRenderer<'a> {
         }
         let mut next = self.default_chain(side, set);
         for stage in set.stages.iter().rev() {
-            let rules = self.stage(side, stage, next.as_ref(), set.default)?;
+            let rules = self.stage(side, on_allow, stage, (next.as_ref(), set.default))?;
             next = Some(self.chain(side, rules));
         }
         Ok(next)
@@ -101,16 +134,16 @@ impl<'a> PolicyRenderer<'a> {
     fn stage(
         &mut self,
         side: Side,
+        on_allow: OnAllow,
         stage: &Stage,
-        next: Option<&Name>,
-        default: PolicyVerdict,
+        (next, default): (Option<&Name>, PolicyVerdict),
     ) -> Result<Vec<Rule>, NftError> {
         let mut rules = Vec::new();
         for rule in &stage.rules {
             let id = rule.id.to_string();
             for matches in Conditions::new(self, side).of(rule)? {
                 let action = match rule.action {
-                    PolicyAction::Allow => Action::Verdict(Verdict::Return),
+                    PolicyAction::Allow => on_allow.action(),
                     PolicyAction::Deny => Action::Verdict(Verdict::Drop),
                     PolicyAction::Pass => Action::Verdict(onward(next, default)),
                     PolicyAction::Log => self.log(side, &id),

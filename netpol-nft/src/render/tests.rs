@@ -11,7 +11,7 @@ use crate::tests::program::{
     Builder, deny_unless, everything, in_nets, in_set, nets, numbers, rule, stage, to_ports,
 };
 
-const OPTIONS: Options = Options { priority: -5, log_group: 100 };
+const OPTIONS: Options = Options { priority: -5, log_group: 100, mark: 16 };
 
 fn render_all(program: &Program) -> Rendered {
     let (classes, refused) = Default::default();
@@ -82,6 +82,7 @@ fn an_empty_program_changes_no_packets_fate() {
             iifname . oifname @np-self-if counter return comment "np:self 4505fda6fed483c1"
             meta nfproto ipv4 ip saddr . ip daddr @np-self-4 counter return comment "np:self 5a1e2923678efa5d"
             meta nfproto ipv6 ip6 saddr . ip6 daddr @np-self-6 counter return comment "np:self 73180f8e9ce574ad"
+            counter jump np-host-fwd comment "np:hosts f25ab1c965629f4c"
             iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
             meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
             meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
@@ -110,6 +111,7 @@ fn an_empty_program_changes_no_packets_fate() {
             iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
             meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
             meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
+            counter jump np-host-in comment "np:hosts 790a7778d493f208"
         "#]],
     );
     check(
@@ -122,6 +124,7 @@ fn an_empty_program_changes_no_packets_fate() {
             oifname @np-iso-if counter drop comment "np:isolated 345b81db28fe9687"
             meta nfproto ipv4 ip daddr @np-iso-4 counter drop comment "np:isolated 5c041233eb87b965"
             meta nfproto ipv6 ip6 daddr @np-iso-6 counter drop comment "np:isolated a32d288898cc3bc0"
+            counter jump np-host-out comment "np:hosts d5be5cb0692e1626"
         "#]],
     );
 }

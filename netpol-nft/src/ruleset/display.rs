@@ -42,6 +42,7 @@ impl Display for Base {
 impl Display for Hook {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Prerouting => f.write_str("prerouting"),
             Self::Input => f.write_str("input"),
             Self::Forward => f.write_str("forward"),
             Self::Output => f.write_str("output"),
@@ -82,6 +83,14 @@ impl Display for Match {
             Self::LinkLocalSource => f.write_str("ip6 saddr fe80::/10"),
             Self::Flow(FlowState::Established) => f.write_str("ct state established"),
             Self::Flow(FlowState::Related) => f.write_str("ct state related"),
+            Self::Untracked(sense) => write!(f, "ct state {sense}untracked"),
+            Self::Interface { end: End::Source, name, sense } => {
+                write!(f, "iifname {sense}\"{name}\"")
+            }
+            Self::Interface { end: End::Destination, name, sense } => {
+                write!(f, "oifname {sense}\"{name}\"")
+            }
+            Self::Unmarked(bits) => write!(f, "meta mark & {bits:#010x} == 0x00000000"),
             Self::Unknown => f.write_str("unknown"),
         }
     }
@@ -125,6 +134,8 @@ impl Display for Action {
         match self {
             Self::Verdict(verdict) => write!(f, "counter {verdict}"),
             Self::Dispatch { fields, map } => write!(f, "{fields} vmap @{map}"),
+            Self::Untrack => f.write_str("counter notrack return"),
+            Self::Mark(bits) => write!(f, "counter meta mark set meta mark | {bits:#010x} return"),
             Self::Log { group, prefix } => {
                 write!(
                     f,

@@ -67,7 +67,7 @@ pub(crate) fn observe() -> Observed {
 
 fn rendered(program: &Program) -> Ruleset {
     let (classes, refused) = Default::default();
-    let options = Options { priority: -5, log_group: 100 };
+    let options = Options { priority: -5, log_group: 100, mark: 16 };
     render(program, &Context { options, classes: &classes, refused: &refused }).unwrap().ruleset
 }
 

@@ -22,7 +22,7 @@ use crate::ruleset::{Elements, Ruleset, Verdict as NftVerdict};
 use crate::transport::Kernel;
 use crate::{NftConfig, NftDataplane};
 
-const OPTIONS: Options = Options { priority: -5, log_group: 100 };
+const OPTIONS: Options = Options { priority: -5, log_group: 100, mark: 16 };
 
 /// Returns a program for every list of numbers: one endpoint for each, with a policy of rules that follow from it.
 fn program(seeds: &[u16], members: &[u8]) -> Program {

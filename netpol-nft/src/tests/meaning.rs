@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -21,11 +22,14 @@ use crate::ruleset::{
 };
 
 /// A new packet at the forward hook.
-struct Packet {
+pub(super) struct Packet {
     flow: Flow,
     input: Interface,
     output: Interface,
     way: Way,
+    /// Conntrack was told to leave it alone.
+    pub(super) is_untracked: Cell<bool>,
+    mark: Cell<u32>,
 }
 
 /// How a packet came to the hook.
@@ -38,6 +42,11 @@ enum Way {
 }
 
 impl Packet {
+    pub(super) fn new(flow: Flow, input: Interface, output: Interface) -> Self {
+        let (is_untracked, mark) = Default::default();
+        Self { flow, input, output, way: Way::Link, is_untracked, mark }
+    }
+
     fn address(&self, end: End) -> IpAddr {
         match end {
             End::Source => self.flow.source,
@@ -112,6 +121,15 @@ impl Packet {
             }
             Match::HopLimit(_) | Match::LinkLocalSource => self.way == Way::Link,
             Match::Flow(_) => false,
+            Match::Untracked(wanted) => sense(self.is_untracked.get(), *wanted),
+            Match::Interface { end, name, sense: wanted } => {
+                let interface = match end {
+                    End::Source => self.input,
+                    End::Destination => self.output,
+                };
+                sense(interface == *name, *wanted)
+            }
+            Match::Unmarked(bits) => self.mark.get() & bits == 0,
             Match::Unknown => panic!("a rendered rule is known"),
         }
     }
@@ -129,12 +147,12 @@ fn contains(elements: &Elements, key: Key) -> bool {
 
 /// How a chain ended.
 #[derive(Debug, PartialEq)]
-enum Walked {
+pub(super) enum Walked {
     Dropped,
     Returned,
 }
 
-fn walk(ruleset: &Ruleset, chain: &Name, packet: &Packet) -> Walked {
+pub(super) fn walk(ruleset: &Ruleset, chain: &Name, packet: &Packet) -> Walked {
     for rule in &ruleset.chains.get(chain).unwrap().rules {
         if !rule.matches.iter().all(|it| packet.meets(ruleset, it)) {
             continue;
@@ -161,6 +179,14 @@ fn decision(ruleset: &Ruleset, rule: &Rule, packet: &Packet) -> Option<Verdict> 
             _ => panic!("{map} is no map"),
         },
         Action::Log { .. } => None,
+        Action::Untrack => {
+            packet.is_untracked.set(true);
+            Some(Verdict::Return)
+        }
+        Action::Mark(bits) => {
+            packet.mark.set(packet.mark.get() | bits);
+            Some(Verdict::Return)
+        }
         Action::Unknown => panic!("a rendered rule is known"),
     }
 }
@@ -247,7 +273,7 @@ fn interfaces(program: &Program) -> BTreeMap<IpAddr, Interface> {
 /// Compares ruleset and program on many flows. Returns how many passed and how many did not.
 fn compare(program: &Program) -> [usize; 2] {
     let (classes, refused) = Default::default();
-    let options = Options { priority: -5, log_group: 100 };
+    let options = Options { priority: -5, log_group: 100, mark: 16 };
     let ruleset = render(program, &Context { options, classes: &classes, refused: &refused })
         .unwrap()
         .ruleset;
@@ -257,12 +283,7 @@ fn compare(program: &Program) -> [usize; 2] {
     let mut denied = 0;
     let flows = flows(program);
     for &flow in &flows {
-        let packet = Packet {
-            flow,
-            input: interface(flow.source),
-            output: interface(flow.destination),
-            way: Way::Link,
-        };
+        let packet = Packet::new(flow, interface(flow.source), interface(flow.destination));
         let got = match walk(&ruleset, &Name::new("np-forward"), &packet) {
             Walked::Dropped => PolicyVerdict::Deny,
             Walked::Returned => PolicyVerdict::Allow,
@@ -285,14 +306,14 @@ fn a_ruleset_means_what_its_program_means() {
 fn nobody_sends_in_the_name_of_others() {
     let program = everything().build();
     let (classes, refused) = Default::default();
-    let options = Options { priority: -5, log_group: 100 };
+    let options = Options { priority: -5, log_group: 100, mark: 16 };
     let context = Context { options, classes: &classes, refused: &refused };
     let ruleset = render(&program, &context).unwrap().ruleset;
     let pod = Interface::new("pod-a").unwrap();
     let own: BTreeSet<IpAddr> =
         ["10.0.1.1", "2001:db8:1::1"].iter().map(|it| it.parse().unwrap()).collect();
     for flow in flows(&program).into_iter().filter(|flow| own.contains(&flow.destination)) {
-        let packet = Packet { flow, input: pod, output: pod, way: Way::Link };
+        let packet = Packet::new(flow, pod, pod);
         let forged = !own.contains(&flow.source) && !is_discovery(&flow);
         let got = walk(&ruleset, &Name::new("np-forward"), &packet);
         assert_eq!(got == Walked::Dropped, forged || is_router_message(&flow), "{flow:?}");
@@ -308,7 +329,7 @@ fn what_a_router_forwards_is_no_discovery() {
     (pod.ingress, pod.egress) = (closed, closed);
     let program = builder.add(pod).build();
     let (classes, refused) = Default::default();
-    let options = Options { priority: -5, log_group: 100 };
+    let options = Options { priority: -5, log_group: 100, mark: 16 };
     let context = Context { options, classes: &classes, refused: &refused };
     let ruleset = render(&program, &context).unwrap().ruleset;
     let [input, output] = ["pod", "eth0"].map(|it| Interface::new(it).unwrap());
@@ -317,7 +338,7 @@ fn what_a_router_forwards_is_no_discovery() {
         let payload = Payload::Icmp { kind, code: 0 };
         let flow = Flow { source, destination, payload, origin: Origin::Endpoint };
         for (way, passes) in [(Way::Link, is_discovery(&flow)), (Way::Router, false)] {
-            let packet = Packet { flow, input, output, way };
+            let packet = Packet { way, ..Packet::new(flow, input, output) };
             let walked = walk(&ruleset, &Name::new("np-forward"), &packet);
             assert_eq!(walked == Walked::Returned, passes, "type {kind}");
         }

@@ -87,7 +87,7 @@ impl Node {
         let addresses = self.addresses(&mut report);
         let node = meta.map(|meta| {
             let Meta { namespace: _, name, uid: _, created: _, labels } = meta;
-            model::Node { name, labels, addresses }
+            model::Node { name, labels, addresses, interfaces: Vec::new() }
         });
         report.finish(node).map(|it| it.value)
     }

@@ -301,6 +301,7 @@ fn nodes_have_labels_and_addresses() {
             name: "node-a.example".into(),
             labels: labels(&[("zone", "a")]),
             addresses: ["172.18.0.2", "2001:db8::2"].map(|it| it.parse().unwrap()).into(),
+            ..Default::default()
         }
     );
     let bad: Node = read(json!({"metadata": {"name": "N"}, "status": {"addresses": [1]}}));
