@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use netpol_core::api::Strictness;
 use netpol_core::api::k8s::Phase;
 use netpol_core::model::{Inputs, Object, ObjectKey};
 use netpol_core::net::{Family, Transport};
@@ -37,6 +38,8 @@ pub struct Cluster {
     default_node: String,
     addresses: Addresses,
     incarnations: u32,
+    /// What becomes of a ClusterNetworkPolicy with something that its API does not know.
+    unknown_fields: Strictness,
 }
 
 /// A node.
@@ -83,8 +86,13 @@ pub enum PodNetwork {
 impl Cluster {
     /// Returns an empty cluster in which no address of `taken` is given away.
     ///
-    /// Pods that name no node are placed on `default_node`.
-    pub(crate) fn new(default_node: Option<String>, taken: BTreeSet<IpAddr>) -> Self {
+    /// Pods that name no node are placed on `default_node`. A ClusterNetworkPolicy with something that its API does not
+    /// know is taken as `unknown_fields` says.
+    pub(crate) fn new(
+        default_node: Option<String>,
+        taken: BTreeSet<IpAddr>,
+        unknown_fields: Strictness,
+    ) -> Self {
         Self {
             objects: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -92,10 +100,13 @@ impl Cluster {
             default_node: default_node.unwrap_or_else(|| IMPLICIT_NODE.to_owned()),
             addresses: Addresses { taken },
             incarnations: 0,
+            unknown_fields,
         }
     }
 
     /// Creates an object, or replaces the one of the same group, kind, namespace and name.
+    ///
+    /// Whether its namespace exists is found by [`settle`](Self::settle): objects come in any order.
     pub(crate) fn apply(&mut self, value: &Value) -> Result<(), Problem> {
         let id = ObjectId::of(value)?;
         let mut value = value.clone();
@@ -103,15 +114,15 @@ impl Cluster {
             ("", "Namespace") => label_namespace(&mut value, &id.name),
             ("", "Node") => self.apply_node(&id.name, &mut value)?,
             ("", "Pod") => {
-                self.require_namespace(&id)?;
+                require_namespaced(&id)?;
                 let pod = self.next_pod(&id, PodView::read(&value)?)?;
                 pod.complete(&mut value);
                 self.pods.insert(pod.id(), pod);
             }
             _ if is_cluster_wide(&id) => {}
-            _ => self.require_namespace(&id)?,
+            _ => require_namespaced(&id)?,
         }
-        match wire::convert(&value) {
+        match wire::convert_as(&value, self.strictness(&id)) {
             Conversion::Accepted(object) => {
                 self.objects.insert(id, object);
                 Ok(())
@@ -159,6 +170,7 @@ impl Cluster {
                 self.nodes.insert(name.clone(), Node { addresses, listed: Vec::new() });
             }
         }
+        self.require_namespaces()?;
         self.owners().map(|_| ())
     }
 
@@ -236,13 +248,28 @@ impl Cluster {
         Ok(owners)
     }
 
-    fn require_namespace(&self, id: &ObjectId) -> Result<(), Problem> {
-        let namespace = id.namespace.clone().unwrap_or_default();
-        let exists = self.objects.keys().any(|it| it.is_core("Namespace") && it.name == namespace);
-        if exists {
-            Ok(())
-        } else {
-            Err(Problem::NoNamespace { id: Box::new(id.clone()), namespace })
+    /// Checks that the namespaces of all objects exist.
+    fn require_namespaces(&self) -> Result<(), Problem> {
+        let exist: BTreeSet<&str> = self
+            .objects
+            .keys()
+            .filter(|id| id.is_core("Namespace"))
+            .map(|id| id.name.as_str())
+            .collect();
+        for id in self.objects.keys() {
+            if let Some(namespace) = &id.namespace
+                && !exist.contains(namespace.as_str())
+            {
+                return Err(no_namespace(id));
+            }
+        }
+        Ok(())
+    }
+
+    fn strictness(&self, id: &ObjectId) -> Strictness {
+        match (id.group.as_str(), id.kind.as_str()) {
+            ("policy.networking.k8s.io", "ClusterNetworkPolicy") => self.unknown_fields,
+            _ => Strictness::Strict,
         }
     }
 
@@ -423,11 +450,20 @@ fn list_addresses(node: &mut Value, addresses: &[IpAddr]) {
     }
 }
 
+fn require_namespaced(id: &ObjectId) -> Result<(), Problem> {
+    if id.namespace.is_some() { Ok(()) } else { Err(no_namespace(id)) }
+}
+
+fn no_namespace(id: &ObjectId) -> Problem {
+    let namespace = id.namespace.clone().unwrap_or_default();
+    Problem::NoNamespace { id: Box::new(id.clone()), namespace }
+}
+
 const fn is_final(phase: Phase) -> bool {
     matches!(phase, Phase::Succeeded | Phase::Failed)
 }
 
-fn is_cluster_wide(id: &ObjectId) -> bool {
+pub(crate) fn is_cluster_wide(id: &ObjectId) -> bool {
     const KINDS: [(&str, &str); 8] = [
         ("policy.networking.k8s.io", "ClusterNetworkPolicy"),
         ("policy.networking.k8s.io", "AdminNetworkPolicy"),

@@ -80,10 +80,13 @@
 pub mod check;
 pub mod cluster;
 pub mod document;
+pub mod explain;
+pub mod manifests;
 pub mod probe;
 pub mod report;
 pub mod runner;
 pub mod scenario;
 pub mod subject;
+pub mod text;
 pub mod topology;
 pub mod wire;

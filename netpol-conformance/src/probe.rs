@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::topology::Opener;
 
 mod icmp;
+mod packet;
 mod sctp;
 mod tcp;
 mod udp;
@@ -42,7 +43,10 @@ const PORT_TRIES: usize = 64;
 pub struct Probe {
     pub(crate) opener: Opener,
     pub(crate) namespace: Arc<OwnedFd>,
+    /// The namespace of the host that has the destination address.
+    pub(crate) receiver: Option<Arc<OwnedFd>>,
     pub(crate) source: Option<IpAddr>,
+    pub(crate) source_port: Option<u16>,
     pub(crate) destination: IpAddr,
     pub(crate) request: Request,
     /// The name of the host that has to answer.
@@ -62,6 +66,15 @@ pub enum Request {
     Sctp(u16),
     /// An ICMP or ICMPv6 echo reply.
     Echo,
+    /// That an ICMP or ICMPv6 message arrives.
+    Icmp {
+        /// The type.
+        kind: u8,
+        /// The code.
+        code: u8,
+    },
+    /// That a packet of the protocol with this number arrives.
+    Packet(u8),
 }
 
 /// What came of a probe.
@@ -134,6 +147,14 @@ impl Probe {
         Self { sentinel: Some(Arc::new(sentinel)), ..self }
     }
 
+    /// Returns the same probe, which asks from one port; with other protocols than TCP, UDP and SCTP, the same probe.
+    ///
+    /// Its attempts never overlap: each ends when the next one begins.
+    #[must_use]
+    pub fn from_port(self, port: u16) -> Self {
+        Self { source_port: Some(port), ..self }
+    }
+
     /// Makes one attempt.
     pub async fn attempt(&self, limit: Duration) -> Outcome {
         timeout(limit, self.ask()).await.unwrap_or(Outcome::Silent)
@@ -145,6 +166,8 @@ impl Probe {
             Request::Udp(port) => udp::ask(self, port).await,
             Request::Sctp(port) => sctp::ask(self, port).await,
             Request::Echo => icmp::ask(self).await,
+            Request::Icmp { kind, code } => packet::ask_icmp(self, kind, code).await,
+            Request::Packet(protocol) => packet::ask(self, protocol).await,
         };
         asked.unwrap_or_else(|stopped| stopped)
     }
@@ -174,6 +197,9 @@ impl Probe {
                     Err(error) => telling = Outcome::failed("run an attempt", error.into()),
                 },
                 () = sleep_until(next), if next < end => {
+                    if self.source_port.is_some() {
+                        attempts.shutdown().await;
+                    }
                     let probe = self.clone();
                     attempts.spawn(async move { probe.ask().await });
                     next = next.checked_add(pause).unwrap_or(end);
@@ -207,7 +233,7 @@ impl Probe {
     /// Opens a socket in the namespace that the probe comes from, bound to its source address.
     async fn socket(&self, open: fn(IpAddr) -> io::Result<Socket>) -> Result<Socket, Outcome> {
         let (source, destination) = (self.source, self.destination);
-        self.opened(move || {
+        self.opened(&self.namespace, move || {
             let socket = open(destination)?;
             if let Some(source) = source {
                 socket.bind(&SocketAddr::new(source, 0).into())?;
@@ -226,12 +252,8 @@ impl Probe {
         open: fn(IpAddr) -> io::Result<Socket>,
     ) -> Result<Socket, Outcome> {
         let (opener, destination) = (self.opener.clone(), self.destination);
-        let any = match destination {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let source = self.source.unwrap_or(any);
-        self.opened(move || {
+        let source = self.source.unwrap_or(unspecified(destination));
+        self.opened(&self.namespace, move || {
             let mut tries = PORT_TRIES;
             loop {
                 let socket = open(destination)?;
@@ -247,11 +269,29 @@ impl Probe {
         .await
     }
 
+    /// As [`socket`](Self::socket), bound to the port that the probe asks from.
+    async fn socket_on_port(
+        &self,
+        port: u16,
+        open: fn(IpAddr) -> io::Result<Socket>,
+    ) -> Result<Socket, Outcome> {
+        let destination = self.destination;
+        let source = SocketAddr::new(self.source.unwrap_or(unspecified(destination)), port);
+        self.opened(&self.namespace, move || {
+            let socket = open(destination)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&source.into())?;
+            Ok(socket)
+        })
+        .await
+    }
+
     async fn opened(
         &self,
+        namespace: &Arc<OwnedFd>,
         open: impl FnOnce() -> io::Result<Socket> + Send + 'static,
     ) -> Result<Socket, Outcome> {
-        let opened = self.opener.open(&self.namespace, || {
+        let opened = self.opener.open(namespace, || {
             let socket = open()?;
             socket.set_nonblocking(true)?;
             Ok(socket)
@@ -314,6 +354,14 @@ impl fmt::Display for Outcome {
             Self::NoRoute => f.write_str("no route"),
             Self::Failed(error) => write!(f, "failed: {error}"),
         }
+    }
+}
+
+/// Returns the address that stands for any of a family.
+fn unspecified(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 

@@ -4,6 +4,7 @@ mod junit;
 mod pretty;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use netpol_core::Verdict;
 use serde::{Serialize, Serializer};
@@ -44,6 +45,9 @@ pub struct Row {
     pub protocol: Option<ProbeProtocol>,
     /// The port, if the protocol has ports.
     pub port: Option<u16>,
+    /// What else the probe is about, such as ` from port 5000`; mostly nothing.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub details: String,
     /// What had to come of the probe.
     #[serde(serialize_with = "as_text")]
     pub expect: Option<Verdict>,
@@ -137,11 +141,26 @@ impl Row {
             to: None,
             protocol: None,
             port: None,
+            details: String::new(),
             expect: None,
             got: None,
             status: Status::Skip,
             reason,
         }
+    }
+
+    /// Returns the row of a file that could not be loaded.
+    #[must_use]
+    pub fn unloadable(file: &Path, backend: &str, reason: String) -> Self {
+        let name = file.file_stem().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default();
+        let about = About {
+            file: file.to_owned(),
+            name,
+            description: String::new(),
+            requires: Vec::new(),
+        };
+        let (got, status) = (Some(Got::Error), Status::Fail);
+        Self { got, status, ..Self::skipped(&about, backend, reason) }
     }
 
     /// Returns the probe in one line, such as `x/a -> y/b TCP 80`; empty if the row is about no probe.
@@ -151,7 +170,7 @@ impl Row {
             return String::new();
         };
         let port = self.port.map_or_else(String::new, |port| format!(" {port}"));
-        format!("{from} -> {to} {protocol}{port}")
+        format!("{from} -> {to} {protocol}{port}{}", self.details)
     }
 }
 

@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use netpol_core::Capabilities;
-use netpol_core::eval::Judge;
+use netpol_core::eval::Judgement;
+use netpol_core::{Direction, Reason, Verdict};
 
+use crate::explain;
 use crate::report::{Report, Row, Status};
-use crate::scenario::{About, Attempt, Plan, Scenario, Step};
-use crate::subject::{Got, Observation, Subject, SubjectError, summary};
+use crate::scenario::{About, Attempt, Plan, ReasonText, Reasons, Scenario, Step};
+use crate::subject::{Got, Observation, Subject, SubjectError, Judges};
 
 /// A kind of subject, by name.
 pub struct Backend {
@@ -70,7 +71,9 @@ impl Backend {
             let later = plan.steps.get(index + 1..).unwrap_or_default();
             if failure.is_none() {
                 match subject.play(step, later) {
-                    Ok(observations) => rows.extend(self.rows(&plan.about, step, observations)),
+                    Ok(observations) => {
+                        rows.extend(self.rows(&plan.about, step, &*subject, observations));
+                    },
                     Err(error) if error.is_fatal() => return Err(error),
                     Err(error) => failure = Some(chain(&error)),
                 }
@@ -82,25 +85,50 @@ impl Backend {
         Ok(rows)
     }
 
-    fn rows(&self, about: &About, step: &Step, observations: Vec<Observation>) -> Vec<Row> {
-        let (inputs, capabilities) = (step.cluster.inputs(), Capabilities::all());
-        let judge = Judge::new(&inputs, &capabilities);
-        let pairs = step.attempts.iter().zip(observations);
-        pairs
-            .map(|(attempt, Observation { got, detail })| {
-                let passed = got.is(attempt.expect);
-                let model =
-                    || format!("model: {}", summary(&judge.evaluate(&attempt.flow).enforced));
-                // The subject's own words are enough where it is right.
-                let reason = match detail {
-                    Some(detail) if passed => detail,
-                    Some(detail) => format!("{detail}; {}", model()),
-                    None => model(),
-                };
-                let status = if passed { Status::Pass } else { Status::Fail };
-                self.row(about, step, Some(attempt), Some(got), status, reason)
-            })
-            .collect()
+    fn rows(
+        &self,
+        about: &About,
+        step: &Step,
+        subject: &dyn Subject,
+        observations: Vec<Observation>,
+    ) -> Vec<Row> {
+        let inputs = step.cluster.inputs();
+        let judges = Judges::new(&inputs);
+        let mut rows = Vec::new();
+        for (attempt, observation) in step.attempts.iter().zip(observations) {
+            let row = |got, status, reason| {
+                self.row(about, step, Some(attempt), got, status, reason)
+            };
+            if let Some(inability) = subject.inability(attempt) {
+                rows.push(row(None, Status::Skip, inability));
+                continue;
+            }
+            let Observation { got, detail, reasons, pending } = observation;
+            let wrong = [
+                differing_reason(&attempt.reasons, reasons.as_ref()),
+                differing_pending(attempt.pending, pending),
+            ];
+            let passed = got.is(attempt.expect) && wrong.iter().all(Option::is_none);
+            let model = || {
+                let Judgement { egress, ingress, .. } = judges.evaluate(attempt).enforced;
+                format!("model:\n{}", explain::reasons(Some(&egress), Some(&ingress), &inputs))
+            };
+            // The subject's own words are enough where it is right.
+            let why = match detail {
+                Some(detail) if passed => detail,
+                Some(detail) => format!("{detail}\n{}", model()),
+                None => model(),
+            };
+            let why = wrong.into_iter().flatten().chain([why]).collect::<Vec<_>>().join("\n");
+            rows.push(row(Some(got), if passed { Status::Pass } else { Status::Fail }, why));
+            if attempt.reasons != Reasons::default() && reasons.is_none() {
+                rows.push(row(None, Status::Skip, "shows no reasons, only verdicts".to_owned()));
+            }
+            if attempt.pending.is_some() && pending.is_none() {
+                rows.push(row(None, Status::Skip, "shows no pending verdicts".to_owned()));
+            }
+        }
+        rows
     }
 
     /// Returns rows for a step whose state could not be reached.
@@ -129,6 +157,7 @@ impl Backend {
             to: attempt.map(|it| it.to.clone()),
             protocol: attempt.map(|it| it.port.protocol()),
             port: attempt.and_then(|it| it.port.number()),
+            details: attempt.map(Attempt::details).unwrap_or_default(),
             expect: attempt.map(|it| it.expect),
             got,
             status,
@@ -197,6 +226,21 @@ fn run_parallel(
     })?;
     rows.sort_by_key(|(index, _)| *index);
     Ok(rows.into_iter().map(|(_, rows)| rows).collect())
+}
+
+/// Returns in which half another reason was shown than was expected, if one was.
+fn differing_reason(expected: &Reasons, shown: Option<&[Reason; 2]>) -> Option<String> {
+    let [egress, ingress] = shown?;
+    [(Direction::Egress, egress), (Direction::Ingress, ingress)].into_iter().find_map(|(half, reason)| {
+        let expected = expected.of(half)?;
+        let is_expected = ReasonText::of(reason).as_ref() == Some(expected);
+        (!is_expected).then(|| format!("expected `{expected}` as reason of {half}, got `{reason}`"))
+    })
+}
+
+fn differing_pending(expected: Option<Verdict>, shown: Option<Verdict>) -> Option<String> {
+    let (expected, shown) = expected.zip(shown)?;
+    (expected != shown).then(|| format!("expected `{expected}` as pending verdict, got `{shown}`"))
 }
 
 /// Returns an error and its causes in one line.

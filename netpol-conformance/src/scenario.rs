@@ -8,6 +8,7 @@ pub(crate) mod error;
 mod feature;
 mod load;
 pub(crate) mod object;
+mod reason;
 pub(crate) mod spec;
 #[cfg(test)]
 mod tests;
@@ -15,17 +16,20 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use netpol_core::eval::{Evaluation, Judge};
-use netpol_core::{Capabilities, Verdict};
+use netpol_core::eval::Evaluation;
+use netpol_core::Verdict;
 use serde_json::Value;
 
 pub use self::attempt::{Attempt, ProbePort};
 pub use self::error::{Problem, ScenarioError};
 pub use self::feature::{Feature, UnknownFeature};
+pub(crate) use self::load::{addresses_in, is_scenario};
 pub use self::load::{load, parse};
 pub use self::object::ObjectId;
-pub use self::spec::{FormError, Party, PartyName, ProbeProtocol};
+pub use self::reason::{ReasonText, Reasons};
+pub use self::spec::{FormError, IcmpMessage, Party, PartyName, ProbeProtocol};
 use crate::cluster::Cluster;
+use crate::subject::Judges;
 
 /// What a scenario file holds.
 #[derive(Clone, Debug)]
@@ -132,7 +136,7 @@ impl Step {
     /// Returns what the judge says about an attempt in the state of this step.
     #[must_use]
     pub fn evaluate(&self, attempt: &Attempt) -> Evaluation {
-        Judge::new(&self.cluster.inputs(), &Capabilities::all()).evaluate(&attempt.flow)
+        Judges::new(&self.cluster.inputs()).evaluate(attempt)
     }
 }
 

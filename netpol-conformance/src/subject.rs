@@ -7,12 +7,13 @@ mod program;
 
 use std::io;
 
-use netpol_core::{DataplaneError, DataplaneErrorKind, Verdict};
+use netpol_core::{DataplaneError, DataplaneErrorKind, Reason, Verdict};
 
 pub use self::kernel::{Kernel, Open, OpenError};
+pub(crate) use self::model::Judges;
 pub use self::model::{Model, summary};
 pub use self::program::Programs;
-use crate::scenario::Step;
+use crate::scenario::{Attempt, Step};
 use crate::topology::TopologyError;
 
 /// Something that enforces policy on a cluster, and can be asked what passes.
@@ -27,6 +28,14 @@ pub trait Subject {
     ///
     /// [`SubjectError`] if the state could not be reached. No further step is played then.
     fn play(&mut self, step: &Step, later: &[Step]) -> Result<Vec<Observation>, SubjectError>;
+
+    /// Returns why the subject cannot make an attempt, whatever the state; `None` if it can.
+    ///
+    /// What is observed of an attempt that cannot be made does not count. This default is that of subjects that judge
+    /// packets: they cannot make HTTP requests.
+    fn inability(&self, attempt: &Attempt) -> Option<String> {
+        attempt.http.is_some().then(|| "judges packets, no HTTP requests".to_owned())
+    }
 }
 
 /// What came of an attempt.
@@ -37,6 +46,10 @@ pub struct Observation {
     pub got: Got,
     /// Why, as far as the subject knows. Reports add what the model says where it does not, or where it is wrong.
     pub detail: Option<String>,
+    /// Why the halves were judged as they were, egress first, where the subject shows that.
+    pub reasons: Option<[Reason; 2]>,
+    /// What would have been seen if staged policies were enforced, where the subject shows that.
+    pub pending: Option<Verdict>,
 }
 
 /// What was seen of an attempt.
@@ -129,12 +142,18 @@ impl Observation {
             Verdict::Allow => Got::Allow,
             Verdict::Deny => Got::Deny,
         };
-        Self { got, detail }
+        Self { got, detail, reasons: None, pending: None }
+    }
+
+    /// Returns the same with the reasons of both halves.
+    #[must_use]
+    pub fn because(self, egress: Reason, ingress: Reason) -> Self {
+        Self { reasons: Some([egress, ingress]), ..self }
     }
 
     /// Returns an attempt that says nothing, and why.
     pub fn error(detail: impl Into<String>) -> Self {
-        Self { got: Got::Error, detail: Some(detail.into()) }
+        Self { got: Got::Error, detail: Some(detail.into()), reasons: None, pending: None }
     }
 }
 

@@ -248,7 +248,12 @@ impl Topology {
         Ok(Probe {
             opener: self.opener.clone(),
             namespace: Arc::clone(namespace.handle()),
+            receiver: self
+                .owner(to)
+                .and_then(|host| self.namespace(host))
+                .map(|namespace| Arc::clone(namespace.handle())),
             source,
+            source_port: None,
             destination: to,
             request,
             expected: self.owner(to).map(Host::to_string),

@@ -21,12 +21,18 @@ pub enum Conversion {
 /// Converts an object of any kind that the core knows, strictly.
 #[must_use]
 pub fn convert(value: &Value) -> Conversion {
+    convert_as(value, Strictness::Strict)
+}
+
+/// As [`convert`], but says what becomes of policies of which not every rule can be read.
+#[must_use]
+pub fn convert_as(value: &Value, strictness: Strictness) -> Conversion {
     let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let Some(kind) = Kind::recognise(text("apiVersion"), text("kind")) else {
         return Conversion::Unknown;
     };
     match api::Document::read(kind, value) {
-        Ok(document) => match document.to_object(Strictness::Strict) {
+        Ok(document) => match document.to_object(strictness) {
             Ok(accepted) => Conversion::Accepted(accepted.value.map(Arc::new)),
             Err(Refused { diagnostics, .. }) => Conversion::Refused(diagnostics),
         },

@@ -443,7 +443,7 @@ fn explain_names_the_policy_and_the_step() {
     assert_eq!(status(&output), 0);
     assert!(
         text.contains("deny")
-            && text.contains("KubernetesNetworkPolicy x/p")
+            && text.contains("NetworkPolicy x/p (networking.k8s.io), without rules")
             && text.contains("`after`"),
         "{text}"
     );
@@ -453,6 +453,87 @@ fn explain_names_the_policy_and_the_step() {
     assert_eq!(status(&output), 2);
     assert!(error_of(&output).contains("`before`, `after`"), "{}", error_of(&output));
     assert_eq!(status(&explain(&[])), 2);
+}
+
+#[test]
+fn explain_takes_manifests_and_http_requests() {
+    let folder = Folder::new("manifests");
+    let calico = "{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {name: web, namespace: x}, spec: {ingress: \
+                  [{action: Allow, http: {methods: [GET], paths: [{prefix: /shop}]}}]}}";
+    folder.file("pods.yaml", PODS);
+    folder.file("policies.yaml", calico);
+    let explain = |more: &[&str]| {
+        let flow = ["explain", folder.0.to_str().unwrap(), "--from", "x/b", "--to", "x/a"];
+        command(flow.iter().chain(more)).output().unwrap()
+    };
+    for (more, expected) in [
+        (
+            &["--http", "GET", "/shop/cart"][..],
+            "allowed by NetworkPolicy x/web (projectcalico.org), ingress[0]",
+        ),
+        (&["--http", "PUT", "/shop/cart"], "no rule matched, and the tier denies at its end"),
+        (
+            &["--http", "GET", "/shop/%2e%2e/admin"],
+            "no rule matched, and the tier denies at its end",
+        ),
+        (
+            &["--port", "80"],
+            "left out NetworkPolicy x/web (projectcalico.org), ingress[0]: it is about HTTP requests",
+        ),
+        (&["--protocol", "ICMP"], "no rule matched"),
+        (&["--protocol", "ICMP", "--icmp", "3", "4"], "type 3 code 4"),
+        (&["--port", "80", "--source-port", "9"], "from port 9"),
+    ] {
+        let output = explain(more);
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        assert_eq!(status(&output), 0, "{}", error_of(&output));
+        assert!(text.contains(expected), "{more:?}: {text}");
+    }
+    for (more, expected) in [
+        (&["--http", "GET", "shop"][..], "`shop` is no path"),
+        (&["--http", "", "/"], "`` is no method"),
+        (&["--http", "GET", "/", "--protocol", "UDP", "--port", "80"], "expected TCP"),
+        (&["--port", "80", "--step", "s"], "--step without a scenario"),
+        (&["--protocol", "ICMP", "--port", "80"], "with a port"),
+    ] {
+        let output = explain(more);
+        assert_eq!(status(&output), 2);
+        assert!(error_of(&output).contains(expected), "{more:?}: {}", error_of(&output));
+    }
+}
+
+#[test]
+fn check_fails_on_findings_only_if_asked() {
+    let folder = Folder::new("findings");
+    let twice = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: x}, \
+                 spec: {podSelector: {}, ingress: [{}, {ports: [{port: 80}]}]}}";
+    let one_family = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: x}, \
+                      spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}}\n---\n\
+                      {apiVersion: v1, kind: Pod, metadata: {name: a, namespace: x}, spec: {containers: [{name: m}]}, \
+                      status: {podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}]}}";
+    for (text, found, statuses) in [
+        (DENY_ALL, "", [0, 0, 0]),
+        (one_family, "note: ingress[0]: matches IPv4 only", [0, 1, 0]),
+        (twice, "warning: ingress[1]: no flow reaches it", [0, 1, 1]),
+    ] {
+        let path = folder.file("f.yaml", text);
+        let path = path.to_str().unwrap();
+        let ways: [&[&str]; 3] = [&[], &["--deny-findings"], &["--deny-findings=warning"]];
+        for (more, want) in ways.into_iter().zip(statuses) {
+            let output = command(["check", path].iter().chain(more)).output().unwrap();
+            let shown = String::from_utf8(output.stdout.clone()).unwrap();
+            assert_eq!(status(&output), want, "{more:?}: {shown}");
+            assert!(shown.contains(found), "{shown}");
+        }
+    }
+    let output =
+        command(["check", folder.0.to_str().unwrap(), "--format", "json"]).output().unwrap();
+    let finding = &json_of(&output)["results"][0]["findings"][0];
+    assert_eq!(
+        (&finding["severity"], &finding["lint"]),
+        (&json!("warning"), &json!("unreachable-rule"))
+    );
+    assert_eq!(finding["rule"], json!("ingress[1]"));
 }
 
 #[test]

@@ -28,20 +28,38 @@
 //! ```
 
 mod address;
+pub mod anp;
+pub mod calico;
+mod cluster_policy;
+pub mod cnp;
 mod diagnostic;
 mod field;
 pub mod k8s;
+mod label_selector;
+mod labels;
+mod manifest;
 mod names;
+mod number;
+#[cfg(test)]
+mod oracle;
+mod pods;
+mod ports;
 mod report;
+mod rules;
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod shown;
 mod time;
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
 use serde::{Deserialize, Deserializer};
 
 pub use self::diagnostic::{Accepted, Diagnostic, Refused, Strictness};
-use crate::model::Object;
+use crate::model::{Object, ObjectKey, PolicyKey, PolicyKind};
 
 /// Most entries of one list or map of an object that is converted.
 ///
@@ -63,6 +81,30 @@ pub enum Kind {
     ServiceAccount,
     /// `networking.k8s.io/v1` NetworkPolicy.
     KubernetesNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy.
+    BaselineAdminNetworkPolicy,
+    /// `projectcalico.org/v3` Tier.
+    Tier,
+    /// `projectcalico.org/v3` NetworkPolicy.
+    NetworkPolicy,
+    /// `projectcalico.org/v3` GlobalNetworkPolicy.
+    GlobalNetworkPolicy,
+    /// `projectcalico.org/v3` StagedNetworkPolicy.
+    StagedNetworkPolicy,
+    /// `projectcalico.org/v3` StagedGlobalNetworkPolicy.
+    StagedGlobalNetworkPolicy,
+    /// `projectcalico.org/v3` StagedKubernetesNetworkPolicy.
+    StagedKubernetesNetworkPolicy,
+    /// `projectcalico.org/v3` NetworkSet.
+    NetworkSet,
+    /// `projectcalico.org/v3` GlobalNetworkSet.
+    GlobalNetworkSet,
+    /// `projectcalico.org/v3` HostEndpoint.
+    HostEndpoint,
 }
 
 impl Kind {
@@ -73,6 +115,18 @@ impl Kind {
         Self::Pod,
         Self::ServiceAccount,
         Self::KubernetesNetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
+        Self::Tier,
+        Self::NetworkPolicy,
+        Self::GlobalNetworkPolicy,
+        Self::StagedNetworkPolicy,
+        Self::StagedGlobalNetworkPolicy,
+        Self::StagedKubernetesNetworkPolicy,
+        Self::NetworkSet,
+        Self::GlobalNetworkSet,
+        Self::HostEndpoint,
     ];
 
     /// Returns the kind of an object with these fields, `None` if the core does not know it.
@@ -88,6 +142,19 @@ impl Kind {
         match self {
             Self::Namespace | Self::Node | Self::Pod | Self::ServiceAccount => "v1",
             Self::KubernetesNetworkPolicy => "networking.k8s.io/v1",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
+                "policy.networking.k8s.io/v1alpha1"
+            }
+            Self::Tier
+            | Self::NetworkPolicy
+            | Self::GlobalNetworkPolicy
+            | Self::StagedNetworkPolicy
+            | Self::StagedGlobalNetworkPolicy
+            | Self::StagedKubernetesNetworkPolicy
+            | Self::NetworkSet
+            | Self::GlobalNetworkSet
+            | Self::HostEndpoint => "projectcalico.org/v3",
         }
     }
 
@@ -99,8 +166,97 @@ impl Kind {
             Self::Node => "Node",
             Self::Pod => "Pod",
             Self::ServiceAccount => "ServiceAccount",
-            Self::KubernetesNetworkPolicy => "NetworkPolicy",
+            Self::KubernetesNetworkPolicy | Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+            Self::Tier => "Tier",
+            Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Self::StagedNetworkPolicy => "StagedNetworkPolicy",
+            Self::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
+            Self::StagedKubernetesNetworkPolicy => "StagedKubernetesNetworkPolicy",
+            Self::NetworkSet => "NetworkSet",
+            Self::GlobalNetworkSet => "GlobalNetworkSet",
+            Self::HostEndpoint => "HostEndpoint",
         }
+    }
+
+    /// Returns whether objects of this kind are in a namespace.
+    #[must_use]
+    pub const fn is_namespaced(self) -> bool {
+        match self {
+            Self::Namespace
+            | Self::Node
+            | Self::ClusterNetworkPolicy
+            | Self::AdminNetworkPolicy
+            | Self::BaselineAdminNetworkPolicy
+            | Self::Tier
+            | Self::GlobalNetworkPolicy
+            | Self::StagedGlobalNetworkPolicy
+            | Self::GlobalNetworkSet
+            | Self::HostEndpoint => false,
+            Self::Pod
+            | Self::ServiceAccount
+            | Self::KubernetesNetworkPolicy
+            | Self::NetworkPolicy
+            | Self::StagedNetworkPolicy
+            | Self::StagedKubernetesNetworkPolicy
+            | Self::NetworkSet => true,
+        }
+    }
+
+    /// Returns the key of what an object of this kind and name becomes, for those who learn of its end. It is `None` if
+    /// the namespace is missing or too much, for a pod, which is told apart from others of its name by its UID, and for a
+    /// host endpoint, which becomes nothing.
+    ///
+    /// ```
+    /// use netpol_core::api::Kind;
+    ///
+    /// let key = Kind::NetworkPolicy.object_key(Some("shop"), "db").ok_or("no key")?;
+    /// assert!(!netpol_core::model::Inputs::default().remove(&key));
+    /// assert_eq!(Kind::Tier.object_key(Some("shop"), "db"), None);
+    /// # Ok::<(), &str>(())
+    /// ```
+    #[must_use]
+    pub fn object_key(self, namespace: Option<&str>, name: &str) -> Option<ObjectKey> {
+        if self.is_namespaced() != namespace.is_some() {
+            return None;
+        }
+        let (namespace, name) = (namespace.map(String::from), String::from(name));
+        if let Some(kind) = self.policy_kind() {
+            return Some(ObjectKey::Policy(PolicyKey { kind, namespace, name }));
+        }
+        Some(match self {
+            Self::Namespace => ObjectKey::Namespace(name),
+            Self::Node => ObjectKey::Node(name),
+            Self::ServiceAccount => ObjectKey::ServiceAccount(namespace?, name),
+            Self::Tier => ObjectKey::Tier(name),
+            Self::NetworkSet | Self::GlobalNetworkSet => ObjectKey::NetworkSet(namespace, name),
+            _ => return None,
+        })
+    }
+
+    /// Returns what a policy of this kind becomes; `None` for what is no policy.
+    const fn policy_kind(self) -> Option<PolicyKind> {
+        Some(match self {
+            Self::KubernetesNetworkPolicy => PolicyKind::KubernetesNetworkPolicy,
+            Self::ClusterNetworkPolicy => PolicyKind::KubernetesClusterNetworkPolicy,
+            Self::AdminNetworkPolicy => PolicyKind::KubernetesAdminNetworkPolicy,
+            Self::BaselineAdminNetworkPolicy => PolicyKind::KubernetesBaselineAdminNetworkPolicy,
+            Self::NetworkPolicy => PolicyKind::NetworkPolicy,
+            Self::GlobalNetworkPolicy => PolicyKind::GlobalNetworkPolicy,
+            Self::StagedNetworkPolicy => PolicyKind::StagedNetworkPolicy,
+            Self::StagedGlobalNetworkPolicy => PolicyKind::StagedGlobalNetworkPolicy,
+            Self::StagedKubernetesNetworkPolicy => PolicyKind::StagedKubernetesNetworkPolicy,
+            Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::ServiceAccount
+            | Self::Tier
+            | Self::NetworkSet
+            | Self::GlobalNetworkSet
+            | Self::HostEndpoint => return None,
+        })
     }
 }
 
@@ -124,6 +280,30 @@ pub enum Document {
     ServiceAccount(k8s::ServiceAccount),
     /// A Kubernetes network policy.
     KubernetesNetworkPolicy(k8s::NetworkPolicy),
+    /// A Kubernetes policy of the whole cluster.
+    ClusterNetworkPolicy(cnp::ClusterNetworkPolicy),
+    /// An administrator's Kubernetes policy.
+    AdminNetworkPolicy(anp::AdminNetworkPolicy),
+    /// The Kubernetes policy that holds where no other does.
+    BaselineAdminNetworkPolicy(anp::BaselineAdminNetworkPolicy),
+    /// A tier.
+    Tier(calico::Tier),
+    /// A Calico network policy.
+    NetworkPolicy(calico::NetworkPolicy),
+    /// A Calico policy of the whole cluster.
+    GlobalNetworkPolicy(calico::GlobalNetworkPolicy),
+    /// A Calico network policy that is not enforced yet.
+    StagedNetworkPolicy(calico::StagedNetworkPolicy),
+    /// A Calico policy of the whole cluster that is not enforced yet.
+    StagedGlobalNetworkPolicy(calico::StagedGlobalNetworkPolicy),
+    /// A Kubernetes network policy that is not enforced yet.
+    StagedKubernetesNetworkPolicy(calico::StagedKubernetesNetworkPolicy),
+    /// A network set of a namespace.
+    NetworkSet(calico::NetworkSet),
+    /// A network set of the whole cluster.
+    GlobalNetworkSet(calico::GlobalNetworkSet),
+    /// A host endpoint.
+    HostEndpoint(calico::HostEndpoint),
 }
 
 impl Document {
@@ -142,10 +322,39 @@ impl Document {
             Kind::KubernetesNetworkPolicy => {
                 Self::KubernetesNetworkPolicy(Deserialize::deserialize(deserializer)?)
             }
+            Kind::ClusterNetworkPolicy => {
+                Self::ClusterNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::AdminNetworkPolicy => {
+                Self::AdminNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::BaselineAdminNetworkPolicy => {
+                Self::BaselineAdminNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::Tier => Self::Tier(Deserialize::deserialize(deserializer)?),
+            Kind::NetworkPolicy => Self::NetworkPolicy(Deserialize::deserialize(deserializer)?),
+            Kind::GlobalNetworkPolicy => {
+                Self::GlobalNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::StagedNetworkPolicy => {
+                Self::StagedNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::StagedGlobalNetworkPolicy => {
+                Self::StagedGlobalNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::StagedKubernetesNetworkPolicy => {
+                Self::StagedKubernetesNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::NetworkSet => Self::NetworkSet(Deserialize::deserialize(deserializer)?),
+            Kind::GlobalNetworkSet => {
+                Self::GlobalNetworkSet(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::HostEndpoint => Self::HostEndpoint(Deserialize::deserialize(deserializer)?),
         })
     }
 
-    /// Returns what the object says about policy; `None` for a host-network pod, which is its node.
+    /// Returns what the object says about policy; `None` for what says nothing: a host-network pod, which is its node, a
+    /// built-in tier as it always is, a staged policy that is to be ignored. An earlier version of it is to be removed.
     ///
     /// # Errors
     ///
@@ -160,6 +369,34 @@ impl Document {
             Self::KubernetesNetworkPolicy(policy) => {
                 policy.to_policy(strictness).map(|it| it.map(|policy| Some(policy.into())))
             }
+            Self::ClusterNetworkPolicy(policy) => {
+                policy.to_policy(strictness).map(|it| it.map(|policy| Some(policy.into())))
+            }
+            Self::AdminNetworkPolicy(policy) => {
+                policy.to_policy(strictness).map(|it| it.map(|policy| Some(policy.into())))
+            }
+            Self::BaselineAdminNetworkPolicy(policy) => {
+                policy.to_policy(strictness).map(|it| it.map(|policy| Some(policy.into())))
+            }
+            Self::Tier(tier) => tier.to_tier().map(|it| accepted(it.map(Object::from))),
+            Self::NetworkPolicy(policy) => {
+                policy.to_policy(strictness).map(|it| it.map(|policy| Some(policy.into())))
+            }
+            Self::GlobalNetworkPolicy(policy) => {
+                policy.to_policy(strictness).map(|it| it.map(|policy| Some(policy.into())))
+            }
+            Self::StagedNetworkPolicy(policy) => {
+                policy.to_policy(strictness).map(|it| it.map(|policy| policy.map(Object::from)))
+            }
+            Self::StagedGlobalNetworkPolicy(policy) => {
+                policy.to_policy(strictness).map(|it| it.map(|policy| policy.map(Object::from)))
+            }
+            Self::StagedKubernetesNetworkPolicy(policy) => {
+                policy.to_policy(strictness).map(|it| it.map(|policy| policy.map(Object::from)))
+            }
+            Self::NetworkSet(set) => set.to_set().map(|it| accepted(Some(it.into()))),
+            Self::GlobalNetworkSet(set) => set.to_set().map(|it| accepted(Some(it.into()))),
+            Self::HostEndpoint(host) => Err(host.refused()),
         }
     }
 
@@ -172,6 +409,18 @@ impl Document {
             Self::Pod(it) => it.name(),
             Self::ServiceAccount(it) => it.name(),
             Self::KubernetesNetworkPolicy(it) => it.name(),
+            Self::ClusterNetworkPolicy(it) => it.name(),
+            Self::AdminNetworkPolicy(it) => it.name(),
+            Self::BaselineAdminNetworkPolicy(it) => it.name(),
+            Self::Tier(it) => it.name(),
+            Self::NetworkPolicy(it) => it.name(),
+            Self::GlobalNetworkPolicy(it) => it.name(),
+            Self::StagedNetworkPolicy(it) => it.name(),
+            Self::StagedGlobalNetworkPolicy(it) => it.name(),
+            Self::StagedKubernetesNetworkPolicy(it) => it.name(),
+            Self::NetworkSet(it) => it.name(),
+            Self::GlobalNetworkSet(it) => it.name(),
+            Self::HostEndpoint(it) => it.name(),
         }
     }
 
@@ -179,10 +428,23 @@ impl Document {
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
         match self {
-            Self::Namespace(_) | Self::Node(_) => None,
+            Self::Namespace(_)
+            | Self::Node(_)
+            | Self::ClusterNetworkPolicy(_)
+            | Self::AdminNetworkPolicy(_)
+            | Self::BaselineAdminNetworkPolicy(_)
+            | Self::Tier(_)
+            | Self::GlobalNetworkPolicy(_)
+            | Self::StagedGlobalNetworkPolicy(_)
+            | Self::GlobalNetworkSet(_)
+            | Self::HostEndpoint(_) => None,
             Self::Pod(it) => it.namespace(),
             Self::ServiceAccount(it) => it.namespace(),
             Self::KubernetesNetworkPolicy(it) => it.namespace(),
+            Self::NetworkPolicy(it) => it.namespace(),
+            Self::StagedNetworkPolicy(it) => it.namespace(),
+            Self::StagedKubernetesNetworkPolicy(it) => it.namespace(),
+            Self::NetworkSet(it) => it.namespace(),
         }
     }
 }

@@ -21,6 +21,7 @@ mod settle;
 mod state;
 mod status;
 mod store;
+mod tenancy;
 #[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod views;
 #[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
@@ -37,7 +38,7 @@ use self::status::Status;
 pub use self::status::{Gate, PolicyStatus, WeakRule};
 use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
 use crate::model::{
-    Attachment, EndpointId, HostSettings, Inputs, Object, ObjectKey, PolicyKey, Tier,
+    Attachment, EndpointId, HostSettings, Inputs, Object, ObjectKey, PolicyKey, Tier, Timestamp,
 };
 use crate::program::{Endpoint, Established};
 
@@ -183,6 +184,18 @@ impl Engine {
     /// Forgets an object; a namespace takes along all that is in it but its endpoints. Returns whether it was there.
     pub fn remove(&mut self, key: &ObjectKey) -> bool {
         self.state.remove(key)
+    }
+
+    /// Says what time it is, as there is no clock here: addresses of domain names that expire now or before are forgotten.
+    /// Returns whether there were any.
+    pub fn expire(&mut self, now: Timestamp) -> bool {
+        self.state.expire(now)
+    }
+
+    /// Returns when the caller has to say again [what time it is](Self::expire), `None` if no domain name has an address.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.state.next_expiry()
     }
 
     /// Says that every input that exists has been given: from now on the engine enforces, and sweeps what is left from

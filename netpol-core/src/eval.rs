@@ -10,18 +10,19 @@ mod order;
 #[cfg(test)]
 mod tests;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use self::hosts::Passage;
 pub use self::judgement::{Evaluation, Judgement};
 use self::matching::{Sides, rule_matches};
-use self::order::{Level, address_owners, levels};
+use self::order::{Level, address_owners, levels, replaced};
 use crate::dataplane::Capabilities;
 use crate::flow::{Direction, Flow, Origin, Payload};
 use crate::model::{
-    Action, Bucket, Endpoint, Enforcement, HostSettings, Inputs, Mode, Policy, Rule, TierEnd,
+    Action, Bucket, Endpoint, Enforcement, HostSettings, HttpRequest, Inputs, Mode, Policy,
+    PolicyKey, Rule, TierEnd,
 };
 use crate::net::Family;
 use crate::verdict::{Explanation, Reason, RuleRef, Step, Verdict};
@@ -88,6 +89,9 @@ pub struct Judge<'a> {
     settings: HostSettings,
     owners: BTreeMap<IpAddr, &'a Endpoint>,
     levels: Vec<Level<'a>>,
+    /// The enforced policies that staged ones replace or remove.
+    replaced: BTreeSet<PolicyKey>,
+    has_staged: bool,
 }
 
 /// Which policies take part.
@@ -117,12 +121,15 @@ impl<'a> Judge<'a> {
     /// express are judged as [`Rule::effective_action`] says.
     #[must_use]
     pub fn new(inputs: &'a Inputs, capabilities: &'a Capabilities) -> Self {
+        let is_staged = |policy: &Policy| policy.enforcement != Enforcement::Enforced;
         Self {
             inputs,
             capabilities,
             settings: HostSettings::default(),
             owners: address_owners(inputs),
             levels: levels(inputs),
+            replaced: replaced(inputs),
+            has_staged: inputs.policies().any(is_staged),
         }
     }
 
@@ -133,20 +140,38 @@ impl<'a> Judge<'a> {
     }
 
     /// Returns the judgement on a new flow, and what it would be if staged policies were enforced.
+    ///
+    /// Rules about HTTP requests match a connection that may carry such a request, if something behind the dataplane
+    /// [judges them](Capabilities::http); otherwise the dataplane cannot express them.
     #[must_use]
     pub fn evaluate(&self, flow: &Flow) -> Evaluation {
-        self.evaluate_translated(flow, flow)
+        self.evaluate_any(flow, flow, None)
     }
 
     /// Returns the judgement on a new flow that destination NAT made out of another.
     #[must_use]
     pub fn evaluate_translated(&self, flow: &Flow, before_nat: &Flow) -> Evaluation {
-        let sides = Sides::new(self.inputs, &self.owners, flow);
-        let before_nat = Sides::new(self.inputs, &self.owners, before_nat);
+        self.evaluate_any(flow, before_nat, None)
+    }
+
+    /// Returns the judgement on an HTTP request that a flow carries, and what it would be if staged policies were
+    /// enforced.
+    #[must_use]
+    pub fn evaluate_request(&self, flow: &Flow, request: &HttpRequest) -> Evaluation {
+        self.evaluate_any(flow, flow, Some(request))
+    }
+
+    fn evaluate_any(
+        &self,
+        flow: &Flow,
+        before_nat: &Flow,
+        request: Option<&HttpRequest>,
+    ) -> Evaluation {
+        let sides = Sides::new(self.inputs, &self.owners, flow, request);
+        let before_nat = Sides::new(self.inputs, &self.owners, before_nat, request);
         let passage = Passage { sides: &sides, before_nat: &before_nat };
         let enforced = self.judge(&passage, Scope::Enforced);
-        let is_staged = |policy: &Policy| policy.enforcement != Enforcement::Enforced;
-        let pending = if self.inputs.policies().any(is_staged) {
+        let pending = if self.has_staged {
             self.judge(&passage, Scope::WithStaged)
         } else {
             enforced.clone()
@@ -229,19 +254,9 @@ impl<'a> Judge<'a> {
             (Enforcement::Enforced, Scope::Enforced) | (Enforcement::Staged, Scope::WithStaged) => {
                 true
             }
-            (Enforcement::Enforced, Scope::WithStaged) => !self.is_staged_over(policy),
+            (Enforcement::Enforced, Scope::WithStaged) => !self.replaced.contains(&policy.key),
             (Enforcement::Staged, Scope::Enforced) | (Enforcement::StagedRemoval, _) => false,
         }
-    }
-
-    /// Returns whether a staged policy stands for the next version, or the removal, of an enforced one.
-    fn is_staged_over(&self, enforced: &Policy) -> bool {
-        self.inputs.policies().any(|staged| {
-            staged.enforcement != Enforcement::Enforced
-                && staged.key.kind.staged_for() == Some(enforced.key.kind)
-                && staged.key.namespace == enforced.key.namespace
-                && staged.key.name == enforced.key.name
-        })
     }
 
     fn ask_tier(
@@ -253,23 +268,11 @@ impl<'a> Judge<'a> {
     ) -> TierOutcome {
         for policy in policies {
             for rule in policy.rules(half.direction).unwrap_or_default() {
-                if !rule_matches(&rule.matches, half.sides) {
+                if !rule_matches(&rule.matches, half.sides, half.endpoint) {
                     continue;
                 }
-                let origin = half.rule_ref(policy, rule);
-                match rule.effective_action(self.capabilities) {
-                    None => {}
-                    Some(Action::Log) => note(steps, Step::Logged(origin)),
-                    Some(Action::Allow) => {
-                        return TierOutcome::Final(Verdict::Allow, Reason::Rule(origin));
-                    }
-                    Some(Action::Deny) => {
-                        return TierOutcome::Final(Verdict::Deny, Reason::Rule(origin));
-                    }
-                    Some(Action::Pass) => {
-                        note(steps, Step::Passed(origin));
-                        return TierOutcome::NextTier;
-                    }
+                if let Some(outcome) = self.follow(half.rule_ref(policy, rule), rule, half, steps) {
+                    return outcome;
                 }
             }
         }
@@ -284,8 +287,42 @@ impl<'a> Judge<'a> {
                 TierOutcome::Final(Verdict::Deny, Reason::NoMatch { tier, policies })
             }
             TierEnd::Pass => {
-                note(steps, Step::TierEnded { tier });
+                note(steps, Some(Step::TierEnded { tier }));
                 TierOutcome::NextTier
+            }
+        }
+    }
+}
+
+impl Judge<'_> {
+    /// Does what a rule that matches says; `None` if the next one is to be asked.
+    fn follow(
+        &self,
+        origin: RuleRef,
+        rule: &Rule,
+        half: &Half<'_>,
+        steps: &mut Vec<Step>,
+    ) -> Option<TierOutcome> {
+        let shortfall = rule.shortfall(self.capabilities);
+        let Some(action) = rule.effective_action(self.capabilities) else {
+            note(steps, shortfall.map(|why| Step::LeftOut(origin, why)));
+            return None;
+        };
+        note(steps, shortfall.map(|why| Step::Tightened(origin.clone(), why)));
+        match action {
+            Action::Log => {
+                note(steps, Some(Step::Logged(origin)));
+                None
+            }
+            Action::Allow => {
+                let is_open = rule.matches.http.is_some() && half.sides.request.is_none();
+                note(steps, is_open.then(|| Step::Connection(origin.clone())));
+                Some(TierOutcome::Final(Verdict::Allow, Reason::Rule(origin)))
+            }
+            Action::Deny => Some(TierOutcome::Final(Verdict::Deny, Reason::Rule(origin))),
+            Action::Pass => {
+                note(steps, Some(Step::Passed(origin)));
+                Some(TierOutcome::NextTier)
             }
         }
     }
@@ -337,10 +374,10 @@ impl Half<'_> {
     }
 }
 
-/// Appends a step, once for all the rules of the model that come from one wire rule.
-fn note(steps: &mut Vec<Step>, step: Step) {
-    if steps.last() != Some(&step) {
-        steps.push(step);
+/// Appends a step, if there is one, once for all the rules of the model that come from one wire rule.
+fn note(steps: &mut Vec<Step>, step: Option<Step>) {
+    if step.is_some() && steps.last() != step.as_ref() {
+        steps.extend(step);
     }
 }
 

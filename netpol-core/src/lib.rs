@@ -115,10 +115,12 @@ pub mod eval;
 pub mod flat;
 mod flow;
 mod labels;
+pub mod lint;
 pub mod model;
 pub mod net;
 pub mod program;
 pub mod selector;
+mod text;
 mod verdict;
 
 pub use self::dataplane::{
@@ -131,4 +133,6 @@ pub use self::flow::{Direction, Flow, Origin, Payload};
 pub use self::labels::Labels;
 pub use self::program::Program;
 pub use self::selector::Selector;
-pub use self::verdict::{Explanation, HostJudgement, Packet, Reason, RuleRef, Step, Verdict};
+pub use self::verdict::{
+    Explanation, HostJudgement, Packet, Reason, RuleRef, Shortfall, Step, Verdict,
+};

@@ -3,6 +3,7 @@
 //! Front ends (`api::*`) convert their wire types to these; the [judge](crate::eval) reads them; the
 //! [engine](crate::Engine) keeps them and compiles them. Values that exist are valid.
 
+mod domain;
 mod endpoint;
 mod host;
 mod http;
@@ -11,17 +12,20 @@ mod policy;
 mod rule;
 mod view;
 
+pub use self::domain::{DomainAddress, DomainName, DomainNameError, DomainPattern};
 pub use self::endpoint::{
     Attachment, Endpoint, EndpointId, EndpointKind, Lifecycle, Mode, NamedPort, Timestamp,
 };
 pub use self::host::{Bucket, FailsafePort, HostSettings, Tunnel, WorkloadToHost};
-pub use self::http::{HttpMatch, HttpPathMatch};
+pub use self::http::{
+    HttpMatch, HttpPath, HttpPathError, HttpPathMatch, HttpRequest, HttpRequestError,
+};
 pub use self::inputs::{Inputs, Interface, NetworkSet, Node, Object, ObjectKey};
 pub use self::policy::{
     Enforcement, HostTraffic, Order, OrderError, Policy, PolicyKey, PolicyKind, Tier, TierEnd,
 };
 pub use self::rule::{
-    Action, EntityMatch, L4Match, Peers, PortConstraint, PortMatch, Rule, RuleMatch,
+    Action, EntityMatch, L4Match, Peers, PortConstraint, PortMatch, Rule, RuleMatch, Tenancy,
 };
 pub use self::view::EndpointLabels;
 

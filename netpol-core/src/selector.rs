@@ -293,6 +293,20 @@ impl Selector {
         restrict::restrictions(&self.0)
     }
 
+    /// Returns `key == "value"` for a label that something has, whatever is in it. If no text can express it, it prints as
+    /// one that does not read back.
+    pub(crate) fn of_label(key: String, value: &str) -> Self {
+        Self::from_condition(Condition::Label {
+            key,
+            condition: LabelCondition::Equal(value.into()),
+        })
+    }
+
+    /// Returns `has(key)` for a key that something has, whatever is in it.
+    pub(crate) fn of_key(key: String) -> Self {
+        Self::from_condition(Condition::Label { key, condition: LabelCondition::Has })
+    }
+
     fn from_condition(condition: Condition) -> Self {
         Self(tree::leaf(condition))
     }

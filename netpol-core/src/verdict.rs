@@ -6,6 +6,7 @@ use core::fmt;
 
 use crate::flow::Direction;
 use crate::model::{Bucket, EndpointId, PolicyKey};
+use crate::text::printable;
 
 /// The answer of one direction of one endpoint. It is final.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -40,13 +41,23 @@ pub struct RuleRef {
     pub name: Option<String>,
 }
 
+impl RuleRef {
+    /// Returns where the rule is in its policy, as in ``ingress[0] `name` ``.
+    #[must_use]
+    pub fn place(&self) -> impl fmt::Display + '_ {
+        fmt::from_fn(|f| {
+            write!(f, "{}[{}]", self.direction, self.index)?;
+            match &self.name {
+                Some(name) => write!(f, " `{}`", printable(name)),
+                None => Ok(()),
+            }
+        })
+    }
+}
+
 impl fmt::Display for RuleRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}[{}]", self.policy, self.direction, self.index)?;
-        match &self.name {
-            Some(name) => write!(f, " `{name}`"),
-            None => Ok(()),
-        }
+        write!(f, "{} {}", self.policy, self.place())
     }
 }
 
@@ -125,6 +136,28 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Why a rule does something else than it says.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Shortfall {
+    /// Part of it could not be read.
+    Unreadable,
+    /// It is about HTTP requests, and nothing behind the dataplane judges them.
+    Http,
+    /// It logs, and the dataplane cannot.
+    Log,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreadable => "part of it could not be read",
+            Self::Http => "it is about HTTP requests, and nothing here judges them",
+            Self::Log => "nothing here can log",
+        })
+    }
+}
+
 /// What happened to a flow on its way through the tiers before a verdict fell.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
@@ -138,6 +171,24 @@ pub enum Step {
         /// The tier.
         tier: String,
     },
+    /// An Allow or Log rule matches the flow as far as it can be read, and is left out. Only the judge knows: programs
+    /// do not hold such rules.
+    LeftOut(RuleRef, Shortfall),
+    /// A Deny or Pass rule denies all that its readable part matches. Only the judge knows.
+    Tightened(RuleRef, Shortfall),
+    /// A rule about HTTP requests matches the connection; its requests are judged one by one. Only the judge knows.
+    Connection(RuleRef),
+}
+
+impl Step {
+    /// Returns whether programs know of such steps; the others are the judge's alone.
+    #[must_use]
+    pub const fn is_known_to_programs(&self) -> bool {
+        match self {
+            Self::Logged(_) | Self::Passed(_) | Self::TierEnded { .. } => true,
+            Self::LeftOut(..) | Self::Tightened(..) | Self::Connection(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for Step {
@@ -147,6 +198,14 @@ impl fmt::Display for Step {
             Self::Passed(rule) => write!(f, "passed on by {rule}"),
             Self::TierEnded { tier } => {
                 write!(f, "no rule matched in tier `{tier}`, which passes at its end")
+            }
+            Self::LeftOut(rule, why) => write!(f, "{rule} is left out: {why}"),
+            Self::Tightened(rule, why) => write!(f, "{rule} denies whatever it may mean: {why}"),
+            Self::Connection(rule) => {
+                write!(
+                    f,
+                    "{rule} lets the connection pass; its HTTP requests are judged one by one"
+                )
             }
         }
     }

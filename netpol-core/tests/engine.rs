@@ -1,18 +1,20 @@
 //! The engine as its callers see it: the barrier, failures, and what changes when inputs do.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_core::model::{
-    Action, Attachment, Endpoint, EndpointId, Lifecycle, Mode, Object, ObjectKey, Order, Peers,
-    Policy, PolicyKey, Rule, RuleMatch, Tier, TierEnd, Timestamp,
+    Action, Attachment, DomainAddress, DomainName, DomainPattern, Endpoint, EndpointId, Lifecycle,
+    Mode, NetworkSet, Node, Object, ObjectKey, Order, Peers, Policy, PolicyKey, Rule, RuleMatch,
+    Tier, TierEnd, Timestamp,
 };
-use netpol_core::net::Transport;
+use netpol_core::net::{Prefix, Transport};
 use netpol_core::program::Established;
 use netpol_core::{
     Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Delta, Direction,
-    Engine, EngineError, Flow, Gate, MembersChange, MemoryDataplane, NodeConfig, Program, Selector,
-    Update, Verdict, WeakRule,
+    Engine, EngineError, Flow, Gate, Labels, MembersChange, MemoryDataplane, NodeConfig, Program,
+    Selector, Update, Verdict, WeakRule,
 };
 
 fn engine() -> Engine {
@@ -682,4 +684,61 @@ fn a_snapshot_makes_another_engine_yield_the_same() {
     other.inputs_complete();
     assert_eq!(full(other.poll_update()), program);
     assert_eq!(other.snapshot(), engine.snapshot());
+}
+
+/// A rule whose own side is selected by what else has the endpoint's address follows that, wherever it is.
+#[test]
+fn rules_follow_what_else_has_the_address_of_their_endpoint() {
+    let address: IpAddr = "10.0.0.1".parse().unwrap();
+    let set = NetworkSet {
+        namespace: Some("z".into()),
+        name: "s".into(),
+        labels: Labels::new(),
+        nets: [Prefix::host(address)].into_iter().collect(),
+    };
+    let mut host = Endpoint::host("h", "node-b", Attachment::Address);
+    host.addresses = vec![address];
+    host.labels = [("kind", "host")].into_iter().collect();
+    let red = [("team", "red")].into_iter().collect();
+    let node = Node { name: "n".into(), addresses: vec![address], ..Node::default() };
+    let name: DomainName = "www.example.com".parse().unwrap();
+    let answer = DomainAddress { name: name.clone(), address, expires: Timestamp(1) };
+    let changes: [(Peers, Vec<Object>, Object); 5] = [
+        (
+            Peers::Endpoints("pcns.team == 'red'".parse().unwrap()),
+            vec![set.clone().into()],
+            Object::Namespace { name: "z".into(), labels: red },
+        ),
+        (Peers::Endpoints(Selector::has("kind").unwrap()), Vec::new(), host.into()),
+        (
+            Peers::Endpoints("projectcalico.org/namespace == 'z'".parse().unwrap()),
+            Vec::new(),
+            set.into(),
+        ),
+        (Peers::Nodes(Selector::all()), Vec::new(), node.into()),
+        (Peers::DomainNames([DomainPattern::Exact(name)].into()), Vec::new(), answer.into()),
+    ];
+    for (own, before, change) in changes {
+        let mut policy = closed("a");
+        let mut matches = RuleMatch::default();
+        matches.destination.peers = Some(own);
+        policy.ingress = Some(vec![Rule::new(0, Action::Allow, matches)]);
+        let flow = Flow::to_port("192.0.2.1".parse().unwrap(), address, Transport::Tcp, 80);
+        let mut engine = engine();
+        engine.upsert(policy).unwrap();
+        engine.upsert(pod("a", "10.0.0.1")).unwrap();
+        before.into_iter().for_each(|it| engine.upsert(it).unwrap());
+        engine.inputs_complete();
+        let verdict = |update: Option<Update>| {
+            assert!(update.is_some(), "{change:?}");
+            enforced(update).outcome(&flow).verdict()
+        };
+        assert_eq!(verdict(engine.poll_update()), Verdict::Deny, "before {change:?}");
+        done(&mut engine);
+        engine.upsert(change.clone()).unwrap();
+        assert_eq!(verdict(engine.poll_update()), Verdict::Allow, "after {change:?}");
+        done(&mut engine);
+        assert!(engine.remove(&change.key()));
+        assert_eq!(verdict(engine.poll_update()), Verdict::Deny, "without {change:?}");
+    }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use netpol_core::model::{
     EndpointId, EndpointKind, Inputs, Interface, Lifecycle, NetworkSet, Node, Object, ObjectKey,
-    Peers,
+    Peers, Timestamp,
 };
 use netpol_core::net::Prefix;
 use netpol_core::{
@@ -43,6 +43,8 @@ enum Event {
     /// Let the next update fail.
     Fail,
     Resync,
+    /// Let the addresses of domain names expire.
+    Expire,
 }
 
 fn some_labels(pairs: Vec<(&'static str, &'static str)>) -> impl Strategy<Value = Labels> {
@@ -165,6 +167,7 @@ fn event() -> impl Strategy<Value = Vec<Event>> {
         8 => Just(one(Event::Apply)),
         1 => Just(one(Event::Fail)),
         1 => Just(one(Event::Resync)),
+        1 => Just(one(Event::Expire)),
     ]
 }
 
@@ -248,6 +251,11 @@ impl World {
             Event::Apply => self.apply()?,
             Event::Fail => self.fails = true,
             Event::Resync => self.engine.resync(),
+            Event::Expire => {
+                let now = Timestamp(1);
+                assert_eq!(self.engine.expire(now), self.inputs.expire(now));
+                self.objects.retain(|key, _| !matches!(key, ObjectKey::DomainAddress(..)));
+            }
         }
         Ok(())
     }

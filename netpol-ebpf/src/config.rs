@@ -19,6 +19,9 @@ pub struct EbpfConfig {
     pub capacity: Capacity,
     /// What happens to packets from an endpoint with a source address that it does not own.
     pub foreign_sources: ForeignSources,
+    /// How many denials each interface may tell of in a second. The others are only counted, so that no endpoint takes
+    /// the room that those of others need.
+    pub denials_per_second: u32,
 }
 
 impl Default for EbpfConfig {
@@ -30,6 +33,7 @@ impl Default for EbpfConfig {
             hook: Hook::default(),
             capacity: Capacity::default(),
             foreign_sources: ForeignSources::default(),
+            denials_per_second: 100,
         }
     }
 }
@@ -41,9 +45,11 @@ pub enum Hook {
     /// TCX where the kernel has it (Linux 6.6), else the clsact queueing discipline.
     #[default]
     Detected,
-    /// TCX with pinned links. Nobody removes such a program by accident.
+    /// TCX with pinned links. Nobody removes such a program by accident. Where an update finds many new interfaces, most of
+    /// them get filters as with [`Self::Clsact`] first, because links take long, and links with later updates.
     Tcx,
-    /// A filter of priority 50 of the clsact queueing discipline. Whoever may change filters can remove it.
+    /// A filter of priority 50 of the clsact queueing discipline. Whoever may change filters can remove it; the next update
+    /// puts it back.
     Clsact,
 }
 

@@ -8,7 +8,7 @@ use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
     Program, SourceView, Update,
 };
-use netpol_ebpf_abi::Statistic;
+use netpol_ebpf_abi::{self as abi, Statistic};
 
 use crate::config::EbpfConfig;
 use crate::denial::Denial;
@@ -57,7 +57,9 @@ impl EbpfDataplane {
             }
         }
         let mut denials = Vec::new();
-        while let Some(event) = maps.event() {
+        // There may be new ones as fast as they are read.
+        let most = self.config.capacity.events as usize / size_of::<abi::Event>();
+        while let Some(event) = maps.event().filter(|_| denials.len() < most) {
             denials.extend(Denial::new(&event, rules.get(&event.counter).copied()));
         }
         Ok(denials)

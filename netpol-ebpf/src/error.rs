@@ -50,6 +50,20 @@ pub enum EbpfError {
         /// Why.
         source: Box<ProgramError>,
     },
+    /// The filters of an interface could not be listed.
+    #[error("could not list the filters of `{interface}`")]
+    Filters {
+        /// The interface.
+        interface: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Another process has the dataplane.
+    #[error("another process uses `{path}`, expected one for each owner and network namespace")]
+    Busy {
+        /// The folder of its pins.
+        path: PathBuf,
+    },
     /// A map could not be read or written.
     #[error("could not {operation} map `{map}`")]
     Map {
@@ -128,7 +142,7 @@ impl EbpfError {
     pub fn kind(&self) -> DataplaneErrorKind {
         match self {
             Self::NoBpfFs { .. } | Self::Address => DataplaneErrorKind::Unsupported,
-            Self::Shared { .. } => DataplaneErrorKind::Conflict,
+            Self::Shared { .. } | Self::Busy { .. } => DataplaneErrorKind::Conflict,
             Self::Capacity(_) | Self::Ports { .. } | Self::Endpoints { .. } | Self::Ids => {
                 DataplaneErrorKind::Capacity
             }
@@ -136,9 +150,10 @@ impl EbpfError {
             Self::Unclassified(_) => DataplaneErrorKind::Unsupported,
             Self::Interface { .. } => DataplaneErrorKind::Transient,
             Self::Owner { .. } | Self::Dangling { .. } => DataplaneErrorKind::Other,
-            Self::Pin { source, .. } | Self::Map { source, .. } | Self::Namespace { source } => {
-                kind_of(source)
-            }
+            Self::Pin { source, .. }
+            | Self::Map { source, .. }
+            | Self::Filters { source, .. }
+            | Self::Namespace { source } => kind_of(source),
             Self::Load { source } => kind_of_cause(&**source),
             Self::Program { source, .. } => kind_of_cause(&**source),
         }

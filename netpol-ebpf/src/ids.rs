@@ -1,4 +1,5 @@
-//! Ids of objects in maps: numbers that follow from content as far as it is known, and are never used twice.
+//! Ids of objects in maps: numbers that follow from content as far as it is known. A number is used again only after all
+//! others were, long after what it stood for is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,6 +56,8 @@ pub(crate) struct Exhausted;
 pub(crate) struct Ids {
     known: BTreeMap<(Kind, Digest), u32>,
     counters: BTreeSet<u32>,
+    /// The numbers of everything but counters.
+    taken: BTreeSet<u32>,
     /// The last number that was given to anything but a counter.
     last: u32,
     /// Counters are below this.
@@ -62,13 +65,14 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    /// Returns the ids of what is there. `last` is the last number that was ever given.
+    /// Returns the ids of what is there. `last` is the last number that was given.
     pub(crate) fn new(known: BTreeMap<(Kind, Digest), u32>, last: u32, counter_limit: u32) -> Self {
-        let counters =
-            known.iter().filter(|((kind, _), _)| kind.is_counter()).map(|(_, id)| *id).collect();
-        let highest =
-            known.iter().filter(|((kind, _), _)| !kind.is_counter()).map(|(_, id)| *id).max();
-        Self { known, counters, last: last.max(highest.unwrap_or_default()), counter_limit }
+        let (mut counters, mut taken) = (BTreeSet::new(), BTreeSet::new());
+        for ((kind, _), id) in &known {
+            let numbers = if kind.is_counter() { &mut counters } else { &mut taken };
+            numbers.insert(*id);
+        }
+        Self { known, counters, taken, last, counter_limit }
     }
 
     /// Returns the id of something, a new one if it has none.
@@ -96,9 +100,16 @@ impl Ids {
         self.last
     }
 
+    /// Returns the next number that nothing has. After the last one it begins again: what is left over of an object without
+    /// a name is removed with the update after it at the latest, and flows of an endpoint end with it.
     fn next(&mut self) -> Result<u32, Exhausted> {
-        self.last = self.last.checked_add(1).filter(|id| *id < Leaf::LIMIT).ok_or(Exhausted)?;
-        Ok(self.last)
+        let after = (self.last.saturating_add(1)..Leaf::LIMIT).chain(1..Leaf::LIMIT);
+        // More numbers than are taken need not be looked at.
+        let mut candidates = after.take(self.taken.len() + 1);
+        let id = candidates.find(|id| !self.taken.contains(id)).ok_or(Exhausted)?;
+        self.taken.insert(id);
+        self.last = id;
+        Ok(id)
     }
 
     fn free_counter(&mut self) -> Result<u32, Exhausted> {
@@ -146,9 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn numbers_end_below_the_bits_of_a_leaf() {
-        let mut ids = Ids::new(BTreeMap::new(), Leaf::LIMIT - 2, 5);
-        ids.id(Kind::List, digest(1)).unwrap();
-        assert_eq!(ids.id(Kind::List, digest(2)), Err(Exhausted));
+    fn numbers_end_below_the_bits_of_a_leaf_and_begin_again() {
+        let known = BTreeMap::from([
+            ((Kind::List, digest(9)), Leaf::LIMIT - 1),
+            ((Kind::Table, digest(9)), 2),
+        ]);
+        let mut ids = Ids::new(known, Leaf::LIMIT - 3, 5);
+        let next: Vec<_> = (1..4).map(|it| ids.id(Kind::List, digest(it)).unwrap()).collect();
+        assert_eq!(next, [Leaf::LIMIT - 2, 1, 3]);
+        assert_eq!(ids.last(), 3);
     }
 }

@@ -44,6 +44,9 @@
 //! - Endpoints are known by an interface with Ethernet headers. Those that are known by an address are refused.
 //! - Packets are judged as they pass the interface: a Service's address before its destination NAT, a source after source
 //!   NAT. Log rules are not supported.
+//! - One process at a time for each owner and network namespace; [`EbpfDataplane::open`] refuses to be the second.
+//! - Fragments pass after the first one of their datagram only. Those that the node itself makes without a socket, as of
+//!   tunnels, are judged like those of others, because the kernel forgets where fragments came from.
 //! - Flows end early when the maps of flows are full: those that were not used for longest are forgotten first. Maps of
 //!   another version or [`Capacity`] begin without flows.
 //! - An endpoint whose interface does not exist is reported and tried again with the next update.

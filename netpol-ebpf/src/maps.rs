@@ -160,6 +160,49 @@ impl Maps {
         Ok(())
     }
 
+    /// Returns everything that records refer to, at whatever distance.
+    pub(crate) fn used_by(
+        &self,
+        records: &[abi::Endpoint],
+    ) -> Result<BTreeSet<(Kind, u32)>, EbpfError> {
+        let mut used = BTreeSet::new();
+        for record in records {
+            used.insert((Kind::Endpoint, record.id));
+            used.insert((Kind::Space, record.space));
+            used.extend(record.tables.map(|table| (Kind::Table, table)));
+        }
+        let rows = self.values_of(Map::Rows, &used)?;
+        for row in rows.iter().filter_map(|row| abi::Row::read_from_bytes(row).ok()) {
+            used.insert((Kind::List, row.list));
+            used.extend(ends_of(row.default));
+            used.extend(row.ranges.iter().flat_map(|range| ends_of(range.leaf)));
+        }
+        // A list of ports may lead to lists of source ports, and these to counters.
+        for _ in 0..2 {
+            let leaves = self.values_of(Map::Ports, &used)?;
+            let leaves = leaves.iter().filter_map(|leaf| abi::Leaf::read_from_bytes(leaf).ok());
+            used.extend(leaves.flat_map(ends_of));
+        }
+        Ok(used)
+    }
+
+    /// Returns the values that belong to some objects.
+    fn values_of(
+        &self,
+        map: Map,
+        objects: &BTreeSet<(Kind, u32)>,
+    ) -> Result<Vec<Vec<u8>>, EbpfError> {
+        let failed = |source| reading(map.name(), source);
+        let part = self.part(map)?;
+        let mut values = Vec::new();
+        for key in part.keys().map_err(failed)?.chunks(part.key_size()) {
+            if map.object(key).is_some_and(|id| objects.contains(&(map.kind(), id))) {
+                values.extend(part.get(key).map_err(failed)?);
+            }
+        }
+        Ok(values)
+    }
+
     /// Returns how the objects in the maps differ from those of an image. Objects that were changed lose their name, so
     /// that the next update makes them anew.
     pub(crate) fn differences(&self, image: &Image) -> Result<Vec<String>, EbpfError> {
@@ -242,6 +285,13 @@ impl Maps {
             .get(&map)
             .ok_or_else(|| EbpfError::Dangling { missing: format!("map `{}`", map.name()) })
     }
+}
+
+/// Returns what a leaf refers to. Which kind of counter it is does not matter: all have their numbers in common.
+fn ends_of(leaf: abi::Leaf) -> Vec<(Kind, u32)> {
+    let kinds: &[Kind] =
+        if leaf.is_by_source() { &[Kind::List] } else { &[Kind::Rule, Kind::Denied, Kind::Passed] };
+    kinds.iter().map(|kind| (*kind, leaf.number())).collect()
 }
 
 fn data(pins: &Pins, name: &'static str) -> Result<MapData, EbpfError> {

@@ -7,6 +7,8 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns};
 
+use crate::sys::namespace_cookie;
+
 /// What names the network namespace of the calling thread.
 const OF_THREAD: &str = "/proc/thread-self/ns/net";
 
@@ -15,6 +17,7 @@ const OF_THREAD: &str = "/proc/thread-self/ns/net";
 pub(crate) struct Namespace {
     file: File,
     inode: u64,
+    number: u64,
 }
 
 impl Namespace {
@@ -22,12 +25,14 @@ impl Namespace {
     pub(crate) fn of_thread() -> io::Result<Self> {
         let file = File::open(OF_THREAD)?;
         let inode = file.metadata()?.ino();
-        Ok(Self { file, inode })
+        // Before Linux 5.14 there is only a number that a later namespace may have again.
+        let number = namespace_cookie().unwrap_or(inode);
+        Ok(Self { file, inode, number })
     }
 
-    /// Returns the number of the namespace, which no other one has at the same time.
+    /// Returns the number of the namespace, which no other one has or will have until the machine is started again.
     pub(crate) const fn number(&self) -> u64 {
-        self.inode
+        self.number
     }
 
     /// Runs something within the namespace: at once if the calling thread is there, else on a thread of its own.

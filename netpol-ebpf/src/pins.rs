@@ -8,11 +8,13 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use netpol_core::program::Digest;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::config::EbpfConfig;
@@ -22,11 +24,17 @@ use crate::programs::Side;
 /// The longest name of an owner.
 const LONGEST_OWNER: usize = 64;
 
+/// Keeps other processes away. Two that write the same maps would give the same numbers to different things.
+pub(crate) struct Lock {
+    _folder: Flock<File>,
+}
+
 /// The folders of a dataplane.
 #[derive(Clone, Debug)]
 pub(crate) struct Pins {
     root: PathBuf,
     maps: PathBuf,
+    handle: u32,
 }
 
 impl Pins {
@@ -54,7 +62,10 @@ impl Pins {
             netpol_ebpf_abi::VERSION,
             sizes.get(..8).unwrap_or_default()
         ));
-        Ok(Self { root, maps })
+        let [a, b, c, d, ..] = Digest::of(&("filter", owner)).bytes();
+        // A handle of 0 is none.
+        let handle = u32::from_ne_bytes([a, b, c, d]) | 1;
+        Ok(Self { root, maps, handle })
     }
 
     /// Makes the folders.
@@ -63,6 +74,21 @@ impl Pins {
             fs::create_dir_all(folder).map_err(|source| error("make", folder, source))?;
         }
         Ok(())
+    }
+
+    /// Has the folders to ourselves, as long as the value lives.
+    ///
+    /// # Errors
+    ///
+    /// [`EbpfError::Busy`] if another process has them.
+    pub(crate) fn lock(&self) -> Result<Lock, EbpfError> {
+        let failed = |source| error("lock", &self.root, source);
+        let folder = File::open(&self.root).map_err(failed)?;
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Lock { _folder: lock }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(EbpfError::Busy { path: self.root.clone() }),
+            Err((_, source)) => Err(failed(source.into())),
+        }
     }
 
     /// Returns whether there are maps of this version and size.
@@ -81,6 +107,11 @@ impl Pins {
         })
     }
 
+    /// Returns the handle of filters, which tells those of owners apart.
+    pub(crate) const fn handle(&self) -> u32 {
+        self.handle
+    }
+
     pub(crate) fn filter(&self, interface: u32) -> PathBuf {
         self.links().join(format!("{interface}-filter"))
     }
@@ -89,6 +120,13 @@ impl Pins {
     pub(crate) fn interfaces(&self) -> Result<BTreeSet<u32>, EbpfError> {
         let names = listing(&self.links())?;
         Ok(names.iter().filter_map(|name| name.split('-').next()?.parse().ok()).collect())
+    }
+
+    /// Returns the indexes of the interfaces that have filters.
+    pub(crate) fn interfaces_with_filters(&self) -> Result<BTreeSet<u32>, EbpfError> {
+        let mut interfaces = self.interfaces()?;
+        interfaces.retain(|interface| self.filter(*interface).exists());
+        Ok(interfaces)
     }
 
     /// Removes the maps of other versions and sizes.

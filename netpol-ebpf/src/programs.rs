@@ -1,42 +1,38 @@
 //! Programs and their links.
 
+mod filters;
+mod links;
 #[cfg(test)]
 mod run;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::path::Path;
 
-use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle,
-    qdisc_add_clsact,
-};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use netpol_ebpf_abi::maps;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::time::{ClockId, clock_getres};
 
-use crate::config::{Capacity, Hook};
+use crate::config::{EbpfConfig, Hook};
 use crate::error::EbpfError;
-use crate::pins::{self, Pins};
-use crate::sys::detach_link;
+use crate::pins::Pins;
 
-/// The object, without debug information. `object/README.md` says how it is built.
+/// The object, without debug information. `CONTRIBUTING.md` in the repository says how it is built.
 pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/netpol.bpf.o");
 
 /// The first kernel with TCX.
 const FIRST_WITH_TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 
-/// Where our filters are on an interface. Fixed, so that they can be found and replaced.
-const PRIORITY: u16 = 50;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
+/// How many interfaces get links in an update. While the kernel attaches one (`tcx_link_attach`), it waits for a grace
+/// period of RCU and has everybody else wait for the lock of all interfaces: about 15 ms for each of the two. A filter
+/// takes 50 µs (`mini_qdisc_pair_swap` waits for an expedited one, if at all). So where there are many new interfaces,
+/// as on a node that had no dataplane, most of them get filters at once, and links with the updates that follow.
+const LINKS_PER_UPDATE: u32 = 2;
 
 /// Maps that only userland uses are pinned too.
-const PINNED: [&str; 18] = [
+const PINNED: [&str; 19] = [
     maps::INTERFACES,
     maps::SPILLED,
     maps::ENDPOINTS,
@@ -53,6 +49,7 @@ const PINNED: [&str; 18] = [
     maps::COUNTERS,
     maps::STATISTICS,
     maps::EVENTS,
+    maps::RATES,
     maps::NAMES,
     maps::NEXT,
 ];
@@ -92,14 +89,18 @@ pub(crate) struct Programs {
     pins: Pins,
     /// Interfaces that run these programs, not those of an earlier process.
     current: BTreeSet<u32>,
+    /// How many interfaces may get links in this update.
+    links_left: u32,
 }
 
 impl Programs {
     /// Loads the object. Maps that are pinned already are used, others are made and pinned.
-    pub(crate) fn load(pins: Pins, capacity: &Capacity, hook: Hook) -> Result<Self, EbpfError> {
+    pub(crate) fn load(pins: Pins, config: &EbpfConfig) -> Result<Self, EbpfError> {
+        let EbpfConfig { capacity, hook, denials_per_second: denials, .. } = config;
         let ticks = ticks_per_second();
         let mut loader = EbpfLoader::new();
         loader.override_global("TICKS_PER_SECOND", &ticks, true);
+        loader.override_global("EVENTS_PER_SECOND", denials, true);
         for (map, size) in capacity.sizes() {
             loader.map_max_entries(map, size);
         }
@@ -111,14 +112,14 @@ impl Programs {
         for side in Side::BOTH {
             program(&mut object, side)?.load().map_err(|error| refused("load a program", error))?;
         }
-        let hook = match hook {
+        let hook = match *hook {
             Hook::Detected if KernelVersion::current().is_ok_and(|it| it >= FIRST_WITH_TCX) => {
                 Hook::Tcx
             }
             Hook::Detected => Hook::Clsact,
             hook => hook,
         };
-        Ok(Self { object, hook, pins, current: BTreeSet::new() })
+        Ok(Self { object, hook, pins, current: BTreeSet::new(), links_left: 0 })
     }
 
     /// Returns the indexes of the interfaces that programs of ours are attached to, of an earlier process too.
@@ -131,53 +132,90 @@ impl Programs {
         self.current.contains(&interface)
     }
 
+    /// Returns whether what passes an interface is judged by programs of ours, of whatever process.
+    pub(crate) fn guard(&self, interface: u32) -> bool {
+        let Ok(name) = name_of(interface) else { return false };
+        Side::BOTH.into_iter().all(|side| {
+            let filter = || filters::program_at(&self.pins, interface, side).ok().flatten();
+            links::is_attached(&self.pins.link(interface, side), &name, side) || filter().is_some()
+        })
+    }
+
+    /// Allows as many links as an update may make.
+    pub(crate) fn begin_update(&mut self) {
+        self.links_left = LINKS_PER_UPDATE;
+    }
+
     /// Attaches the programs to an interface on both sides, where they are not. Where one of an earlier process is
-    /// attached, it is replaced in one step. Filters are always replaced, because others can remove them.
+    /// attached, it is replaced in one step.
     pub(crate) fn attach(&mut self, interface: u32) -> Result<(), EbpfError> {
         let name = name_of(interface)?;
         let is_current = self.current.contains(&interface);
+        let has_filters = self.pins.filter(interface).exists();
+        let may_link = self.hook == Hook::Tcx && !has_filters && self.links_left > 0;
+        let mut linked = false;
         for side in Side::BOTH {
-            let may_be_gone = self.pins.filter(interface).exists();
-            if !is_current || may_be_gone || !self.is_attached(interface, &name, side)? {
-                self.attach_side(interface, &name, side)?;
+            if is_current && self.is_attached(interface, &name, side)? {
+                continue;
+            }
+            let pin = self.pins.link(interface, side);
+            let program = program(&mut self.object, side)?;
+            if links::replace(program, &pin) {
+                continue;
+            }
+            links::unpin(&pin)?;
+            if may_link {
+                links::attach(program, &name, side, &pin)?;
+                linked = true;
+            } else {
+                filters::attach(program, &self.pins, interface, &name, side)?;
             }
         }
+        self.links_left -= u32::from(linked);
         self.current.insert(interface);
+        self.drop_filters(interface, &name)
+    }
+
+    /// Gives links to interfaces that have filters, as many as this update may still make.
+    pub(crate) fn link_more(&mut self) -> Result<(), EbpfError> {
+        if self.hook != Hook::Tcx {
+            return Ok(());
+        }
+        for interface in self.pins.interfaces_with_filters()? {
+            if self.links_left == 0 {
+                break;
+            }
+            let Ok(name) = name_of(interface) else { continue };
+            self.links_left -= 1;
+            for side in Side::BOTH {
+                let pin = self.pins.link(interface, side);
+                if !links::is_attached(&pin, &name, side) {
+                    links::attach(program(&mut self.object, side)?, &name, side, &pin)?;
+                }
+            }
+            self.drop_filters(interface, &name)?;
+        }
         Ok(())
     }
 
-    /// Returns whether a program of this process is still attached. Of filters only the marker is known.
+    /// Returns whether a program of this process is still attached.
     pub(crate) fn is_attached(
         &mut self,
         interface: u32,
         name: &str,
         side: Side,
     ) -> Result<bool, EbpfError> {
-        let has_filter = self.pins.filter(interface).exists();
-        if has_filter || self.hook == Hook::Clsact {
-            return Ok(has_filter);
-        }
         let failed = |error| refused("find attached programs", error);
         let ours = program(&mut self.object, side)?.info().map_err(failed)?.id();
-        let (_, attached) = SchedClassifier::query_tcx(name, side.attach_type()).map_err(failed)?;
-        Ok(attached.iter().any(|program| program.id() == ours))
-    }
-
-    fn attach_side(&mut self, interface: u32, name: &str, side: Side) -> Result<(), EbpfError> {
-        let pin = self.pins.link(interface, side);
-        let marker = self.pins.filter(interface);
-        let program = program(&mut self.object, side)?;
-        if let Ok(link) = PinnedLink::from_pin(&pin) {
-            if replace(program, link, &pin).is_ok() {
-                return Ok(());
-            }
-            // The link holds on to an interface that is gone, or was detached by force.
-            unpin(&pin)?;
+        let filter = filters::program_at(&self.pins, interface, side)
+            .map_err(|source| EbpfError::Filters { interface: name.to_owned(), source })?;
+        if filter == Some(ours) {
+            return Ok(true);
         }
-        if self.hook == Hook::Tcx && !marker.exists() {
-            attach_link(program, name, side, &pin)
+        if self.pins.link(interface, side).exists() {
+            links::runs(name, side, ours)
         } else {
-            attach_filter(program, name, side, &marker)
+            Ok(false)
         }
     }
 
@@ -186,116 +224,24 @@ impl Programs {
         self.current.remove(&interface);
         detach(&self.pins, interface)
     }
+
+    /// Removes the filters of an interface whose links are complete.
+    fn drop_filters(&self, interface: u32, name: &str) -> Result<(), EbpfError> {
+        let is_linked = |side| links::is_attached(&self.pins.link(interface, side), name, side);
+        let has_filters = self.pins.filter(interface).exists();
+        if has_filters && Side::BOTH.into_iter().all(is_linked) {
+            filters::detach(&self.pins, interface, Some(name))?;
+        }
+        Ok(())
+    }
 }
 
 /// Detaches programs from an interface, of whatever process. The interface may be gone.
 pub(crate) fn detach(pins: &Pins, interface: u32) -> Result<(), EbpfError> {
     for side in Side::BOTH {
-        unpin(&pins.link(interface, side))?;
+        links::unpin(&pins.link(interface, side))?;
     }
-    let marker = pins.filter(interface);
-    if marker.exists() {
-        if let Ok(name) = name_of(interface) {
-            for side in Side::BOTH {
-                let filter = SchedClassifierLink::attached(
-                    &name,
-                    side.attach_type(),
-                    PRIORITY,
-                    HANDLE,
-                    None,
-                );
-                // Dropping it removes the filter; it may have been removed by others.
-                drop(filter);
-            }
-        }
-        fs::remove_dir(&marker).map_err(|source| pins::error("remove", &marker, source))?;
-    }
-    Ok(())
-}
-
-/// Has a pinned link run a program.
-fn replace(program: &mut SchedClassifier, link: PinnedLink, pin: &Path) -> Result<(), EbpfError> {
-    let failed = |error: ProgramError| refused("replace a program", error);
-    let link = SchedClassifierLink::try_from(FdLink::from(link))
-        .map_err(|error| link_error(pin, error))?;
-    let id = program.attach_to_link(link).map_err(failed)?;
-    // The pin holds the link.
-    drop(program.take_link(id).map_err(failed)?);
-    Ok(())
-}
-
-/// Attaches a program with a link, before those of others, and pins the link.
-fn attach_link(
-    program: &mut SchedClassifier,
-    name: &str,
-    side: Side,
-    pin: &Path,
-) -> Result<(), EbpfError> {
-    let failed = |error: ProgramError| refused("attach a program", error);
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(name, side.attach_type(), first).map_err(failed)?;
-    let link = program.take_link(id).map_err(failed)?;
-    let link = FdLink::try_from(link).map_err(|error| link_error(pin, error))?;
-    link.pin(pin).map_err(|error| pins::error("pin a link at", pin, io::Error::other(error)))?;
-    Ok(())
-}
-
-/// Detaches a pinned link and removes the pin. It may be absent.
-fn unpin(pin: &Path) -> Result<(), EbpfError> {
-    if pin.exists() {
-        // Removing the pin alone would detach some time later. A link whose interface is gone has nothing to detach.
-        drop(detach_link(pin));
-    }
-    match fs::remove_file(pin) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(pins::error("remove", pin, source))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Attaches a program as a filter, or replaces the one of an earlier process. The marker says that it is there.
-fn attach_filter(
-    program: &mut SchedClassifier,
-    name: &str,
-    side: Side,
-    marker: &Path,
-) -> Result<(), EbpfError> {
-    let failed = |error: ProgramError| refused("attach a filter", error);
-    // Where it is there already, the attachment works; where it could not be added, that fails.
-    drop(qdisc_add_clsact(name));
-    let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
-    let id = match replace_filter(program, name, side, marker) {
-        Some(id) => id,
-        None => program
-            .attach_with_options(name, side.attach_type(), TcAttachOptions::Netlink(options))
-            .map_err(failed)?,
-    };
-    let link = program.take_link(id).map_err(failed)?;
-    // Dropping it would remove the filter, which has to outlive us.
-    std::mem::forget(link);
-    match fs::create_dir(marker) {
-        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-            Err(pins::error("make", marker, source))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Has the filter of an earlier process run a program in one step, if there is one.
-fn replace_filter(
-    program: &mut SchedClassifier,
-    name: &str,
-    side: Side,
-    marker: &Path,
-) -> Option<SchedClassifierLinkId> {
-    if !marker.exists() {
-        return None;
-    }
-    // The value removes the filter when it is dropped, so it must not exist for anything else.
-    let there =
-        SchedClassifierLink::attached(name, side.attach_type(), PRIORITY, HANDLE, None).ok()?;
-    program.attach_to_link(there).ok()
+    filters::detach(pins, interface, name_of(interface).ok().as_deref())
 }
 
 /// Returns the index of an interface.
@@ -316,10 +262,6 @@ fn program(object: &mut Ebpf, side: Side) -> Result<&mut SchedClassifier, EbpfEr
     let missing = || EbpfError::Dangling { missing: format!("program `{}`", side.program()) };
     let program = object.program_mut(side.program()).ok_or_else(missing)?;
     program.try_into().map_err(|error| refused("find a program", error))
-}
-
-fn link_error(pin: &Path, error: LinkError) -> EbpfError {
-    pins::error("use the link at", pin, io::Error::other(error))
 }
 
 fn refused(operation: &'static str, error: ProgramError) -> EbpfError {

@@ -18,7 +18,7 @@ use crate::config::{EbpfConfig, ForeignSources};
 use crate::error::EbpfError;
 use crate::ids::{Ids, Kind};
 use crate::maps::Maps;
-use crate::pins::Pins;
+use crate::pins::{Lock, Pins};
 use crate::programs::{Programs, Side, index_of};
 use crate::render::{self, Desired, Image, Options};
 use crate::sys::wait_for_programs;
@@ -32,6 +32,7 @@ pub(crate) struct State {
     pub(crate) programs: Programs,
     pub(crate) pins: Pins,
     config: EbpfConfig,
+    _lock: Lock,
 }
 
 /// What is in force while an update goes on.
@@ -40,6 +41,8 @@ struct InForce {
     records: BTreeMap<u32, (u32, abi::Endpoint)>,
     /// Numbers that must not be written: records that are in force, or were before this update.
     taken: BTreeSet<u32>,
+    /// Every number below this is taken.
+    first_free: u32,
     /// Interfaces that this update wants.
     wanted: BTreeSet<u32>,
     /// Addresses of endpoints that have several.
@@ -95,15 +98,18 @@ impl State {
     pub(crate) fn open(pins: &Pins, config: &EbpfConfig) -> Result<Self, EbpfError> {
         let adopts = pins.has_maps();
         pins.make()?;
-        let programs = Programs::load(pins.clone(), &config.capacity, config.hook)?;
+        let lock = pins.lock()?;
+        let programs = Programs::load(pins.clone(), config)?;
         let maps = Maps::open(pins)?;
-        let mut state = Self { maps, programs, pins: pins.clone(), config: config.clone() };
+        let (pins, config) = (pins.clone(), config.clone());
+        let mut state = Self { maps, programs, pins, config, _lock: lock };
         if adopts {
             let published = state.maps.published()?;
             for interface in state.programs.attached()? {
-                if published.contains_key(&interface) && state.programs.attach(interface).is_err() {
-                    // The interface is gone, or the earlier process crashed while it attached; the next update decides.
-                    continue;
+                // If the interface is gone or another one, or the earlier process crashed while it attached, the next
+                // update decides.
+                if published.contains_key(&interface) && state.programs.guard(interface) {
+                    drop(state.programs.attach(interface));
                 }
             }
         }
@@ -112,10 +118,14 @@ impl State {
 
     /// Enforces a whole program.
     pub(crate) fn enforce(&mut self, program: &Program) -> Result<(Isolated, u64), EbpfError> {
-        let mut ids = self.maps.ids()?;
-        let before = ids.clone();
-        let image = self.render(program, &mut ids)?;
-        self.prepare(&image, &before, &mut ids)?;
+        self.programs.begin_update();
+        let (image, mut ids) = match self.prepare(program) {
+            Err(EbpfError::Map { .. } | EbpfError::Ids) => {
+                self.reclaim()?;
+                self.prepare(program)?
+            }
+            prepared => prepared?,
+        };
         let mut in_force = self.in_force()?;
         let before =
             holders(in_force.records.values().map(|(_, record)| record), &self.maps.own()?);
@@ -130,14 +140,17 @@ impl State {
             }
         }
         let revoked = self.sweep(&image, &in_force, &before);
+        // An interface that cannot have links yet keeps its filters.
+        drop(self.programs.link_more());
         Ok((isolated, revoked))
     }
 
     /// Isolates the endpoints that nothing is in force for, and changes nothing else.
     pub(crate) fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<Isolated, EbpfError> {
+        self.programs.begin_update();
         let mut ids = self.maps.ids()?;
         let mut in_force = self.in_force()?;
-        let (attached, own) = (self.programs.attached()?, self.maps.own()?);
+        let own = self.maps.own()?;
         let mut isolated = Isolated::new();
         for endpoint in endpoints {
             let failed = |error| (endpoint.id.clone(), closed(Arc::new(error)));
@@ -151,7 +164,7 @@ impl State {
             };
             let desired = render::isolated(endpoint);
             let known = index_of(interface).is_ok_and(|index| {
-                attached.contains(&index)
+                self.programs.guard(index)
                     && (!self.programs.is_current(index)
                         || in_force.knows(index, &desired, &ids, &own))
             });
@@ -178,9 +191,7 @@ impl State {
             };
             wanted.insert(index);
             for side in Side::BOTH {
-                if !attached.contains(&index)
-                    || !self.programs.is_attached(index, interface, side)?
-                {
+                if !self.programs.is_attached(index, interface, side)? {
                     lines.push(format!(
                         "program `{}` is not attached to `{interface}`",
                         side.program()
@@ -217,8 +228,11 @@ impl State {
         Ok(image)
     }
 
-    /// Writes the objects that are not there yet, and gives endpoints their ids.
-    fn prepare(&mut self, image: &Image, before: &Ids, ids: &mut Ids) -> Result<(), EbpfError> {
+    /// Renders a program, writes the objects that are not there yet, and gives endpoints their ids.
+    fn prepare(&mut self, program: &Program) -> Result<(Image, Ids), EbpfError> {
+        let before = self.maps.ids()?;
+        let mut ids = before.clone();
+        let image = self.render(program, &mut ids)?;
         for desired in image.endpoints.values() {
             ids.id(Kind::Endpoint, Digest::of(&desired.id)).map_err(|_| EbpfError::Ids)?;
         }
@@ -228,7 +242,15 @@ impl State {
                 self.maps.write(*kind, *id, object)?;
             }
         }
-        Ok(())
+        Ok((image, ids))
+    }
+
+    /// Removes everything that is not in force: what updates that failed, or a process that crashed, left in the maps. It
+    /// could take the room of all updates to come.
+    pub(crate) fn reclaim(&mut self) -> Result<(), EbpfError> {
+        let records: Vec<_> =
+            self.in_force()?.records.into_values().map(|(_, record)| record).collect();
+        self.maps.keep_only(&self.maps.used_by(&records)?)
     }
 
     fn in_force(&self) -> Result<InForce, EbpfError> {
@@ -238,10 +260,11 @@ impl State {
         }
         let taken = records.values().map(|(number, _)| *number).collect();
         let (wanted, own) = (BTreeSet::new(), BTreeSet::new());
-        Ok(InForce { records, taken, wanted, own, switched: false })
+        Ok(InForce { records, taken, first_free: 1, wanted, own, switched: false })
     }
 
-    /// Puts in force what is desired for an endpoint, and sees to it that programs are attached.
+    /// Puts in force what is desired for an endpoint, and sees to it that programs are attached. If that fails, nothing
+    /// passes the interface.
     fn switch(
         &mut self,
         interface: &str,
@@ -251,6 +274,23 @@ impl State {
     ) -> Result<(), EbpfError> {
         let index = index_of(interface)?;
         in_force.wanted.insert(index);
+        let switched = self.switch_record(index, desired, in_force, ids);
+        if switched.is_err() && in_force.records.remove(&index).is_some() {
+            self.maps.withdraw(index)?;
+            in_force.switched = true;
+        }
+        let attached = self.programs.attach(index);
+        switched.and(attached)
+    }
+
+    /// Puts the record of an endpoint in force, where it is not.
+    fn switch_record(
+        &self,
+        index: u32,
+        desired: &Desired,
+        in_force: &mut InForce,
+        ids: &mut Ids,
+    ) -> Result<(), EbpfError> {
         let now = in_force.records.get(&index).map(|(_, record)| *record);
         let id = self.id_of(desired, now.as_ref(), ids)?;
         self.maps.add_own(id, &desired.more)?;
@@ -265,7 +305,7 @@ impl State {
             in_force.records.insert(index, (number, record));
             in_force.switched = true;
         }
-        self.programs.attach(index)
+        Ok(())
     }
 
     /// Returns the id of an endpoint. What is isolated gets a new one, so that none of its flows is known when it is no
@@ -326,10 +366,12 @@ fn is_same(one: &abi::Endpoint, other: &abi::Endpoint) -> bool {
     plain(one) == plain(other)
 }
 
-fn free_record(in_force: &InForce, limit: u32) -> Result<u32, EbpfError> {
-    let mut numbers = 1..limit;
+fn free_record(in_force: &mut InForce, limit: u32) -> Result<u32, EbpfError> {
+    let mut numbers = in_force.first_free..limit;
     let free = numbers.find(|number| !in_force.taken.contains(number));
-    free.ok_or(EbpfError::Endpoints { needed: in_force.taken.len() + 1, limit: limit / 2 })
+    let full = EbpfError::Endpoints { needed: in_force.taken.len() + 1, limit: limit / 2 };
+    in_force.first_free = free.ok_or(full)?;
+    Ok(in_force.first_free)
 }
 
 fn closed(error: Arc<EbpfError>) -> DataplaneError {

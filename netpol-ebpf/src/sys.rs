@@ -5,11 +5,13 @@
 
 mod barrier;
 mod call;
+mod cookie;
 mod link;
 mod table;
 mod words;
 
 pub(crate) use self::barrier::wait_for_programs;
+pub(crate) use self::cookie::namespace_cookie;
 pub(crate) use self::link::detach_link;
 pub(crate) use self::table::Table;
 pub(crate) use self::words::Words;

@@ -9,9 +9,11 @@
 )]
 
 mod agreement;
+mod crash;
 mod lifecycle;
 mod measure;
 mod object;
 mod packet;
 mod paths;
+mod wire;
 pub(crate) mod world;

@@ -2,31 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use netpol_core::model::EndpointId;
 use netpol_core::net::Family;
-use netpol_core::program::{Digest, Endpoint, RuleId};
+use netpol_core::program::{Digest, Endpoint, Established, RuleId};
 use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
     Program, Update,
 };
-use netpol_netfilter::Holders;
+use netpol_netfilter::EndingFlows;
 
 use crate::error::IptablesError;
-use crate::name::{Fixed, Name, Owner};
-use crate::observe::{Observed, Table, sets, table};
+use crate::name::{Name, Owner};
+use crate::observe::{Observed, Record, Table, sets, table};
 use crate::plan::{
     ChainChange, HookChange, Plan, SetChange, plan, plan_isolation, second_slots, switched,
     together,
 };
 use crate::probe::{self, Clues, Flavour, PodNetwork, TableName};
-use crate::render::{Context, Disposition, Lists, PolicyUse, Rendered, keys, render};
+use crate::render::{Context, Lists, PolicyUse, Rendered, render};
 use crate::restore::{chain_script, hook_script, removal_scripts, set_script, undo_script};
-use crate::ruleset::Key;
 use crate::transport::{Processes, Tools, Variant};
+
+mod removal;
 
 /// How a dataplane is called and where it stands among the other users of iptables.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -69,10 +69,7 @@ pub struct IptablesDataplane {
     capabilities: Capabilities,
     /// Whether chains of ours may be in the table that is not used: the configuration was another one before.
     moved: bool,
-    /// Who had which address by the last update, as far as this process knows.
-    holders: Holders,
-    /// The addresses whose flows must still be forgotten.
-    ended: BTreeSet<IpAddr>,
+    flows: EndingFlows,
 }
 
 impl IptablesDataplane {
@@ -81,7 +78,7 @@ impl IptablesDataplane {
     /// # Errors
     ///
     /// [`IptablesError`] if this host cannot enforce: a tool is not installed, no permission, bridged pods that netfilter
-    /// does not see, or chains of ours in the other flavour.
+    /// does not see, or chains of ours in the other flavour ([`remove_flavour`](Self::remove_flavour) takes them away).
     pub fn open(config: IptablesConfig) -> Result<Self, IptablesError> {
         let families = probe::families();
         probe::check_bridge(config.pods, &families)?;
@@ -102,11 +99,25 @@ impl IptablesDataplane {
             program: Variant { flavour, family: Family::V4 }.command().to_owned(),
             source: std::io::ErrorKind::NotFound.into(),
         })?;
-        let moved = !table(owner, config.table.other().as_str(), listing).is_empty();
+        table(owner, config.table, listing)?;
+        let other = table(owner, config.table.other(), listing);
+        let moved = other.is_ok_and(|table| !table.is_empty());
         tools.save_sets()?;
         let capabilities = capabilities();
-        let (holders, ended) = Default::default();
-        Ok(Self { tools, config, flavour, families, capabilities, moved, holders, ended })
+        let flows = EndingFlows::default();
+        Ok(Self { tools, config, flavour, families, capabilities, moved, flows })
+    }
+
+    /// Removes the chains and jumps of an owner from one flavour of iptables, and those of its sets that the other one
+    /// does not refer to. This is the way out of [`IptablesError::BothFlavours`] and [`IptablesError::OtherFlavour`]:
+    /// what the other flavour has goes on judging.
+    ///
+    /// # Errors
+    ///
+    /// [`IptablesError`] if something of ours may be left in this flavour. One that is not installed has nothing.
+    pub fn remove_flavour(config: &IptablesConfig, flavour: Flavour) -> Result<(), IptablesError> {
+        let mut tools = Processes::start(config.time_limit)?;
+        removal::remove_flavour(&mut tools, &config.owner, &probe::families(), flavour)
     }
 
     /// Returns the flavour of iptables that is used.
@@ -130,7 +141,7 @@ impl IptablesDataplane {
         let mut tables = BTreeMap::new();
         for family in self.families.clone() {
             let listing = self.tools.save(self.variant(family), Some(name))?;
-            tables.insert(family, table(&self.config.owner, name.as_str(), &listing));
+            tables.insert(family, table(&self.config.owner, name, &listing)?);
         }
         Ok(tables)
     }
@@ -197,42 +208,25 @@ impl IptablesDataplane {
         let mut conflicts = 0;
         loop {
             let observed = Observed { tables: self.tables()?, ..Observed::default() };
-            let plan = self.isolation(endpoints, &observed);
+            let record = Record::of(&self.config.owner, &observed);
+            let unknown: Vec<_> = endpoints.iter().filter(|it| !record.knows(it)).collect();
+            let plan = self.isolation(&unknown, &observed);
             match self.execute(&plan, &observed) {
                 Err(failed) if failed.is_conflict() && conflicts < CONFLICTS => conflicts += 1,
                 Err(failed) => return Err(failed.error),
                 Ok(()) => {
-                    let known = known_keys(&self.config.owner, &observed);
-                    let unknown = |it: &&Endpoint| !keys(it).iter().all(|key| known.contains(key));
-                    let unknown = endpoints.iter().filter(unknown);
-                    self.ended.extend(unknown.flat_map(|it| &it.addresses));
+                    let open = unknown.iter().filter(|it| !record.is_closed(it));
+                    self.flows.isolated(open.flat_map(|it| it.addresses.iter().copied()));
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Forgets the flows of addresses that changed hands, and returns how many those were. What fails is tried again with
-    /// the next update.
-    fn end_flows(&mut self) -> u64 {
-        if self.ended.is_empty() {
-            return 0;
-        }
-        let forgotten = self.tools.forget_flows(&self.ended);
-        if forgotten.is_ok() {
-            self.ended.clear();
-        }
-        forgotten.unwrap_or_default()
-    }
-
-    fn isolation(&self, endpoints: &[Endpoint], observed: &Observed) -> Plan {
+    fn isolation(&self, endpoints: &[&Endpoint], observed: &Observed) -> Plan {
         let owner = &self.config.owner;
-        let known = known_keys(owner, observed);
         let mut lists = Lists::default();
-        for keys in endpoints.iter().map(keys) {
-            let new: Vec<Key> = keys.into_iter().filter(|key| !known.contains(key)).collect();
-            lists.add(&new, &[], &Disposition::Isolated);
-        }
+        endpoints.iter().for_each(|it| lists.close(it));
         let families = self.families.iter();
         let lists = families.map(|&family| (family, lists.chains(owner, family))).collect();
         plan_isolation(owner, observed, &lists)
@@ -256,8 +250,8 @@ impl IptablesDataplane {
         for (&family, changes) in &plan.switch {
             let script = chain_script(table, changes);
             let outcome = self.tools.restore(self.variant(family), &script);
+            done.families.extend(may_be_done(&outcome).then_some(family));
             outcome.map_err(Failed::elsewhere)?;
-            done.families.push(family);
         }
         for hook in &plan.hooks {
             let variant = self.variant(hook.family);
@@ -266,8 +260,9 @@ impl IptablesDataplane {
             } else {
                 self.tools.restore(variant, &hook_script(table, hook))
             };
+            let is_new = hook.misplaced.is_empty() && may_be_done(&outcome);
+            done.hooks.extend(is_new.then(|| hook.clone()));
             outcome.map_err(Failed::elsewhere)?;
-            done.hooks.extend(hook.misplaced.is_empty().then(|| hook.clone()));
         }
         Ok(())
     }
@@ -310,19 +305,7 @@ impl IptablesDataplane {
         if self.moved {
             self.moved = self.clear(self.flavour, self.config.table.other()).is_err();
         }
-        self.destroy(&plan.sweep_sets);
-    }
-
-    /// Destroys sets, as many as possible.
-    fn destroy(&mut self, names: &[Name]) {
-        let changes: Vec<SetChange> =
-            names.iter().map(|set| SetChange::Destroy { set: set.clone() }).collect();
-        if changes.is_empty() || self.tools.restore_sets(&set_script(&changes)).is_ok() {
-            return;
-        }
-        for change in changes {
-            let _result = self.tools.restore_sets(&set_script(&[change]));
-        }
+        removal::destroy(self.tools.as_mut(), plan.sweep_sets.iter().cloned());
     }
 
     /// Returns the policy sets without which a plan may succeed.
@@ -379,39 +362,21 @@ impl IptablesDataplane {
     /// Removes all that is ours, in both flavours.
     fn remove_all(&mut self) -> Result<(), IptablesError> {
         for flavour in Flavour::BOTH {
-            for table in [self.config.table, self.config.table.other()] {
-                self.clear(flavour, table)?;
+            for table in TableName::BOTH {
+                match self.clear(flavour, table) {
+                    // What others do in tables that we do not use is their business.
+                    Err(IptablesError::Unreadable { .. })
+                        if (flavour, table) != (self.flavour, self.config.table) => {}
+                    outcome => outcome?,
+                }
             }
         }
-        let sets = sets(&self.config.owner, &self.tools.save_sets()?);
-        let destroy: Vec<SetChange> =
-            sets.into_keys().map(|set| SetChange::Destroy { set }).collect();
-        if destroy.is_empty() {
-            return Ok(());
-        }
-        self.tools.restore_sets(&set_script(&destroy))
+        removal::destroy_all(self.tools.as_mut(), &self.config.owner)
     }
 
-    /// Removes our jumps and chains from a table.
-    fn clear(&mut self, flavour: Flavour, name: TableName) -> Result<(), IptablesError> {
-        for family in self.families.clone() {
-            let variant = Variant { flavour, family };
-            // A listing of all tables makes none, as one of a table of the legacy flavour would.
-            let Some(listing) = installed(self.tools.save(variant, None))? else { continue };
-            let found = table(&self.config.owner, name.as_str(), &listing);
-            for (hook, jumps) in &found.hooks {
-                for (_, chain) in jumps {
-                    self.tools.delete_jump(variant, name, hook, chain)?;
-                }
-            }
-            let chains: Vec<Name> = found.chains.into_keys().collect();
-            if !chains.is_empty() {
-                for script in removal_scripts(name, &chains) {
-                    self.tools.restore(variant, &script)?;
-                }
-            }
-        }
-        Ok(())
+    fn clear(&mut self, flavour: Flavour, table: TableName) -> Result<(), IptablesError> {
+        let place = (flavour, table);
+        removal::clear(self.tools.as_mut(), &self.config.owner, &self.families, place)
     }
 }
 
@@ -436,20 +401,25 @@ impl Dataplane for IptablesDataplane {
                 self.isolate(&endpoints)
                     .map_err(|error| error.into_dataplane("isolate endpoints"))?;
             }
+            Change::Full(program) if program.established == Established::Reevaluate => {
+                let kind = DataplaneErrorKind::Unsupported;
+                return Err(DataplaneError::new(kind, "stop established flows"));
+            }
             Change::Full(program) => {
                 applied.isolated = self
                     .enforce(&program)
                     .map_err(|error| error.into_dataplane("enforce a program"))?;
-                let holders = Holders::of(&program, &applied.isolated);
-                self.ended.append(&mut self.holders.ended_by(&holders));
-                self.holders = holders;
+                self.flows.enforced(&program, &applied.isolated);
             }
             _ => {
                 let kind = DataplaneErrorKind::Unsupported;
                 return Err(DataplaneError::new(kind, "apply this kind of update"));
             }
         }
-        applied.revoked = self.end_flows();
+        // The update is in force. But flows that go on are none that it allows, so this is no success; it is tried again
+        // with the next update.
+        let ended = self.flows.end(|addresses| self.tools.forget_flows(addresses));
+        applied.revoked = ended.map_err(|error| error.into_dataplane("end flows"))?;
         Ok(applied)
     }
 
@@ -479,6 +449,16 @@ struct Done {
     members: bool,
     families: Vec<Family>,
     hooks: Vec<HookChange>,
+}
+
+/// Returns whether a tool may have done what it was asked for: also if nobody heard from it in the end.
+fn may_be_done(outcome: &Result<(), IptablesError>) -> bool {
+    match outcome {
+        Ok(()) => true,
+        Err(error) => {
+            matches!(error, IptablesError::TimedOut { .. } | IptablesError::Process { .. })
+        }
+    }
 }
 
 /// Why a plan was not executed.
@@ -544,13 +524,6 @@ fn isolated(rendered: Rendered) -> Vec<(EndpointId, DataplaneError)> {
         DataplaneError::new(error.kind(), "program an endpoint").with_source(error)
     };
     rendered.isolated.into_iter().map(|(id, cause)| (id, error(cause))).collect()
-}
-
-/// Returns the keys of all endpoints that are known in the tables.
-fn known_keys(owner: &Owner, observed: &Observed) -> BTreeSet<Key> {
-    let list = owner.chain(Fixed::Endpoints);
-    let chains = observed.tables.values().filter_map(|table| table.chains.get(&list));
-    chains.flat_map(|chain| &chain.rules).filter_map(|rule| rule.key).collect()
 }
 
 /// Returns one line for each object that is missing, changed or too many.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use netpol_core::model::EndpointId;
 use netpol_core::{DataplaneError, DataplaneErrorKind};
 
-use crate::probe::Flavour;
+use crate::probe::{Flavour, TableName};
 
 /// Why this dataplane could not be opened or could not do what it was asked.
 ///
@@ -56,13 +56,26 @@ pub enum IptablesError {
     },
     /// The other flavour has chains of ours.
     #[error(
-        "{other} iptables already has our chains; remove them before {wanted} iptables is used, or use {other} iptables"
+        "{other} iptables already has our chains; use it, or remove them with `IptablesDataplane::remove_flavour` before {wanted} iptables is used"
     )]
     OtherFlavour {
         /// The flavour to be used.
         wanted: Flavour,
         /// The flavour that has our chains.
         other: Flavour,
+    },
+    /// Both flavours have chains of ours, so that packets are judged twice.
+    #[error(
+        "both flavours of iptables have our chains; remove those of the wrong one with `IptablesDataplane::remove_flavour`"
+    )]
+    BothFlavours,
+    /// The nft flavour does not list a table. Somebody has put something into it with another tool, such as `nft`.
+    #[error(
+        "iptables cannot list table `{table}`, expected nothing in it that only `nft` can show; remove that, or use the other table"
+    )]
+    Unreadable {
+        /// The table.
+        table: TableName,
     },
     /// Pods behind a bridge cannot be enforced.
     #[error(
@@ -130,9 +143,11 @@ impl IptablesError {
                 _ => DataplaneErrorKind::Transient,
             },
             Self::TimedOut { .. } | Self::Process { .. } => DataplaneErrorKind::Transient,
-            Self::OtherFlavour { .. } | Self::ForeignSet { .. } | Self::Shared { .. } => {
-                DataplaneErrorKind::Conflict
-            }
+            Self::OtherFlavour { .. }
+            | Self::BothFlavours
+            | Self::Unreadable { .. }
+            | Self::ForeignSet { .. }
+            | Self::Shared { .. } => DataplaneErrorKind::Conflict,
             Self::TooDeep { .. } => DataplaneErrorKind::Capacity,
             Self::Interface { .. } | Self::Dangling { .. } => DataplaneErrorKind::Other,
             Self::Failed { message, .. } => kind_of(message),

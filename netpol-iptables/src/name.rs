@@ -61,6 +61,12 @@ impl Owner {
         Name(format!("NP{self}-{}-{digest}", side.letter()))
     }
 
+    /// Returns the name of a chain of endpoints with this content, which is a part of a list of them.
+    pub(crate) fn list_chain(&self, content: &str) -> Name {
+        let digest = base32(Digest::of(&content).bytes());
+        Name(format!("NP{self}-L-{digest}"))
+    }
+
     /// Returns the name of a set whose members change.
     pub(crate) fn members(&self, family: Family, kind: Members, id: SetId, slot: Slot) -> Name {
         Name(format!("np{self}{}{}-{id}", digit(family), letter(kind, slot)))
@@ -145,9 +151,11 @@ pub(crate) enum Fixed {
     Output,
     IsolatedFrom,
     IsolatedTo,
+    IsolatedAt,
     Cut,
-    New,
-    Genuine,
+    Own,
+    InputOwn,
+    Related,
     Egress,
     Ingress,
     Endpoints,
@@ -163,9 +171,11 @@ impl Fixed {
             Self::Output => "OUT",
             Self::IsolatedFrom => "ISO-FROM",
             Self::IsolatedTo => "ISO-TO",
+            Self::IsolatedAt => "ISO-AT",
             Self::Cut => "CUT",
-            Self::New => "NEW",
-            Self::Genuine => "GENUINE",
+            Self::Own => "OWN",
+            Self::InputOwn => "IN-OWN",
+            Self::Related => "RELATED",
             Self::Egress => "EGRESS",
             Self::Ingress => "INGRESS",
             Self::Endpoints => "ENDPOINTS",

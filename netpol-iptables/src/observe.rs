@@ -4,20 +4,21 @@
 //! not what was put in, and differs between versions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use netpol_core::net::Family;
 
 use crate::name::Name;
+use crate::probe::TableName;
 use crate::ruleset::{Chain, Key, Member, Rule, Shape};
 
+mod record;
 mod save;
 mod sets;
 
+pub(crate) use self::record::Record;
 pub(crate) use self::save::{holds_chains_of, table};
 pub(crate) use self::sets::sets;
-
-/// The tables into which we hook, by name.
-pub(crate) const TABLES: [&str; 2] = ["filter", "mangle"];
 
 /// What there is of ours.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -41,6 +42,7 @@ impl Observed {
 /// What there is of ours in one table of one family.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Table {
+    pub(crate) name: TableName,
     pub(crate) chains: BTreeMap<Name, Listed>,
     /// Our jumps in the built-in chains: their positions, from 0, and where they lead.
     pub(crate) hooks: BTreeMap<String, Vec<(usize, Name)>>,
@@ -80,9 +82,29 @@ impl Table {
         rules.iter().flat_map(|rule| &rule.mark.sets)
     }
 
+    /// Returns the rules of a list of endpoints, those of its parts included.
+    pub(crate) fn listed<'t>(&'t self, root: &Name) -> Vec<&'t ListedRule> {
+        let (mut rules, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut todo: Vec<&Listed> = self.chains.get(root).into_iter().collect();
+        while let Some(chain) = todo.pop() {
+            rules.extend(chain.rules.iter().filter(|rule| rule.key.is_some()));
+            let parts = chain.rules.iter().filter(|rule| rule.key.is_none());
+            let parts = parts.filter_map(|rule| rule.target.as_ref());
+            let new: Vec<&Name> = parts.filter(|part| seen.insert(*part)).collect();
+            todo.extend(new.into_iter().filter_map(|part| self.chains.get(part)));
+        }
+        rules
+    }
+
     /// Returns the sets that the chain called `name` leads to.
     pub(crate) fn sets_below<'t>(&'t self, name: &'t Name) -> BTreeSet<&'t Name> {
         self.reachable(vec![name]).into_iter().flat_map(|chain| self.sets(chain)).collect()
+    }
+
+    /// Returns where a list leads the packets of each endpoint.
+    pub(crate) fn dispatch<'t>(&'t self, root: &Name) -> BTreeMap<Key, &'t Name> {
+        let rules = self.listed(root).into_iter();
+        rules.filter_map(|rule| Some((rule.key?, rule.target.as_ref()?))).collect()
     }
 }
 
@@ -95,15 +117,15 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
+    /// Returns whether the chain has a rule.
+    pub(crate) fn has(&self, rule: &Rule) -> bool {
+        self.rules.iter().any(|listed| listed.mark == Mark::of(rule))
+    }
+
     /// Returns whether the chain is the desired one.
     pub(crate) fn is(&self, desired: &Chain) -> bool {
         let marks = desired.rules.iter().map(Mark::of);
         marks.eq(self.rules.iter().map(|rule| rule.mark.clone()))
-    }
-
-    /// Returns where packets of each endpoint go.
-    pub(crate) fn dispatch(&self) -> BTreeMap<Key, Option<&Name>> {
-        self.rules.iter().filter_map(|rule| Some((rule.key?, rule.target.as_ref()))).collect()
     }
 }
 
@@ -111,8 +133,10 @@ impl Listed {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ListedRule {
     pub(crate) mark: Mark,
-    /// The endpoint that the rule is about, if it is about one.
+    /// The endpoint that the rule is about, if it is about one: by its interface if the rule has one.
     pub(crate) key: Option<Key>,
+    /// The source address, if it must be a certain one.
+    pub(crate) source: Option<IpAddr>,
     /// The chain of ours that the rule leads to.
     pub(crate) target: Option<Name>,
     /// How many packets met the rule.

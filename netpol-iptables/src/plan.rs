@@ -6,7 +6,7 @@ use netpol_core::net::Family;
 
 use crate::error::IptablesError;
 use crate::name::{Fixed, Name, Owner, Side};
-use crate::observe::{Listed, Observed, ObservedSet, Table};
+use crate::observe::{Observed, ObservedSet, Table};
 use crate::render::hook_chains;
 use crate::ruleset::{Chain, Key, Member, Rule, Ruleset, Set, Shape};
 
@@ -66,6 +66,13 @@ impl ChainChange {
     pub(crate) fn name(&self) -> &Name {
         match self {
             Self::Replace { name, .. } | Self::Append { name, .. } => name,
+        }
+    }
+
+    pub(crate) fn rules(&self) -> &[Rule] {
+        match self {
+            Self::Replace { chain, .. } => &chain.rules,
+            Self::Append { rules, .. } => rules,
         }
     }
 }
@@ -138,16 +145,19 @@ pub(crate) fn plan_isolation(
     observed: &Observed,
     lists: &BTreeMap<Family, BTreeMap<Name, Chain>>,
 ) -> Plan {
-    let appended = [Fixed::IsolatedFrom, Fixed::IsolatedTo, Fixed::Endpoints];
-    let kept = [Fixed::New, Fixed::Egress, Fixed::Ingress];
-    let [appended, kept] = [appended, kept].map(|chains| chains.map(|it| owner.chain(it)));
+    let appended = [Fixed::IsolatedFrom, Fixed::IsolatedTo, Fixed::IsolatedAt, Fixed::Endpoints];
+    let appended = appended.map(|it| owner.chain(it));
+    let kept =
+        [Fixed::Own, Fixed::Related, Fixed::Egress, Fixed::Ingress].map(|it| owner.chain(it));
     let mut plan = Plan::default();
     for (&family, chains) in lists {
         let change = |(name, chain): (&Name, &Chain)| match observed.chain(family, name) {
             Some(listed) if kept.contains(name) || listed.is(chain) => None,
-            Some(_) if appended.contains(name) && chain.rules.is_empty() => None,
-            Some(_) if appended.contains(name) => {
-                Some(ChainChange::Append { name: name.clone(), rules: chain.rules.clone() })
+            Some(listed) if appended.contains(name) => {
+                let missing = chain.rules.iter().filter(|rule| !listed.has(rule));
+                let rules: Vec<Rule> = missing.cloned().collect();
+                let append = ChainChange::Append { name: name.clone(), rules };
+                (!append.rules().is_empty()).then_some(append)
             }
             _ => Some(ChainChange::Replace { name: name.clone(), chain: chain.clone() }),
         };
@@ -228,16 +238,29 @@ fn entries<'a>(
     table: &'a Table,
     chains: &'a BTreeMap<Name, Chain>,
 ) -> Vec<(Option<&'a Name>, Option<&'a Name>)> {
-    let list = |fixed| {
-        let chain = chains.get(&owner.chain(fixed));
-        let rules = chain.map(|chain| chain.rules.as_slice()).unwrap_or_default();
-        rules.iter().filter_map(|rule| Some((rule.key()?, rule.action.target())))
-    };
-    let listed = table.chains.get(&owner.chain(side.dispatch()));
-    let before = listed.map(Listed::dispatch).unwrap_or_default();
-    let after: BTreeMap<Key, Option<&Name>> = list(side.dispatch()).collect();
-    let entry = |key: &Key| [&before, &after].map(|map| map.get(key).copied().flatten());
-    list(Fixed::Endpoints).map(|(key, _)| entry(&key)).map(|[one, other]| (one, other)).collect()
+    let dispatch = owner.chain(side.dispatch());
+    let before = table.dispatch(&dispatch);
+    let after = desired_dispatch(chains, &dispatch);
+    let entry = |key: Key| [&before, &after].map(|map| map.get(&key).copied());
+    let endpoints = chains.get(&owner.chain(Fixed::Endpoints));
+    let endpoints = endpoints.into_iter().flat_map(|chain| &chain.rules).filter_map(Rule::key);
+    endpoints.map(|key| entry(key).into()).collect()
+}
+
+/// Returns where a desired list leads the packets of each endpoint.
+fn desired_dispatch<'a>(chains: &'a BTreeMap<Name, Chain>, root: &Name) -> BTreeMap<Key, &'a Name> {
+    let mut dispatch = BTreeMap::new();
+    let mut todo: Vec<&Chain> = chains.get(root).into_iter().collect();
+    while let Some(chain) = todo.pop() {
+        for rule in &chain.rules {
+            match (rule.key(), rule.action.target()) {
+                (Some(key), Some(target)) => drop(dispatch.insert(key, target)),
+                (None, Some(part)) => todo.extend(chains.get(part)),
+                (_, None) => {}
+            }
+        }
+    }
+    dispatch
 }
 
 /// Returns the sets in force whose members change, or whose type does.
@@ -349,6 +372,7 @@ fn delta(name: &Name, have: &[Member], want: &[Member]) -> Vec<SetChange> {
 /// Returns the changes that make our jumps the first in the built-in chains.
 fn hooks(owner: &Owner, observed: &Observed, family: Family) -> Vec<HookChange> {
     let table = observed.tables.get(&family);
+    let name = table.map(|table| table.name).unwrap_or_default();
     let change = |(hook, chain): (&'static str, Name)| {
         let jumps = table.and_then(|it| it.hooks.get(hook)).map(Vec::as_slice).unwrap_or_default();
         match jumps {
@@ -359,5 +383,5 @@ fn hooks(owner: &Owner, observed: &Observed, family: Family) -> Vec<HookChange> 
             }
         }
     };
-    hook_chains(owner).into_iter().filter_map(change).collect()
+    hook_chains(owner, name).into_iter().filter_map(change).collect()
 }

@@ -48,7 +48,10 @@ impl fmt::Display for Flavour {
 
 /// The table whose built-in chains we hook into.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[expect(clippy::exhaustive_enums, reason = "these tables have all three chains and can drop")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "these tables have all chains that we need and can drop"
+)]
 pub enum TableName {
     /// The usual place.
     #[default]
@@ -58,6 +61,9 @@ pub enum TableName {
 }
 
 impl TableName {
+    /// Both tables.
+    pub(crate) const BOTH: [Self; 2] = [Self::Filter, Self::Mangle];
+
     /// Returns the other table.
     pub(crate) const fn other(self) -> Self {
         match self {
@@ -150,7 +156,7 @@ pub(crate) struct Clues<'a> {
 ///
 /// # Errors
 ///
-/// [`IptablesError::OtherFlavour`] if the other flavour has chains of ours.
+/// [`IptablesError::OtherFlavour`] if the other flavour has chains of ours, [`IptablesError::BothFlavours`] if both have.
 pub(crate) fn choose(clues: &Clues<'_>) -> Result<Flavour, IptablesError> {
     let listing = |flavour| clues.listings.get(&flavour).map(String::as_str).unwrap_or_default();
     let has = |test: &dyn Fn(&str) -> bool| {
@@ -167,6 +173,9 @@ pub(crate) fn choose(clues: &Clues<'_>) -> Result<Flavour, IptablesError> {
         let [nft, legacy] = Flavour::BOTH.map(|flavour| rules(listing(flavour)));
         (nft != legacy).then_some(if nft > legacy { Flavour::Nft } else { Flavour::Legacy })
     };
+    if ours == Flavour::BOTH {
+        return Err(IptablesError::BothFlavours);
+    }
     let chosen = clues.wanted.or_else(|| only(&ours)).or_else(hinted).or_else(canary);
     let wanted = chosen.or_else(fuller).unwrap_or(clues.system);
     let other = wanted.other();
@@ -222,11 +231,14 @@ mod tests {
     #[test]
     fn our_chains_in_the_other_flavour_are_an_error() {
         let ours = "*mangle\n:NP-FWD - [0:0]\nCOMMIT\n";
-        for (wanted, nft, legacy) in
-            [(Some(Flavour::Legacy), ours, ""), (Some(Flavour::Nft), "", ours), (None, ours, ours)]
-        {
+        for (wanted, nft, legacy, want) in [
+            (Some(Flavour::Legacy), ours, "", "error: nft iptables already has our chains"),
+            (Some(Flavour::Nft), "", ours, "error: legacy iptables already has our chains"),
+            (None, ours, ours, "error: both flavours of iptables have our chains"),
+            (Some(Flavour::Nft), ours, ours, "error: both flavours of iptables have our chains"),
+        ] {
             let got = chosen(wanted, nft, legacy);
-            assert!(got.starts_with("error: "), "{got}");
+            assert!(got.starts_with(want), "{got}");
         }
     }
 

@@ -3,7 +3,8 @@
 //! | objects | what they are |
 //! |---|---|
 //! | `NP-FWD`, `NP-IN`, `NP-OUT` | where the built-in chains jump to; see [`base`] for all chains that are always there |
-//! | `NP-EGRESS`, `NP-INGRESS` | one rule per endpoint, which goes to the chain of its policy set |
+//! | `NP-EGRESS`, `NP-INGRESS` | lead each endpoint's packets to the chain of its policy set |
+//! | `NP-L-<digest>` | parts of the lists of endpoints, named after their content |
 //! | `NP-E-<digest>`, `NP-I-<digest>` | the stages of policy sets, named after their content |
 //! | `np4s-<set>`, `np6s-…`; `np4t-…` | `hash:ip`: the exact members of an address set, in the first or second slot |
 //! | `np4q-<set>`, `np6q-…`; `np4r-…` | `hash:ip,port`: the ports of a name, in the first or second slot |
@@ -26,6 +27,7 @@ use crate::ruleset::{Interface, Key, Ruleset};
 mod base;
 mod condition;
 mod policy;
+mod tree;
 
 pub(crate) use self::base::{Lists, hook_chains};
 #[cfg(test)]
@@ -75,7 +77,7 @@ pub(crate) fn render(program: &Program, context: Context<'_>) -> Rendered {
             isolated.push((endpoint.id.clone(), error));
             Disposition::Isolated
         });
-        lists.add(&keys(endpoint), &own_addresses(endpoint), &disposition);
+        lists.add(endpoint, &disposition);
     }
     let (mut ruleset, users) = policies.finish();
     for &family in context.families {
@@ -165,16 +167,9 @@ pub(crate) fn keys(endpoint: &Endpoint) -> Vec<Key> {
     }
 }
 
-/// Returns the addresses that may come in on an endpoint's interface, with the interface. An endpoint without a known
-/// address is not held to any.
-pub(crate) fn own_addresses(endpoint: &Endpoint) -> Vec<(Interface, IpAddr)> {
-    let interface = match &endpoint.attachment {
-        Attachment::Interface(name) => Interface::new(name),
-        _ => None,
-    };
-    interface
-        .map(|interface| endpoint.addresses.iter().map(|&address| (interface, address)).collect())
-        .unwrap_or_default()
+/// Returns the addresses that an endpoint may send from. One without any known address is not held to any.
+pub(crate) fn own_addresses(endpoint: &Endpoint) -> BTreeSet<IpAddr> {
+    endpoint.addresses.iter().copied().filter(|it| !it.is_unspecified()).collect()
 }
 
 #[cfg(test)]

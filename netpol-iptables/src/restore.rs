@@ -43,11 +43,8 @@ pub(crate) fn chain_script<'c>(
         ChainChange::Append { .. } => None,
     });
     let rules = changes.into_iter().flat_map(|change| {
-        let (name, rules) = match change {
-            ChainChange::Replace { name, chain } => (name, &chain.rules),
-            ChainChange::Append { name, rules } => (name, rules),
-        };
-        rules.iter().map(move |rule| format!("-A {name} {rule}"))
+        let name = change.name();
+        change.rules().iter().map(move |rule| format!("-A {name} {rule}"))
     });
     transaction(table, declared.chain(rules))
 }

@@ -76,6 +76,8 @@ pub(crate) enum Match {
     Interface { end: End, name: Interface },
     /// The address at one end is this one.
     Address { end: End, address: IpAddr },
+    /// The interface or address at one end begins like this, or does not.
+    Under { end: End, prefix: KeyPrefix, sense: Sense },
     /// The address, or the address and port, at one end is in the set, or is not.
     Member { end: End, fields: Fields, set: Name, sense: Sense },
     /// The protocol is this one. Comes before anything that reads ports or an ICMP header.
@@ -93,6 +95,8 @@ pub(crate) enum Match {
     LinkLocalSource,
     /// What conntrack knows of the flow.
     Flow(FlowState),
+    /// Packets of the flow in this direction come from this address.
+    FlowSource(FlowDirection, IpAddr),
 }
 
 /// Most ports of one `multiport` match; a range counts twice.
@@ -126,6 +130,15 @@ pub(crate) enum Fields {
 pub(crate) enum FlowState {
     Established,
     Related,
+}
+
+/// A direction of a flow in conntrack.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FlowDirection {
+    /// That of the packet that opened it, before any NAT.
+    Original,
+    /// That of the replies, before any NAT.
+    Reply,
 }
 
 /// What happens to a packet that matched.
@@ -183,6 +196,39 @@ impl Key {
             Self::Address(address) => Match::Address { end, address },
         }
     }
+
+    /// Returns what the key is made of: bytes of a name, or groups of 4 bits of an address.
+    pub(crate) fn symbols(self) -> Vec<u8> {
+        let nibbles = |bytes: &[u8]| bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).collect();
+        match self {
+            Self::Interface(name) => name.to_string().into_bytes(),
+            Self::Address(IpAddr::V4(address)) => nibbles(&address.octets()),
+            Self::Address(IpAddr::V6(address)) => nibbles(&address.octets()),
+        }
+    }
+
+    /// Returns what keys have in common whose first symbols are those of this one; `None` if that is nothing.
+    pub(crate) fn prefix(self, symbols: usize) -> Option<KeyPrefix> {
+        match self {
+            Self::Interface(name) => {
+                let text = name.to_string();
+                Interface::new(text.get(..symbols)?).map(KeyPrefix::Interface)
+            }
+            Self::Address(address) => {
+                let bits = u8::try_from(symbols * 4).ok().filter(|bits| *bits > 0)?;
+                Prefix::containing(address, bits).ok().map(KeyPrefix::Net)
+            }
+        }
+    }
+}
+
+/// How the keys of several endpoints begin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum KeyPrefix {
+    /// Names of interfaces that begin so.
+    Interface(Interface),
+    /// Addresses in this block.
+    Net(Prefix),
 }
 
 /// A set.

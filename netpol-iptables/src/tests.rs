@@ -1,8 +1,10 @@
 //! Tests of the whole crate: on fake tools, and on the real ones in network namespaces of their own.
 
+mod adoption;
 mod fake;
 mod flows;
+mod hosts;
 mod kernel;
 mod laws;
-mod meaning;
+pub(crate) mod meaning;
 pub(crate) mod program;

@@ -122,7 +122,10 @@ impl Conntrack {
         sendto(descriptor, &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         let mut buffer = vec![0; BUFFER];
         loop {
-            let length = recv(descriptor, &mut buffer, MsgFlags::empty())?;
+            let length = match recv(descriptor, &mut buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => continue,
+                received => received?,
+            };
             for answer in answers(buffer.get(..length).unwrap_or_default(), self.sequence) {
                 match answer {
                     Answer::Object(attributes) => each(attributes),

@@ -3,14 +3,17 @@
 //! When an endpoint goes, or its address passes to another one, or it is isolated, its flows are forgotten. Otherwise
 //! the rule that lets established flows pass would let them reach the next owner of the address.
 //!
-//! - [`Holders`] knows who had which address, and so which flows end with an update.
+//! - [`EndingFlows`] knows which flows must end with an update, and keeps them until they have.
+//! - [`Holders`] knows who had which address.
 //! - [`Conntrack`] forgets tracked flows, over netlink.
 
 #![forbid(unsafe_code)]
 
 mod conntrack;
+mod ending;
 mod holders;
 mod message;
 
 pub use self::conntrack::Conntrack;
+pub use self::ending::EndingFlows;
 pub use self::holders::Holders;

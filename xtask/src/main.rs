@@ -1,10 +1,11 @@
-//! Repository chores: set-up, demo, test, full, object, vm, tidy.
+//! Repository chores: set-up, demo, test, full, fuzz, object, vm, tidy.
 //!
 //! This crate depends on nothing that needs a system library, so that it can be built before `setup` has
 //! installed any.
 
 mod command;
 mod demo;
+mod fuzz;
 mod no_std;
 mod object;
 mod privilege;
@@ -15,6 +16,7 @@ mod vm;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -36,7 +38,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Installs the system packages that the build and the tests need, saying which and why
+    /// Installs the system packages and the tool that the build and the tests need, saying which and why
     Setup,
     /// Builds a small cluster of network namespaces, enforces policy in it and shows what changed
     Demo {
@@ -48,6 +50,12 @@ enum Chore {
     Test,
     /// Everything in `test`, then the tests in release mode, each bench once, the eBPF object built again, and `vm`
     Full,
+    /// Runs the fuzz targets, each with inputs that follow from its corpus, until something breaks or the time is over
+    Fuzz {
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Runs the scenarios on an older kernel, in a virtual machine
     Vm {
         /// The dataplanes that enforce; all if none is named
@@ -62,10 +70,13 @@ enum Chore {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
-        Chore::Setup => setup::set_up(Purpose::Test),
+        Chore::Setup => setup::set_up(Purpose::Test).and_then(|()| fuzz::install()),
         Chore::Demo { backend } => demo::demo(backend),
         Chore::Test => test::test(Extent::Test),
         Chore::Full => test::test(Extent::Full),
+        Chore::Fuzz { seconds } => {
+            fuzz::fuzz(Duration::from_secs(seconds)).map(|summary| println!("fuzz: {summary}"))
+        }
         Chore::Vm { backend } => vm::vm(&backend),
         Chore::Object => object::build(Fresh::Kept).map(|summary| println!("object: {summary}")),
         Chore::Tidy => tidy::tidy().map(|summary| println!("tidy: {summary}")),

@@ -38,7 +38,8 @@ const IPTABLES: [Package; 2] = [
     Package { name: "iptables", why: "netpol-iptables runs its tools, of both flavours" },
 ];
 
-const TEST: [Package; 3] = [
+const TEST: [Package; 4] = [
+    Package { name: "g++", why: "the fuzz targets are linked to libFuzzer, which is C++" },
     Package { name: "iproute2", why: "tests make links and addresses with `ip`" },
     Package {
         name: "nftables",
@@ -176,6 +177,7 @@ mod tests {
     #[test]
     fn a_complete_machine_needs_nothing() {
         let installed = names(&[
+            "g++",
             "ipset",
             "iproute2",
             "iptables",
@@ -228,7 +230,7 @@ mod tests {
         let text = request(&TEST.iter().collect::<Vec<_>>());
         assert!(
             text.ends_with(
-                "sudo apt-get install -y --no-install-recommends iproute2 nftables procps"
+                "sudo apt-get install -y --no-install-recommends g++ iproute2 nftables procps"
             ),
             "{text}"
         );

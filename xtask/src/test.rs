@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::Result;
 use crate::command::{cannot_start, cargo, cargo_path, metadata, run, workspace_root};
 use crate::demo::{Backend, build_conformance, refusal};
+use crate::fuzz::fuzz;
 use crate::no_std;
 use crate::object::{self, Fresh};
 use crate::privilege::{Privilege, is_root};
@@ -23,6 +24,16 @@ pub(crate) enum Extent {
     Test,
     /// Release mode, benches and an older kernel too.
     Full,
+}
+
+impl Extent {
+    /// For how long each fuzz target runs.
+    const fn fuzz_time(self) -> Duration {
+        match self {
+            Self::Test => Duration::from_secs(10),
+            Self::Full => Duration::from_secs(300),
+        }
+    }
 }
 
 /// Runs all steps of `extent`, also those after one that failed, and prints a summary.
@@ -62,6 +73,7 @@ pub(crate) fn test(extent: Extent) -> Result<()> {
     report.step("no std in core", no_std::prove);
     report.step("tests", || tests(privilege, &[]));
     report.step("scenarios", || scenarios(privilege));
+    report.step("fuzz", || fuzz(extent.fuzz_time()));
     if extent == Extent::Full {
         report.step("release tests", || tests(privilege, &["--release"]));
         report.step("benches", || benches(privilege));

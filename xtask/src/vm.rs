@@ -1,4 +1,4 @@
-//! Scenarios on an older kernel than ours, in a virtual machine.
+//! Scenarios, and tests of the eBPF program, on an older kernel than ours, in a virtual machine.
 //!
 //! The kernel is the one of Debian 12, taken out of its package and never installed. qemu interprets it, so that this
 //! needs neither privilege nor a processor that lends itself to virtual machines.
@@ -10,14 +10,18 @@ mod verdict;
 
 use std::env::consts::ARCH;
 use std::fs;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
+
+use cargo_metadata::Message;
 
 use self::initramfs::Initramfs;
 use self::kernel::Kernel;
 use self::machine::Machine;
 use crate::Result;
-use crate::command::{metadata, workspace_root};
+use crate::command::{cannot_start, cargo, metadata, workspace_root};
 use crate::demo::{Backend, build_conformance};
 use crate::setup::{Purpose, set_up};
 
@@ -28,6 +32,10 @@ const LIMIT: Duration = Duration::from_mins(20);
 /// How many times as long as usual an answer may take. An attempt usually counts as denied after 300 ms; with other work
 /// on our processors, the machine has taken longer for one that was allowed.
 const PATIENCE: &str = "4";
+
+/// The tests of the eBPF program that say what an older kernel makes of it: what the verifier has to do, and verdicts on
+/// single packets. The others need TCX, or the time that an interpreted processor does not have.
+const PROGRAM_TESTS: [&str; 3] = ["tests::measure::the_verifier", "tests::paths", "tests::wire"];
 
 /// Sets up and runs the scenario files on `backends`, or on all if there are none.
 ///
@@ -41,7 +49,8 @@ pub(crate) fn vm(backends: &[Backend]) -> Result<()> {
     Ok(())
 }
 
-/// Runs the scenario files on each of `backends`, each in a machine of its own, and returns what passed.
+/// Runs the scenario files on each of `backends`, each in a machine of its own, and the tests of the eBPF program if it is
+/// one of them. Returns what passed.
 ///
 /// # Errors
 ///
@@ -50,15 +59,24 @@ pub(crate) fn scenarios(backends: &[Backend]) -> Result<String> {
     if ARCH != "x86_64" {
         return Err(format!("the kernel is one for x86_64, but our programs are for {ARCH}").into());
     }
-    let binary = build_conformance()?;
+    let mut programs = vec![build_conformance()?];
+    if backends.contains(&Backend::Ebpf) {
+        programs.push(build_program_tests()?);
+    }
     let folder = folder()?;
     let kernel = Kernel::fetch(&folder)?;
-    let initramfs = initramfs(&kernel, &binary, backends, &folder)?;
+    let initramfs = initramfs(&kernel, &programs, backends, &folder)?;
     let (mut passed, mut failed) = (Vec::new(), Vec::new());
     for backend in backends {
         match run(&kernel, &initramfs, *backend, &folder) {
             Ok(run) => passed.push(run),
             Err(error) => failed.push(format!("{}: {error}", backend.name())),
+        }
+    }
+    if let [_, tests] = programs.as_slice() {
+        match run_program_tests(&kernel, &initramfs, tests, &folder) {
+            Ok(run) => passed.push(run),
+            Err(error) => failed.push(format!("tests of the eBPF program: {error}")),
         }
     }
     match (passed.is_empty(), failed.is_empty()) {
@@ -78,12 +96,14 @@ fn folder() -> Result<PathBuf> {
 /// Packs what all machines are made of.
 fn initramfs(
     kernel: &Kernel,
-    binary: &Path,
+    binaries: &[PathBuf],
     backends: &[Backend],
     folder: &Path,
 ) -> Result<PathBuf> {
     let initramfs = Initramfs::new(&folder.join("root"))?;
-    initramfs.add_program(binary)?;
+    for binary in binaries {
+        initramfs.add_program(binary)?;
+    }
     for Tools { packages, programs } in backends.iter().map(|backend| tools(*backend)) {
         for package in packages {
             initramfs.add_package(package)?;
@@ -107,7 +127,9 @@ struct Tools {
 
 const fn tools(backend: Backend) -> Tools {
     match backend {
-        Backend::Ebpf | Backend::Nft => Tools { packages: &[], programs: &[] },
+        Backend::Nft => Tools { packages: &[], programs: &[] },
+        // What the tests of the program start.
+        Backend::Ebpf => Tools { packages: &["iproute2", "nftables"], programs: &[] },
         Backend::Iptables | Backend::IptablesLegacy => Tools {
             // ipset looks names of protocols up in a file of netbase.
             packages: &["iptables", "ipset", "netbase"],
@@ -121,16 +143,72 @@ fn run(kernel: &Kernel, initramfs: &Path, backend: Backend, folder: &Path) -> Re
     let name = backend.name();
     println!("booting {} for the scenarios on {name}", kernel.release());
     let start = Instant::now();
+    let command =
+        ["netpol-conformance", "run", "/scenarios", "--patience", PATIENCE, "--backend", name];
+    let output = boot(kernel, initramfs, name, &command, folder)?;
+    let passed = verdict::passed(&output, kernel.release(), name)?;
+    Ok(format!("{name} {passed} passed in {} s", start.elapsed().as_secs()))
+}
+
+/// Boots a machine that runs the tests of the eBPF program, and returns what passed.
+fn run_program_tests(
+    kernel: &Kernel,
+    initramfs: &Path,
+    tests: &Path,
+    folder: &Path,
+) -> Result<String> {
+    println!("booting {} for the tests of the eBPF program", kernel.release());
+    let start = Instant::now();
+    let program = tests.file_name().and_then(|it| it.to_str()).ok_or("tests without a name")?;
+    let mut command = vec![program, "--nocapture", "--test-threads", "1"];
+    command.extend(PROGRAM_TESTS);
+    let output = boot(kernel, initramfs, "ebpf-tests", &command, folder)?;
+    let passed = verdict::tests_passed(&output, kernel.release())?;
+    Ok(format!("{passed} tests of the eBPF program passed in {} s", start.elapsed().as_secs()))
+}
+
+/// Boots a machine that runs a command, and returns and shows what that prints.
+fn boot(
+    kernel: &Kernel,
+    initramfs: &Path,
+    name: &str,
+    command: &[&str],
+    folder: &Path,
+) -> Result<String> {
     let machine = Machine {
         image: &kernel.image(),
         initramfs,
         console: &folder.join(format!("{name}.console")),
         output: &folder.join(format!("{name}.output")),
     };
-    let command =
-        ["netpol-conformance", "run", "/scenarios", "--patience", PATIENCE, "--backend", name];
-    let output = machine.run(&command, LIMIT)?;
+    let output = machine.run(command, LIMIT)?;
     println!("{}", output.trim_end());
-    let passed = verdict::passed(&output, kernel.release(), name)?;
-    Ok(format!("{name} {passed} passed in {} s", start.elapsed().as_secs()))
+    Ok(output)
+}
+
+/// Builds the tests of netpol-ebpf and returns their program.
+fn build_program_tests() -> Result<PathBuf> {
+    println!("building the tests of netpol-ebpf");
+    let mut command = cargo([
+        "test",
+        "--locked",
+        "--package",
+        "netpol-ebpf",
+        "--lib",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ])?;
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().map_err(|error| cannot_start(&command, &error))?;
+    let output = child.stdout.take().ok_or("cargo has no output")?;
+    let mut program = None;
+    for message in Message::parse_stream(BufReader::new(output)) {
+        if let Message::CompilerArtifact(artifact) = message? {
+            program = artifact.executable.or(program);
+        }
+    }
+    if !child.wait()?.success() {
+        return Err("the tests of netpol-ebpf do not compile".into());
+    }
+    Ok(program.ok_or("cargo names no program of tests")?.into())
 }

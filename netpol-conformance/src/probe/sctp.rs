@@ -37,7 +37,7 @@ struct Association<'a> {
 
 impl<'a> Association<'a> {
     fn new(probe: &'a Probe, socket: UdpSocket, port: u16) -> Self {
-        let local_port = probe.opener.fresh_port();
+        let local_port = probe.source_port.unwrap_or_else(|| probe.opener.fresh_port());
         let [a, b, c, d, ..] = echo::token();
         // Zero means that no tag is known yet.
         let local_tag = u32::from_be_bytes([a, b, c, d]).max(1);

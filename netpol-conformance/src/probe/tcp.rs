@@ -17,7 +17,10 @@ use crate::topology::echo::{self, REPLY_HEADER, Token};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub(super) async fn ask(probe: &Probe, port: u16) -> Result<Outcome, Outcome> {
-    let socket = probe.socket(open).await?;
+    let socket = match probe.source_port {
+        Some(source) => probe.socket_on_port(source, open).await?,
+        None => probe.socket(open).await?,
+    };
     let connection = connect(socket, SocketAddr::new(probe.destination, port));
     let connection = connection.await.map_err(Outcome::stopped("connect"))?;
     let token = echo::token();

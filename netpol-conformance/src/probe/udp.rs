@@ -12,7 +12,10 @@ use super::{Outcome, Probe};
 use crate::topology::echo::{self, MAX_REPLY};
 
 pub(super) async fn ask(probe: &Probe, port: u16) -> Result<Outcome, Outcome> {
-    let socket = probe.socket_on_fresh_port(open).await?;
+    let socket = match probe.source_port {
+        Some(source) => probe.socket_on_port(source, open).await?,
+        None => probe.socket_on_fresh_port(open).await?,
+    };
     let socket = connected(socket, SocketAddr::new(probe.destination, port)).await?;
     let token = echo::token();
     socket.send(&token).await.map_err(Outcome::stopped("send a datagram"))?;

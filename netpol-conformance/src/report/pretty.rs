@@ -23,16 +23,17 @@ fn failures(out: &mut String, report: &Report) -> fmt::Result {
     for row in report.results.iter().filter(|row| row.status == Status::Fail) {
         let Row { scenario, backend, step, .. } = row;
         if place.replace((scenario, backend, step)) != Some((scenario, backend, step)) {
-            writeln!(
-                out,
-                "FAIL {scenario} on {backend}, step `{}` ({})",
-                step.as_deref().unwrap_or_default(),
-                row.file
-            )?;
+            let step = step.as_ref().map_or_else(String::new, |it| format!(", step `{it}`"));
+            writeln!(out, "FAIL {scenario} on {backend}{step} ({})", row.file)?;
+        }
+        if row.from.is_none() {
+            writeln!(out, "  {}", row.reason)?;
+            continue;
         }
         let expected = row.expect.map_or_else(String::new, |it| format!("expected {it}, "));
         let got = row.got.map_or("nothing", |it| it.as_str());
-        writeln!(out, "  {}: {expected}got {got}\n    {}", row.probe(), row.reason)?;
+        writeln!(out, "  {}: {expected}got {got}", row.probe())?;
+        row.reason.lines().try_for_each(|line| writeln!(out, "    {line}"))?;
     }
     if place.is_some() { out.write_char('\n') } else { Ok(()) }
 }
@@ -40,7 +41,11 @@ fn failures(out: &mut String, report: &Report) -> fmt::Result {
 fn skips(out: &mut String, report: &Report) -> fmt::Result {
     let mut by_reason: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for row in report.results.iter().filter(|row| row.status == Status::Skip) {
-        by_reason.entry((&row.backend, &row.reason)).or_default().push(&row.scenario);
+        let scenarios = by_reason.entry((&row.backend, &row.reason)).or_default();
+        // Several probes of one scenario can be skipped; they follow each other.
+        if scenarios.last() != Some(&row.scenario.as_str()) {
+            scenarios.push(&row.scenario);
+        }
     }
     for ((backend, reason), scenarios) in &by_reason {
         writeln!(out, "SKIP {} on {backend}: {reason}", scenarios.join(", "))?;
@@ -99,6 +104,7 @@ mod tests {
             to: Some("x/b".into()),
             protocol: Some(ProbeProtocol::Tcp),
             port: Some(port),
+            details: String::new(),
             expect: Some(Verdict::Allow),
             got: Some(got),
             status: Status::Pass,

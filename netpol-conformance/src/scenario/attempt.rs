@@ -1,13 +1,18 @@
 //! Attempts: probes whose ends are known down to the address.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 
-use netpol_core::net::Family;
-use netpol_core::{Flow, Origin, Verdict};
+use netpol_core::model::HttpRequest;
+use netpol_core::net::{Family, Protocol};
+use netpol_core::{Flow, Origin, Payload, Verdict};
 
 use super::error::Problem;
-use super::spec::{Exception, MatrixSpec, Party, PartyName, Port, ProbeProtocol, ProbeSpec};
+use super::reason::Reasons;
+use super::spec::{
+    Exception, IcmpMessage, MatrixSpec, Party, PartyName, Port, ProbeProtocol,
+    ProbeSpec,
+};
 use crate::cluster::{Cluster, Pod, PodNetwork};
 use crate::topology::Host;
 
@@ -21,8 +26,14 @@ pub struct Attempt {
     pub to: String,
     /// What is asked for.
     pub port: ProbePort,
+    /// The HTTP request that is made over the connection, if one is.
+    pub http: Option<HttpRequest>,
     /// What has to come of it.
     pub expect: Verdict,
+    /// What would have to come of it if staged policies were enforced, if that is asked.
+    pub pending: Option<Verdict>,
+    /// Why, as far as that is asked.
+    pub reasons: Reasons,
     /// Who asks.
     pub source: Host,
     /// Who is asked.
@@ -31,12 +42,14 @@ pub struct Attempt {
     pub flow: Flow,
 }
 
-/// A protocol, with a port if it has ports.
+/// What a probe asks for: a protocol, with ports if it has some, or a kind of message.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub struct ProbePort {
     protocol: ProbeProtocol,
     number: Option<u16>,
+    source: Option<u16>,
+    icmp: Option<IcmpMessage>,
 }
 
 impl ProbePort {
@@ -44,13 +57,43 @@ impl ProbePort {
     ///
     /// # Errors
     ///
-    /// [`Problem::Port`] if TCP, UDP or SCTP come without a port, or ICMP with one.
+    /// [`Problem::Port`] if TCP, UDP or SCTP come without a port, or another protocol with one.
     pub fn new(protocol: ProbeProtocol, number: Option<u16>) -> Result<Self, Problem> {
         if protocol.transport().is_some() == number.is_some() {
-            Ok(Self { protocol, number })
+            Ok(Self { protocol, number, source: None, icmp: None })
         } else {
             Err(Problem::Port { protocol, given: number.is_some() })
         }
+    }
+
+    /// Returns the same, asked from a port.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::Port`] if the protocol has no ports.
+    pub fn from_port(self, source: u16) -> Result<Self, Problem> {
+        match self.protocol.transport() {
+            Some(_) => Ok(Self { source: Some(source), ..self }),
+            None => Err(Problem::Port { protocol: self.protocol, given: true }),
+        }
+    }
+
+    /// Returns the same, as another message than an echo request.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::Icmp`] if the protocol is not ICMP.
+    pub fn with_message(self, message: IcmpMessage) -> Result<Self, Problem> {
+        match self.protocol {
+            ProbeProtocol::Icmp => Ok(Self { icmp: Some(message), ..self }),
+            protocol => Err(Problem::Icmp(protocol)),
+        }
+    }
+
+    /// Returns the same, from a port that does not matter.
+    #[must_use]
+    pub const fn from_any_port(self) -> Self {
+        Self { source: None, ..self }
     }
 
     /// Returns the protocol.
@@ -59,17 +102,52 @@ impl ProbePort {
         self.protocol
     }
 
-    /// Returns the number, `None` for ICMP.
+    /// Returns the number, `None` for protocols without ports.
     #[must_use]
     pub const fn number(self) -> Option<u16> {
         self.number
     }
 
-    fn flow(self, source: IpAddr, destination: IpAddr) -> Flow {
-        match (self.protocol.transport(), self.number) {
-            (Some(transport), Some(port)) => Flow::to_port(source, destination, transport, port),
-            _ => Flow::ping(source, destination),
+    /// Returns the source port, `None` where it does not matter.
+    #[must_use]
+    pub const fn source(self) -> Option<u16> {
+        self.source
+    }
+
+    /// Returns the ICMP message, `None` for an echo request and for other protocols.
+    #[must_use]
+    pub const fn message(self) -> Option<IcmpMessage> {
+        self.icmp
+    }
+
+    fn of(probe: &ProbeSpec) -> Result<Self, Problem> {
+        let mut port = Self::new(probe.protocol, probe.port.map(|Port(number)| number))?;
+        if let Some(Port(source)) = probe.source_port {
+            port = port.from_port(source)?;
         }
+        if let Some(message) = probe.icmp {
+            port = port.with_message(message)?;
+        }
+        Ok(port)
+    }
+
+    fn flow(self, source: IpAddr, destination: IpAddr) -> Flow {
+        let ping = Flow::ping(source, destination);
+        let payload = match (self.protocol, self.number) {
+            (ProbeProtocol::Number(number), _) => Payload::Other(Protocol::new(number)),
+            (protocol, Some(destination)) if let Some(transport) = protocol.transport() => {
+                Payload::Ports {
+                    transport,
+                    source: self.source.unwrap_or(Flow::EPHEMERAL),
+                    destination,
+                }
+            }
+            _ => match self.icmp {
+                Some(IcmpMessage { kind, code }) => Payload::Icmp { kind, code },
+                None => ping.payload,
+            },
+        };
+        Flow { payload, ..ping }
     }
 }
 
@@ -106,17 +184,42 @@ impl Attempt {
             from: from.written.clone(),
             to: to.written.clone(),
             port,
+            http: None,
             expect,
+            pending: None,
+            reasons: Reasons::default(),
             source: source.host,
             destination: destination.host,
             flow: port.flow(source_address, destination_address).from_origin(origin),
         })
     }
 
+    /// Returns what the protocol and port leave out, such as ` from port 5000`; mostly nothing.
+    #[must_use]
+    pub fn details(&self) -> String {
+        let mut text = self.port.source().map_or_else(String::new, |it| format!(" from port {it}"));
+        // Writing to a string cannot fail.
+        if let Some(IcmpMessage { kind, code }) = self.port.message() {
+            let _ = write!(text, " type {kind} code {code}");
+        }
+        if let Some(request) = &self.http {
+            let _ = write!(text, " {request}");
+        }
+        text
+    }
+
     /// Returns the attempt that a probe of a scenario stands for.
     pub(super) fn of_probe(cluster: &Cluster, probe: &ProbeSpec) -> Result<Self, Problem> {
-        let port = ProbePort::new(probe.protocol, probe.port.map(|Port(number)| number))?;
-        Self::resolve(cluster, &probe.from, &probe.to, port, probe.expect)
+        if probe.http.is_some() && probe.protocol != ProbeProtocol::Tcp {
+            return Err(Problem::Http(probe.protocol));
+        }
+        let port = ProbePort::of(probe)?;
+        Ok(Self {
+            http: probe.http.clone(),
+            pending: probe.pending,
+            reasons: probe.reasons.clone(),
+            ..Self::resolve(cluster, &probe.from, &probe.to, port, probe.expect)?
+        })
     }
 
     /// Returns the attempts that a matrix stands for: one per ordered pair of different pods with a network of their
@@ -163,7 +266,8 @@ impl fmt::Display for Attempt {
         let (from, to) =
             (End::text(&self.from, self.flow.source), End::text(&self.to, self.flow.destination));
         write!(f, "{from} -> {to} {}", self.port.protocol())?;
-        self.port.number().map_or(Ok(()), |port| write!(f, " {port}"))
+        self.port.number().map_or(Ok(()), |port| write!(f, " {port}"))?;
+        f.write_str(&self.details())
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use netpol_core::api::Diagnostic;
 
 use crate::document::DocumentError;
+use crate::text::printable;
 
 use super::object::ObjectId;
 
@@ -33,9 +34,9 @@ impl fmt::Display for ScenarioError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`", self.file.display())?;
         if !self.place.is_empty() {
-            write!(f, ", {}", self.place)?;
+            write!(f, ", {}", printable(&self.place))?;
         }
-        write!(f, ": {}", self.problem)
+        write!(f, ": {}", printable(&self.problem.to_string()))
     }
 }
 
@@ -146,9 +147,23 @@ pub enum Problem {
         /// Whether a port was given.
         given: bool,
     },
+    /// A message of a protocol that has none.
+    #[error("{0} with `icmp`, expected protocol ICMP")]
+    Icmp(super::ProbeProtocol),
+    /// A request over a protocol that carries none.
+    #[error("{0} with `http`, expected protocol TCP")]
+    Http(super::ProbeProtocol),
     /// A matrix of a protocol without ports.
     #[error("a matrix of {0}, expected a protocol with ports")]
     MatrixProtocol(super::ProbeProtocol),
+    /// The steps come to too much.
+    #[error(
+        "more than {limit} objects, probes and pairs of pods in the steps up to here, expected a smaller scenario"
+    )]
+    TooLarge {
+        /// Most of them together, counted in each step.
+        limit: usize,
+    },
     /// The list of exceptions does not fit the default of a matrix.
     #[error(
         "`{wrong}` beside `default: {wrong}`, expected the exceptions to differ from the default"

@@ -29,6 +29,34 @@ pub enum Feature {
     Nodes,
     /// Service accounts.
     ServiceAccounts,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    Cnp,
+    /// `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy and BaselineAdminNetworkPolicy.
+    Anp,
+    /// Rules of a ClusterNetworkPolicy that name ports of the destination.
+    CnpNamedPort,
+    /// Rules of a ClusterNetworkPolicy with something that its API does not know.
+    CnpUnknownField,
+    /// Objects of `projectcalico.org/v3`.
+    Calico,
+    /// Tiers, and policies outside of tier `default`.
+    Tiers,
+    /// Staged policies.
+    Staged,
+    /// Network sets.
+    NetworkSets,
+    /// ICMP messages other than echo requests.
+    IcmpTypes,
+    /// Probes from a given port.
+    SourcePorts,
+    /// Packets of protocols that have a number only.
+    ProtocolNumbers,
+    /// Reasons of verdicts.
+    Reasons,
+    /// Verdicts as if staged policies were enforced.
+    Pending,
+    /// HTTP requests.
+    Http,
 }
 
 /// A feature that this harness does not have.
@@ -39,7 +67,7 @@ pub struct UnknownFeature(pub String);
 
 impl Feature {
     /// Everything that this harness has.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 25] = [
         Self::Np,
         Self::Udp,
         Self::Sctp,
@@ -51,6 +79,20 @@ impl Feature {
         Self::HostNetwork,
         Self::Nodes,
         Self::ServiceAccounts,
+        Self::Cnp,
+        Self::Anp,
+        Self::CnpNamedPort,
+        Self::CnpUnknownField,
+        Self::Calico,
+        Self::Tiers,
+        Self::Staged,
+        Self::NetworkSets,
+        Self::IcmpTypes,
+        Self::SourcePorts,
+        Self::ProtocolNumbers,
+        Self::Reasons,
+        Self::Pending,
+        Self::Http,
     ];
 
     /// Returns the word that stands for it in `requires`.
@@ -68,6 +110,20 @@ impl Feature {
             Self::HostNetwork => "host-network",
             Self::Nodes => "nodes",
             Self::ServiceAccounts => "service-accounts",
+            Self::Cnp => "cnp",
+            Self::Anp => "anp",
+            Self::CnpNamedPort => "cnp-named-port",
+            Self::CnpUnknownField => "cnp-unknown-field",
+            Self::Calico => "calico",
+            Self::Tiers => "tiers",
+            Self::Staged => "staged",
+            Self::NetworkSets => "network-sets",
+            Self::IcmpTypes => "icmp-types",
+            Self::SourcePorts => "source-ports",
+            Self::ProtocolNumbers => "protocol-numbers",
+            Self::Reasons => "reasons",
+            Self::Pending => "pending",
+            Self::Http => "http",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use netpol_core::api::Strictness;
 use serde_json::Value;
 
 use super::attempt::Attempt;
@@ -15,6 +16,9 @@ use super::spec::{API_VERSION, KIND, ScenarioDocument, Spec, StepSpec};
 use super::{About, Plan, Scenario, Skipped, Step, base_name};
 use crate::cluster::Cluster;
 use crate::document;
+
+/// Most objects, probes and pairs of pods of all steps of a scenario, some seconds of work.
+const MAX_SIZE: usize = 1_000_000;
 
 /// Reads a scenario file and works it out.
 ///
@@ -60,13 +64,14 @@ pub fn parse(file: &Path, text: &str) -> Result<Scenario, ScenarioError> {
     if let Some(reason) = missing_features(&spec) {
         return Ok(Scenario::Skipped(Skipped { about, reason }));
     }
-    let cluster = initial(&values, taken).map_err(|(place, problem)| fail(place, problem))?;
+    let cluster = initial(&values, taken, unknown_fields(&spec))
+        .map_err(|(place, problem)| fail(place, problem))?;
     let initial = Arc::new(cluster.clone());
     let steps = steps(cluster, &spec).map_err(|(place, problem)| fail(place, problem))?;
     Ok(Scenario::Plan(Plan { about, initial, steps }))
 }
 
-fn is_scenario(value: &Value) -> bool {
+pub(crate) fn is_scenario(value: &Value) -> bool {
     let is = |key, wanted| value.get(key).and_then(Value::as_str) == Some(wanted);
     is("kind", KIND) && is("apiVersion", API_VERSION)
 }
@@ -80,16 +85,27 @@ fn missing_features(spec: &Spec) -> Option<String> {
         .then(|| format!("requires {}, which this harness does not have", names.join(", ")))
 }
 
+/// Returns what becomes of policies with something that their API does not know.
+fn unknown_fields(spec: &Spec) -> Strictness {
+    let wanted = Feature::CnpUnknownField.as_str();
+    if spec.requires.iter().any(|it| it == wanted) {
+        Strictness::Degraded
+    } else {
+        Strictness::Strict
+    }
+}
+
 /// Returns the cluster of the initial objects.
 fn initial(
     values: &[(String, Value)],
     taken: BTreeSet<IpAddr>,
+    unknown_fields: Strictness,
 ) -> Result<Cluster, (String, Problem)> {
     let node = values
         .iter()
         .filter_map(|(_, value)| ObjectId::of(value).ok())
         .find(|id| id.is_core("Node"));
-    let mut cluster = Cluster::new(node.map(|id| id.name), taken);
+    let mut cluster = Cluster::new(node.map(|id| id.name), taken, unknown_fields);
     for (place, value) in values {
         check_initial(value)
             .and_then(|()| cluster.apply(value))
@@ -117,11 +133,16 @@ fn check_initial(value: &Value) -> Result<(), Problem> {
 /// Plays the steps through.
 fn steps(mut cluster: Cluster, spec: &Spec) -> Result<Vec<Step>, (String, Problem)> {
     let mut steps = Vec::new();
+    let mut size: usize = 0;
     for (index, step) in spec.steps.iter().enumerate() {
         let at = |(field, problem)| {
             (format!("step `{}`, spec.steps[{index}].{field}", step.name), problem)
         };
         change(&mut cluster, step).map_err(at)?;
+        size = size.saturating_add(size_of(&cluster, step));
+        if size > MAX_SIZE {
+            return Err(at(("probes".to_owned(), Problem::TooLarge { limit: MAX_SIZE })));
+        }
         let attempts = attempts(&cluster, step).map_err(at)?;
         steps.push(Step {
             name: step.name.clone(),
@@ -132,6 +153,13 @@ fn steps(mut cluster: Cluster, spec: &Spec) -> Result<Vec<Step>, (String, Proble
         });
     }
     Ok(steps)
+}
+
+/// Returns how many objects a step keeps, and how many attempts it can come to.
+fn size_of(cluster: &Cluster, step: &StepSpec) -> usize {
+    let pods = cluster.pods().len();
+    let pairs = step.matrix.as_ref().map_or(0, |_| pods.saturating_mul(pods));
+    cluster.model().len().saturating_add(step.probes.len()).saturating_add(pairs)
 }
 
 fn change(cluster: &mut Cluster, step: &StepSpec) -> Result<(), (String, Problem)> {
@@ -162,7 +190,7 @@ fn attempts(cluster: &Cluster, step: &StepSpec) -> Result<Vec<Attempt>, (String,
 }
 
 /// Returns every text that is an address: none of them may be given to somebody else.
-fn addresses_in<'a>(values: impl Iterator<Item = &'a Value>) -> BTreeSet<IpAddr> {
+pub(crate) fn addresses_in<'a>(values: impl Iterator<Item = &'a Value>) -> BTreeSet<IpAddr> {
     let mut addresses = BTreeSet::new();
     let mut rest: Vec<&Value> = values.collect();
     while let Some(value) = rest.pop() {

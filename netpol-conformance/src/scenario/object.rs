@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 
 use super::error::Problem;
 
+/// The service account of pods that name none.
+const DEFAULT_ACCOUNT: &str = "default";
+
 /// Identifies an object of a cluster.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
@@ -33,7 +36,7 @@ impl ObjectId {
         Ok(Self {
             group: group_of(&version).to_owned(),
             kind: text(value.get("kind")).ok_or(missing("kind"))?,
-            namespace: text(metadata.get("namespace")),
+            namespace: text(metadata.get("namespace")).filter(|it| !it.is_empty()),
             name: text(metadata.get("name")).ok_or(missing("metadata.name"))?,
         })
     }
@@ -63,7 +66,8 @@ pub(crate) fn group_of(version: &str) -> &str {
 pub(crate) struct PodView {
     pub(crate) node: Option<String>,
     pub(crate) host_network: bool,
-    pub(crate) service_account: Option<String>,
+    /// The one that pods use that name none, too.
+    pub(crate) service_account: String,
     pub(crate) phase: Phase,
     /// Empty if the harness is to choose.
     pub(crate) addresses: Vec<IpAddr>,
@@ -74,11 +78,13 @@ impl PodView {
     /// Reads a pod; what its API refuses is left out here, and refused when the object is converted.
     pub(crate) fn read(value: &Value) -> Result<Self, Problem> {
         let pod: Pod = decode(value)?;
-        let account = value.pointer("/spec/serviceAccountName").and_then(Value::as_str);
+        let named = |field| value.pointer(field).and_then(Value::as_str).filter(|it| !it.is_empty());
+        // The second is what the field was called before.
+        let account = named("/spec/serviceAccountName").or_else(|| named("/spec/serviceAccount"));
         Ok(Self {
             node: pod.node_name().map(str::to_owned),
             host_network: pod.is_on_host_network(),
-            service_account: account.map(str::to_owned),
+            service_account: account.unwrap_or(DEFAULT_ACCOUNT).to_owned(),
             phase: pod.phase(),
             addresses: pod.addresses(),
             ports: pod.container_ports(),

@@ -5,9 +5,13 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use netpol_core::Verdict;
+use netpol_core::model::HttpRequest;
 use netpol_core::net::Transport;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+
+use super::reason::Reasons;
 
 /// The `apiVersion` of scenarios.
 pub(crate) const API_VERSION: &str = "netpol.dev/v1";
@@ -93,14 +97,35 @@ impl fmt::Display for ObjectRef {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ProbeSpec {
     pub(crate) from: Party,
     pub(crate) to: Party,
     pub(crate) protocol: ProbeProtocol,
     pub(crate) port: Option<Port>,
+    pub(crate) source_port: Option<Port>,
+    pub(crate) icmp: Option<IcmpMessage>,
+    #[serde(default, deserialize_with = "http_request")]
+    pub(crate) http: Option<HttpRequest>,
     #[serde(deserialize_with = "verdict")]
     pub(crate) expect: Verdict,
+    #[serde(default, deserialize_with = "optional_verdict")]
+    pub(crate) pending: Option<Verdict>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(crate) reasons: Reasons,
+}
+
+/// What an ICMP message is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::exhaustive_structs, reason = "a message has a type and a code")]
+pub struct IcmpMessage {
+    /// The type.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// The code.
+    #[serde(default)]
+    pub code: u8,
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,8 +154,8 @@ impl TryFrom<u16> for Port {
 
 /// The protocol of a probe.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[serde(rename_all = "UPPERCASE")]
-#[expect(clippy::exhaustive_enums, reason = "the scenario format knows these four")]
+#[serde(try_from = "NameOrNumber")]
+#[expect(clippy::exhaustive_enums, reason = "the scenario format knows these")]
 pub enum ProbeProtocol {
     /// TCP.
     Tcp,
@@ -138,31 +163,73 @@ pub enum ProbeProtocol {
     Udp,
     /// SCTP.
     Sctp,
-    /// An echo request of the family of the destination.
+    /// ICMP of the family of the destination: an echo request, where nothing else is said.
+    Icmp,
+    /// Another protocol, by its number.
+    Number(u8),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "TCP, UDP, SCTP, ICMP or the number of another protocol")]
+enum NameOrNumber {
+    Name(Name),
+    Number(u8),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Name {
+    Tcp,
+    Udp,
+    Sctp,
     Icmp,
 }
 
+impl TryFrom<NameOrNumber> for ProbeProtocol {
+    type Error = FormError;
+
+    fn try_from(given: NameOrNumber) -> Result<Self, Self::Error> {
+        match given {
+            NameOrNumber::Name(Name::Tcp) => Ok(Self::Tcp),
+            NameOrNumber::Name(Name::Udp) => Ok(Self::Udp),
+            NameOrNumber::Name(Name::Sctp) => Ok(Self::Sctp),
+            NameOrNumber::Name(Name::Icmp) => Ok(Self::Icmp),
+            NameOrNumber::Number(number) => Self::numbered(number),
+        }
+    }
+}
+
 impl ProbeProtocol {
-    /// Returns the transport, `None` for ICMP.
+    /// Protocols with a name go by it. 0 and 255 stand for none: the one is an extension header of IPv6, the other is
+    /// reserved.
+    fn numbered(number: u8) -> Result<Self, FormError> {
+        match number {
+            0 | 1 | 6 | 17 | 58 | 132 | 255 => Err(FormError::Protocol(number.to_string())),
+            _ => Ok(Self::Number(number)),
+        }
+    }
+
+    /// Returns the transport, `None` for protocols without ports.
     #[must_use]
     pub const fn transport(self) -> Option<Transport> {
         match self {
             Self::Tcp => Some(Transport::Tcp),
             Self::Udp => Some(Transport::Udp),
             Self::Sctp => Some(Transport::Sctp),
-            Self::Icmp => None,
+            Self::Icmp | Self::Number(_) => None,
         }
     }
 }
 
 impl fmt::Display for ProbeProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-            Self::Sctp => "SCTP",
-            Self::Icmp => "ICMP",
-        })
+        match self {
+            Self::Tcp => f.write_str("TCP"),
+            Self::Udp => f.write_str("UDP"),
+            Self::Sctp => f.write_str("SCTP"),
+            Self::Icmp => f.write_str("ICMP"),
+            Self::Number(number) => write!(f, "{number}"),
+        }
     }
 }
 
@@ -175,7 +242,10 @@ impl FromStr for ProbeProtocol {
             "UDP" => Ok(Self::Udp),
             "SCTP" => Ok(Self::Sctp),
             "ICMP" => Ok(Self::Icmp),
-            _ => Err(FormError::Protocol(text.to_owned())),
+            number => match number.parse() {
+                Ok(number) => Self::numbered(number),
+                Err(_) => Err(FormError::Protocol(text.to_owned())),
+            },
         }
     }
 }
@@ -216,8 +286,14 @@ pub enum FormError {
     )]
     Exception(String),
     /// No protocol.
-    #[error("`{0}` is no protocol, expected TCP, UDP, SCTP or ICMP")]
+    #[error("`{0}` is no protocol, expected TCP, UDP, SCTP, ICMP or the number of another protocol")]
     Protocol(String),
+    /// No reason.
+    #[error(
+        "`{0}` is no reason, expected `rule KIND NAMESPACE/NAME[INDEX]`, `no match in tier NAME`, `no policy`, \
+         `no endpoint`, `own node` or `own address`"
+    )]
+    Reason(String),
 }
 
 impl FromStr for Party {
@@ -332,17 +408,44 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Verdict, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Word {
-        Allow,
-        Deny,
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Allow,
+    Deny,
+}
+
+impl From<Word> for Verdict {
+    fn from(word: Word) -> Self {
+        match word {
+            Word::Allow => Self::Allow,
+            Word::Deny => Self::Deny,
+        }
     }
-    Ok(match Word::deserialize(deserializer)? {
-        Word::Allow => Verdict::Allow,
-        Word::Deny => Verdict::Deny,
-    })
+}
+
+fn http_request<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<HttpRequest>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Fields {
+        method: String,
+        path: String,
+    }
+    let fields = Option::<Fields>::deserialize(deserializer)?;
+    let request = fields.map(|Fields { method, path }| HttpRequest::new(method, path));
+    request.transpose().map_err(D::Error::custom)
+}
+
+fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Verdict, D::Error> {
+    Word::deserialize(deserializer).map(Verdict::from)
+}
+
+fn optional_verdict<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Verdict>, D::Error> {
+    Ok(Option::<Word>::deserialize(deserializer)?.map(Verdict::from))
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpol_core::model::{Attachment, Object};
-use netpol_core::{Dataplane, DataplaneErrorKind, Verdict};
+use netpol_core::{Dataplane, DataplaneErrorKind, Flow, Payload, Verdict};
 use tokio::runtime::{Builder, Runtime};
 
 use self::hosts::Hosts;
 use super::feed::Feed;
-use super::{Got, Observation, Subject, SubjectError};
+use super::{Observation, Subject, SubjectError};
 use crate::cluster::Cluster;
 use crate::probe::{Outcome, Probe, Request, Window, watch_all};
 use crate::runner::chain;
@@ -63,6 +63,15 @@ pub struct Kernel {
 struct Node {
     feed: Feed,
     dataplane: Box<dyn Dataplane>,
+}
+
+/// Which source ports attempts have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum SourcePorts {
+    /// The one that an attempt names.
+    Wanted,
+    /// Any: a flow that was let through without policy must not be known when policy is in force.
+    Any,
 }
 
 /// What tells one control from another: both hosts with their incarnations, the addresses, and what is asked for.
@@ -129,6 +138,7 @@ impl Kernel {
     fn control(&mut self, step: &Step, later: &[Step]) -> Result<Uncontrolled, SubjectError> {
         let is_missing = |attempt: &&Attempt| {
             attempt.expect == Verdict::Deny
+                && can_be_made(attempt)
                 && !self.controlled.contains(&control_of(&step.cluster, attempt))
         };
         if !step.attempts.iter().any(|attempt| is_missing(&attempt)) && self.is_enforcing() {
@@ -147,7 +157,7 @@ impl Kernel {
             node.feed.resync();
         }
         let attempts: Vec<_> = missing.values().map(|attempt| (*attempt, ALLOWED_WITHIN)).collect();
-        let outcomes = self.watch(&attempts)?;
+        let outcomes = self.watch(&attempts, SourcePorts::Any)?;
         let mut failed = Uncontrolled::new();
         for (control, outcome) in missing.into_keys().zip(outcomes) {
             match outcome {
@@ -180,11 +190,15 @@ impl Kernel {
     }
 
     /// Makes attempts, each for some time (more with patience), and returns what came of them, in order.
-    fn watch(&self, attempts: &[(&Attempt, Duration)]) -> Result<Vec<Outcome>, SubjectError> {
+    fn watch(
+        &self,
+        attempts: &[(&Attempt, Duration)],
+        ports: SourcePorts,
+    ) -> Result<Vec<Outcome>, SubjectError> {
         let Some(hosts) = &self.hosts else { return Ok(Vec::new()) };
         let probe =
             |(attempt, length): &(&Attempt, Duration)| -> Result<(Probe, Window), SubjectError> {
-                let probe = hosts.probe(attempt, request(attempt.port))?;
+                let probe = hosts.probe(attempt, request(attempt), ports)?;
                 Ok((probe, Window::new(*length * self.patience.get(), RETRY)))
             };
         let mut outcomes = Vec::with_capacity(attempts.len());
@@ -205,14 +219,23 @@ impl Subject for Kernel {
             Verdict::Allow => ALLOWED_WITHIN,
             Verdict::Deny => DENIED_FOR,
         };
-        let attempts: Vec<_> =
-            step.attempts.iter().map(|attempt| (attempt, length(attempt))).collect();
-        let outcomes = self.watch(&attempts)?;
-        let observe = |(attempt, outcome): (&Attempt, Outcome)| {
+        let attempts: Vec<_> = step
+            .attempts
+            .iter()
+            .filter(|attempt| can_be_made(attempt))
+            .map(|attempt| (attempt, length(attempt)))
+            .collect();
+        let mut outcomes = self.watch(&attempts, SourcePorts::Wanted)?.into_iter();
+        let observe = |attempt: &Attempt| {
+            let outcome = if can_be_made(attempt) { outcomes.next() } else { None };
             let uncontrolled = uncontrolled.get(&control_of(&step.cluster, attempt));
-            uncontrolled.map_or_else(|| observation(&outcome), Observation::error)
+            match (outcome, uncontrolled) {
+                (Some(outcome), None) => observation(&outcome),
+                (Some(_), Some(uncontrolled)) => Observation::error(uncontrolled),
+                (None, _) => Observation::error("not tried"),
+            }
         };
-        Ok(step.attempts.iter().zip(outcomes).map(observe).collect())
+        Ok(step.attempts.iter().map(observe).collect())
     }
 }
 
@@ -251,6 +274,11 @@ impl fmt::Debug for Kernel {
     }
 }
 
+/// Servers answer whatever connects, and look into no request.
+fn can_be_made(attempt: &Attempt) -> bool {
+    attempt.http.is_none()
+}
+
 /// Returns the attempts of later steps whose hosts are already there, and will be the same ones then.
 fn upcoming<'a>(cluster: &'a Cluster, later: &'a [Step]) -> impl Iterator<Item = &'a Attempt> {
     later
@@ -270,7 +298,7 @@ fn upcoming<'a>(cluster: &'a Cluster, later: &'a [Step]) -> impl Iterator<Item =
 fn control_of(cluster: &Cluster, attempt: &Attempt) -> Control {
     let host = |host: &Host| (host.clone(), cluster.incarnation(host));
     let Attempt { source, destination, flow, port, .. } = attempt;
-    (host(source), flow.source, host(destination), flow.destination, *port)
+    (host(source), flow.source, host(destination), flow.destination, port.from_any_port())
 }
 
 /// Tells the engine of a node how the node knows the packets of its pods.
@@ -283,23 +311,30 @@ fn attach(object: &mut Object, node: &str, hosts: &Hosts) {
     }
 }
 
-const fn request(port: ProbePort) -> Request {
-    match (port.protocol(), port.number()) {
-        (ProbeProtocol::Tcp, Some(number)) => Request::Tcp(number),
-        (ProbeProtocol::Udp, Some(number)) => Request::Udp(number),
-        (ProbeProtocol::Sctp, Some(number)) => Request::Sctp(number),
+/// An echo request has a reply; other messages are looked for where they should arrive.
+fn request(attempt: &Attempt) -> Request {
+    let port = attempt.port;
+    match (port.protocol(), port.number(), attempt.flow.payload) {
+        (ProbeProtocol::Tcp, Some(number), _) => Request::Tcp(number),
+        (ProbeProtocol::Udp, Some(number), _) => Request::Udp(number),
+        (ProbeProtocol::Sctp, Some(number), _) => Request::Sctp(number),
+        (ProbeProtocol::Number(number), ..) => Request::Packet(number),
+        (_, _, Payload::Icmp { kind, code })
+            if attempt.flow.payload != Flow::ping(attempt.flow.source, attempt.flow.destination).payload =>
+        {
+            Request::Icmp { kind, code }
+        }
         _ => Request::Echo,
     }
 }
 
 fn observation(outcome: &Outcome) -> Observation {
-    let got = match outcome {
-        Outcome::Reached => Got::Allow,
-        Outcome::Silent | Outcome::Refused => Got::Deny,
-        Outcome::NoRoute | Outcome::Failed(_) => Got::Error,
-    };
-    let is_plain = matches!(outcome, Outcome::Reached | Outcome::Silent);
-    Observation { got, detail: (!is_plain).then(|| describe(outcome)) }
+    match outcome {
+        Outcome::Reached => Observation::of(Verdict::Allow, None),
+        Outcome::Silent => Observation::of(Verdict::Deny, None),
+        Outcome::Refused => Observation::of(Verdict::Deny, Some(describe(outcome))),
+        Outcome::NoRoute | Outcome::Failed(_) => Observation::error(describe(outcome)),
+    }
 }
 
 fn describe(outcome: &Outcome) -> String {

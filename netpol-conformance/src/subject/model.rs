@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
-use netpol_core::eval::{Judge, Judgement};
-use netpol_core::{Capabilities, Direction, Explanation, Verdict};
+use netpol_core::eval::{Evaluation, Judge, Judgement};
+use netpol_core::model::Inputs;
+use netpol_core::{Capabilities, Direction, Verdict};
 
 use super::{Observation, Subject, SubjectError};
-use crate::scenario::Step;
+use crate::explain::reasons;
+use crate::scenario::{Attempt, Step};
 
 /// The judge: what the policies of a cluster mean.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,15 +17,58 @@ pub struct Model;
 
 impl Subject for Model {
     fn play(&mut self, step: &Step, _later: &[Step]) -> Result<Vec<Observation>, SubjectError> {
-        let (inputs, capabilities) = (step.cluster.inputs(), Capabilities::all());
-        let judge = Judge::new(&inputs, &capabilities);
-        let observe =
-            |judgement: Judgement| Observation::of(judgement.verdict(), Some(summary(&judgement)));
-        Ok(step
-            .attempts
-            .iter()
-            .map(|attempt| observe(judge.evaluate(&attempt.flow).enforced))
-            .collect())
+        let inputs = step.cluster.inputs();
+        let judges = Judges::new(&inputs);
+        let observe = |attempt| observe(judges.evaluate(attempt), &inputs);
+        Ok(step.attempts.iter().map(observe).collect())
+    }
+
+    fn inability(&self, _attempt: &Attempt) -> Option<String> {
+        None
+    }
+}
+
+fn observe(evaluation: Evaluation, inputs: &Inputs) -> Observation {
+    let Evaluation { enforced, pending, .. } = evaluation;
+    let reasons = reasons(Some(&enforced.egress), Some(&enforced.ingress), inputs);
+    let observed = Observation::of(enforced.verdict(), Some(reasons))
+        .because(enforced.egress.reason, enforced.ingress.reason);
+    Observation { pending: Some(pending.verdict()), ..observed }
+}
+
+/// Returns what a dataplane can do at most: without an enforcer behind it that looks into connections.
+pub(crate) const fn packets_only() -> Capabilities {
+    let mut capabilities = Capabilities::all();
+    capabilities.http = false;
+    capabilities
+}
+
+/// What a dataplane can do that judges packets.
+const OF_PACKETS: Capabilities = packets_only();
+
+/// What a dataplane can do that has somebody behind it who judges requests.
+const OF_REQUESTS: Capabilities = Capabilities::all();
+
+/// The judges of one state: requests need somebody to judge them, and everything else is judged as packets are.
+pub(crate) struct Judges<'a> {
+    of_packets: Judge<'a>,
+    of_requests: Judge<'a>,
+}
+
+impl<'a> Judges<'a> {
+    pub(crate) fn new(inputs: &'a Inputs) -> Self {
+        Self {
+            of_packets: Judge::new(inputs, &OF_PACKETS),
+            of_requests: Judge::new(inputs, &OF_REQUESTS),
+        }
+    }
+
+    /// Returns what is said of an attempt.
+    pub(crate) fn evaluate(&self, attempt: &Attempt) -> Evaluation {
+        match &attempt.http {
+            Some(request) => self.of_requests.evaluate_request(&attempt.flow, request),
+            None => self.of_packets.evaluate(&attempt.flow),
+        }
     }
 }
 
@@ -31,23 +76,19 @@ impl Subject for Model {
 #[must_use]
 pub fn summary(judgement: &Judgement) -> String {
     let Judgement { egress, ingress, .. } = judgement;
-    halves(Some(egress), Some(ingress))
-}
-
-/// As [`summary`], of the halves that were judged.
-pub(super) fn halves(egress: Option<&Explanation>, ingress: Option<&Explanation>) -> String {
     let halves = [(Direction::Egress, egress), (Direction::Ingress, ingress)];
-    let judged = || halves.iter().filter_map(|(direction, half)| Some((direction, (*half)?)));
-    let denied = judged().any(|(_, half)| half.verdict == Verdict::Deny);
+    let denied = judgement.verdict() == Verdict::Deny;
     let mut text = String::new();
-    for (direction, half) in judged().filter(|(_, half)| !denied || half.verdict == Verdict::Deny) {
-        let separator = if text.is_empty() { "" } else { "; " };
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{separator}{direction}: ");
-        for step in &half.steps {
-            let _ = write!(text, "{step}; ");
+    for (direction, half) in halves {
+        if !denied || half.verdict == Verdict::Deny {
+            let separator = if text.is_empty() { "" } else { "; " };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{separator}{direction}: ");
+            for step in &half.steps {
+                let _ = write!(text, "{step}; ");
+            }
+            let _ = write!(text, "{}", half.reason);
         }
-        let _ = write!(text, "{}", half.reason);
     }
     text
 }

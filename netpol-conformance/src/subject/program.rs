@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use netpol_core::model::Inputs;
 use netpol_core::program::Outcome;
-use netpol_core::{Applied, Capabilities, Change, Origin, Program, Verdict};
+use netpol_core::{Applied, Change, Explanation, Origin, Program, Reason, Verdict};
 
 use super::feed::Feed;
-use super::model::halves;
+use super::model::packets_only;
 use super::{Observation, Subject, SubjectError};
 use crate::cluster::Cluster;
+use crate::explain::reasons;
 use crate::scenario::{Attempt, Step};
 
 /// One engine per node, and the programs that they yield.
@@ -27,26 +29,31 @@ struct ProgramNode {
 impl Subject for Programs {
     fn play(&mut self, step: &Step, _later: &[Step]) -> Result<Vec<Observation>, SubjectError> {
         for name in step.cluster.nodes().keys() {
-            let fresh = || ProgramNode {
-                feed: Feed::new(name, &Capabilities::all()),
-                program: Arc::default(),
-            };
+            let fresh =
+                || ProgramNode { feed: Feed::new(name, &packets_only()), program: Arc::default() };
             let node = self.nodes.entry(name.clone()).or_insert_with(fresh);
             node.feed.update(&step.cluster, |_| {})?;
             while let Some(update) = node.feed.poll() {
                 node.feed.handle(Ok(Applied::completely(update.generation)));
-                if let Change::Full(program) = update.change {
-                    node.program = program;
+                match update.change {
+                    Change::Full(program) => node.program = program,
+                    Change::Delta(delta) => {
+                        let program = Arc::make_mut(&mut node.program);
+                        program.advance(&delta).map_err(SubjectError::other)?;
+                    }
+                    _ => {}
                 }
             }
         }
-        Ok(step.attempts.iter().map(|attempt| self.observe(&step.cluster, attempt)).collect())
+        let inputs = step.cluster.inputs();
+        let observe = |attempt| self.observe(&step.cluster, &inputs, attempt);
+        Ok(step.attempts.iter().map(observe).collect())
     }
 }
 
 impl Programs {
     /// A connection passes if the node of its source lets it out and the node of its destination lets it in.
-    fn observe(&self, cluster: &Cluster, attempt: &Attempt) -> Observation {
+    fn observe(&self, cluster: &Cluster, inputs: &Inputs, attempt: &Attempt) -> Observation {
         let (from, to) = (cluster.node_of(&attempt.source), cluster.node_of(&attempt.destination));
         let leaving = from.and_then(|node| self.outcome(node, attempt, attempt.flow.origin));
         let entering = if from == to {
@@ -59,7 +66,10 @@ impl Programs {
         let denied =
             [&egress, &ingress].into_iter().flatten().any(|half| half.verdict == Verdict::Deny);
         let verdict = if denied { Verdict::Deny } else { Verdict::Allow };
-        Observation::of(verdict, Some(halves(egress.as_ref(), ingress.as_ref())))
+        let observed =
+            Observation::of(verdict, Some(reasons(egress.as_ref(), ingress.as_ref(), inputs)));
+        let reason = |half: Option<Explanation>| half.map_or(Reason::NoEndpoint, |it| it.reason);
+        observed.because(reason(egress), reason(ingress))
     }
 
     fn outcome(&self, node: &str, attempt: &Attempt, origin: Origin) -> Option<Outcome> {

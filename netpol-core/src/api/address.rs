@@ -27,6 +27,21 @@ pub(super) fn parse_block(text: &str) -> Option<Prefix> {
     Prefix::containing(parse_verbatim(address)?, len).ok()
 }
 
+/// Returns the block that `text` stands for, `None` if it is none: without leading zeros and mapped addresses. Host bits
+/// are masked.
+///
+/// Source: `isCIDR` of the API server's validation expressions, `k8s.io/apiserver/pkg/cel/library/cidr.go`, which calls
+/// `netip.ParsePrefix`.
+pub(super) fn parse_canonical_block(text: &str) -> Option<Prefix> {
+    let (address, len) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let is_mapped = matches!(address, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
+    if is_mapped || (len.starts_with('0') && len != "0") {
+        return None;
+    }
+    parse_block(text)
+}
+
 /// Returns the addresses in their order, each once.
 pub(super) fn distinct(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     let mut seen = BTreeSet::new();
@@ -110,6 +125,27 @@ mod tests {
             (" 10.0.0.0/8", None),
         ] {
             let got = parse_block(text).map(|it| it.to_string());
+            assert_eq!(got.as_deref(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn canonical_blocks() {
+        for (text, want) in [
+            ("10.1.2.3/24", Some("10.1.2.0/24")),
+            ("0.0.0.0/0", Some("0.0.0.0/0")),
+            ("2001:DB8::1/32", Some("2001:db8::/32")),
+            ("::/0", Some("::/0")),
+            ("010.0.0.0/8", None),
+            ("10.0.0.0/08", None),
+            ("10.0.0.0/00", None),
+            ("::ffff:10.0.0.0/104", None),
+            ("10.0.0.0", None),
+            ("10.0.0.0/33", None),
+            ("10.0.0.0/8 ", None),
+            ("fe80::%eth0/64", None),
+        ] {
+            let got = parse_canonical_block(text).map(|it| it.to_string());
             assert_eq!(got.as_deref(), want, "{text}");
         }
     }

@@ -1,10 +1,19 @@
 //! What is wrong with an object, and where.
 
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::text::printable;
+
+/// Most characters of a path or message.
+const MAX_CHARS: usize = 1000;
+
 /// One thing that is wrong with an object.
+///
+/// It can be shown as it is: what is quoted from the object has its control characters escaped, and its middle left out
+/// where it is very long.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[expect(clippy::exhaustive_structs, reason = "a place and what is wrong there")]
 pub struct Diagnostic {
@@ -12,6 +21,13 @@ pub struct Diagnostic {
     pub path: String,
     /// What is wrong there, and what was expected.
     pub message: String,
+}
+
+impl Diagnostic {
+    /// Returns what is wrong at a place.
+    pub(super) fn new(path: impl fmt::Display, message: impl fmt::Display) -> Self {
+        Self { path: readable(&path.to_string()), message: readable(&message.to_string()) }
+    }
 }
 
 impl fmt::Display for Diagnostic {
@@ -70,5 +86,37 @@ impl fmt::Display for Lines<'_> {
             diagnostic.fmt(f)?;
         }
         Ok(())
+    }
+}
+
+/// Returns the text as it may be shown, and not longer than anybody reads.
+fn readable(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= MAX_CHARS {
+        return printable(text).to_string();
+    }
+    let half = MAX_CHARS / 2;
+    let [head, tail]: [String; 2] =
+        [text.chars().take(half).collect(), text.chars().skip(count - half).collect()];
+    format!("{} … {}", printable(&head), printable(&tail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_can_be_shown() {
+        let forged = Diagnostic::new("spec.\x1b[2J", "`a\nspec: \0\u{202e}\u{7f}ä“` is no name");
+        assert_eq!(
+            forged.to_string(),
+            r"spec.\u{1b}[2J: `a\nspec: \u{0}\u{202e}\u{7f}ä“` is no name"
+        );
+        let text = "ä".repeat(5000);
+        let long = Diagnostic::new("", format!("`{text}` is no name, expected another"));
+        assert_eq!(long.message.chars().count(), MAX_CHARS + 3);
+        assert!(long.message.starts_with("`ää") && long.message.ends_with(" expected another"));
+        let readable = "x".repeat(MAX_CHARS);
+        assert_eq!(Diagnostic::new("", &readable).message, readable);
     }
 }

@@ -36,12 +36,37 @@ impl<T> Field<T> {
             Self::Absent | Self::Malformed(_) => None,
         }
     }
+
+    /// Returns whether there is anything, readable or not.
+    pub(super) const fn is_written(&self) -> bool {
+        !matches!(self, Self::Absent)
+    }
+}
+
+impl Field<String> {
+    /// Returns whether the text says something: an empty one is as one that is left out.
+    pub(super) fn says_something(&self) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Given(text) => !text.is_empty(),
+            Self::Malformed(_) => true,
+        }
+    }
 }
 
 impl<T> Field<Vec<Field<T>>> {
     /// Returns the items of the right shape.
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
         self.value().into_iter().flatten().filter_map(Field::value)
+    }
+
+    /// Returns whether the list says something: an empty one is as one that is left out.
+    pub(super) fn says_something(&self) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Given(items) => !items.is_empty(),
+            Self::Malformed(_) => true,
+        }
     }
 }
 

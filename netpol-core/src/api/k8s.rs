@@ -23,16 +23,14 @@
 //! ```
 
 mod cluster;
-mod labels;
-mod manifest;
 mod peer;
 mod pod;
 mod policy;
 mod port;
-mod selector;
 #[cfg(test)]
 mod tests;
 
 pub use self::cluster::{Namespace, Node, ServiceAccount};
 pub use self::pod::{ContainerPort, Phase, Pod};
 pub use self::policy::NetworkPolicy;
+pub(super) use self::policy::Spec as NetworkPolicySpec;

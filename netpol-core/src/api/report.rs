@@ -1,7 +1,6 @@
 //! Gathers what is wrong with an object while it is being converted.
 
 use alloc::format;
-use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -56,13 +55,21 @@ impl fmt::Display for Path<'_> {
 pub(super) struct Report {
     diagnostics: Vec<Diagnostic>,
     is_refused: bool,
+    /// However the rule that this is about is taken.
+    is_object_refused: bool,
 }
 
 impl Report {
     /// Refuses the object for what is wrong at a place.
     pub(super) fn refuse(&mut self, at: &Path<'_>, message: impl fmt::Display) {
-        self.diagnostics.push(Diagnostic { path: at.to_string(), message: message.to_string() });
+        self.diagnostics.push(Diagnostic::new(at, message));
         self.is_refused = true;
+    }
+
+    /// Refuses the object for what is wrong at a place of a rule, even if such rules are degraded.
+    pub(super) fn refuse_object(&mut self, at: &Path<'_>, message: impl fmt::Display) {
+        self.refuse(at, message);
+        self.is_object_refused = true;
     }
 
     /// Returns what a field holds; refuses the object if it cannot be read.
@@ -96,12 +103,24 @@ impl Report {
         at: &Path<'_>,
         list: &'f List<T>,
         expected: &str,
+        read: impl FnMut(&mut Self, &Path<'_>, &'f T),
+    ) {
+        self.each_item_up_to(MAX_ITEMS, at, list, expected, read);
+    }
+
+    /// Does the same with a list of at most `limit` items; refuses the object for a longer one.
+    pub(super) fn each_item_up_to<'f, T>(
+        &mut self,
+        limit: usize,
+        at: &Path<'_>,
+        list: &'f List<T>,
+        expected: &str,
         mut read: impl FnMut(&mut Self, &Path<'_>, &'f T),
     ) {
         let Some(items) = self.given(at, list) else {
             return;
         };
-        if !self.is_within_limit(at, items.len()) {
+        if !self.is_at_most(limit, at, items.len()) {
             return;
         }
         for (index, item) in items.iter().enumerate() {
@@ -114,10 +133,22 @@ impl Report {
 
     /// Returns whether a list or map is not too long to be looked at; refuses the object if it is.
     pub(super) fn is_within_limit(&mut self, at: &Path<'_>, len: usize) -> bool {
-        if len > MAX_ITEMS {
-            self.refuse(at, format!("{len} entries, expected at most {MAX_ITEMS}"));
+        self.is_at_most(MAX_ITEMS, at, len)
+    }
+
+    /// Returns whether a list has at most `limit` entries; refuses the object if it has more.
+    pub(super) fn is_at_most(&mut self, limit: usize, at: &Path<'_>, len: usize) -> bool {
+        if len > limit {
+            self.refuse(at, format!("{len} entries, expected at most {limit}"));
         }
-        len <= MAX_ITEMS
+        len <= limit
+    }
+
+    /// Returns what `read` returns, `None` if it found anything wrong.
+    pub(super) fn complete<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        let before = self.diagnostics.len();
+        let value = read(self);
+        (self.diagnostics.len() == before).then_some(value)
     }
 
     /// Refuses the object for each field that its API does not have.
@@ -128,12 +159,19 @@ impl Report {
         }
     }
 
+    /// Refuses the object for each field of a rule that its API does not have, even if such rules are degraded.
+    pub(super) fn refuse_object_for_unknown_fields(&mut self, at: &Path<'_>, extra: &Extra) {
+        self.unknown_fields(Some(at), extra);
+        self.is_object_refused |= !extra.is_empty();
+    }
+
     /// Takes over what is wrong with one rule and returns whether anything is. It refuses the object only if that is
-    /// what is asked for.
+    /// what is asked for, or if the object cannot be understood without it.
     pub(super) fn absorb_rule(&mut self, rule: Self, strictness: Strictness) -> bool {
         let is_refused = rule.is_refused;
         self.diagnostics.extend(rule.diagnostics);
-        self.is_refused |= is_refused && strictness == Strictness::Strict;
+        self.is_refused |=
+            is_refused && (strictness == Strictness::Strict || rule.is_object_refused);
         is_refused
     }
 
@@ -144,7 +182,13 @@ impl Report {
             Some(value) if !self.is_refused => {
                 Ok(Accepted { value, diagnostics: self.diagnostics })
             }
-            _ => Err(Refused { diagnostics: self.diagnostics }),
+            _ => Err(self.into_refused()),
         }
+    }
+
+    /// Returns why an object that nothing is made of is refused. Something was found to be wrong with it.
+    pub(super) fn into_refused(self) -> Refused {
+        debug_assert!(!self.diagnostics.is_empty(), "an object is refused for a reason");
+        Refused { diagnostics: self.diagnostics }
     }
 }

@@ -1,5 +1,6 @@
 //! From a rule of the model to the rule of a program, for one endpoint and direction.
 
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,6 +9,7 @@ use core::net::IpAddr;
 use super::endpoints::Endpoints;
 use super::sets::{SetRecord, Sets};
 use super::store::Id;
+use super::tenancy::{has_tenants, with_tenants};
 use super::views::{Time, View, Views};
 use super::world::World;
 use crate::dataplane::Capabilities;
@@ -69,7 +71,7 @@ pub(super) fn lower(
 }
 
 /// Returns whether what a policy's rules are lowered to depends on the endpoint: one of them has a condition on the
-/// endpoint's own side, or names a port there.
+/// endpoint's own side, names a port there, or asks how namespaces stand to the endpoint's.
 pub(super) fn depends_on_endpoint(policy: &Policy, direction: Direction) -> bool {
     let any = EntityMatch::default();
     policy.rules(direction).unwrap_or_default().iter().any(|rule| {
@@ -84,7 +86,8 @@ pub(super) fn depends_on_endpoint(policy: &Policy, direction: Direction) -> bool
             (Direction::Egress, _) => (&rule.matches.source, None),
         };
         let lists = ports.into_iter().flat_map(|it| it.any_of.iter().chain(&it.none_of));
-        *entity != any || lists.into_iter().any(|list| !list.names.is_empty())
+        let names_port = lists.into_iter().any(|list| !list.names.is_empty());
+        *entity != any || names_port || has_tenants(&rule.matches)
     })
 }
 
@@ -99,11 +102,16 @@ impl Lowering<'_> {
     /// Returns the rule as a program holds it, `None` if it can match nothing here or has no effect.
     fn rule(&mut self, policy: &PolicyKey, rule: &model::Rule, id: RuleId) -> Option<Rule> {
         let action = rule.effective_action(self.capabilities)?;
-        let (remote, local) = self.ends(&rule.matches);
+        let seen = self.own.view.map(|view| self.own.views.seen(view, Time::Now));
+        let matches = match &seen {
+            Some(seen) => with_tenants(&rule.matches, seen),
+            None => Cow::Borrowed(&rule.matches),
+        };
+        let (remote, local) = self.ends(&matches);
         let local = self.local(local)?;
         let family =
-            family(&rule.matches, [remote.nets.as_ref(), local.and_then(|it| it.nets.as_ref())])?;
-        let l4 = self.l4(&rule.matches)?;
+            family(&matches, [remote.nets.as_ref(), local.and_then(|it| it.nets.as_ref())])?;
+        let l4 = self.l4(&matches)?;
         let remote = self.address(remote);
         let local = local.map(|entity| self.address(entity));
         let index = rule.index;
@@ -151,7 +159,7 @@ impl Lowering<'_> {
     fn is_one_of(&self, peers: &Peers, address: IpAddr) -> bool {
         match peers {
             Peers::Endpoints(selector) => self.selected_by(selector, address),
-            Peers::Nodes(_) => {
+            Peers::Nodes(_) | Peers::DomainNames(_) | Peers::Tenants { .. } => {
                 let definition = SetDefinition::Addresses(peers.clone());
                 self.own.world.members(&definition).contains(address)
             }

@@ -84,8 +84,10 @@ impl PackedRule {
         let entity = |mut entity: EntityMatch| {
             let (peers, not_peers) = (&mut entity.peers, &mut entity.not_peers);
             let selector = match peers {
-                Some(Peers::Endpoints(it) | Peers::Nodes(it)) => Some(it),
-                None => None,
+                Some(
+                    Peers::Endpoints(it) | Peers::Nodes(it) | Peers::Tenants { endpoints: it, .. },
+                ) => Some(it),
+                Some(Peers::DomainNames(_)) | None => None,
             };
             selector.into_iter().chain(not_peers).for_each(|it| share(it, shared));
             boxed(entity, &EntityMatch::default())

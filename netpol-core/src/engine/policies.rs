@@ -257,9 +257,9 @@ fn by_order(one: Option<Order>, other: Option<Order>) -> Ordering {
     }
 }
 
-/// [`PolicyKey::tie_break`], which mostly is decided by the names alone.
+/// [`PolicyKey::tie_break`], which mostly is decided by the names alone. Different keys can have one joined string.
 fn by_name(one: &PolicyKey, other: &PolicyKey) -> Ordering {
     let len = one.name.len().min(other.name.len());
     let [start, other_start] = [one, other].map(|it| it.name.as_bytes().get(..len));
-    start.cmp(&other_start).then_with(|| one.tie_break(other))
+    start.cmp(&other_start).then_with(|| one.tie_break(other)).then_with(|| one.cmp(other))
 }

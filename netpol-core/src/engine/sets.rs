@@ -69,7 +69,9 @@ impl SetRecord {
     fn selector(&self) -> Option<Selector> {
         match &self.definition {
             SetDefinition::Addresses(Peers::Endpoints(selector)) => Some(selector.clone()),
-            SetDefinition::Addresses(Peers::Nodes(_)) => None,
+            SetDefinition::Addresses(
+                Peers::Nodes(_) | Peers::DomainNames(_) | Peers::Tenants { .. },
+            ) => None,
             SetDefinition::NamedPort { endpoints, .. } => {
                 Some(endpoints.clone().unwrap_or_else(Selector::all))
             }
@@ -336,7 +338,7 @@ impl Sets {
 
     /// Follows sets that have nothing to do with views.
     fn change_others(&self, world: &World, edits: &mut Edits<'_>) {
-        if !world.nodes_changed() {
+        if !world.others_changed() {
             return;
         }
         for &id in &self.others {

@@ -28,6 +28,7 @@ impl State {
             || self.locals.has_changed()
             || self.views.has_changed()
             || self.world.has_changed()
+            || self.other_hosts_changed
     }
 
     /// Makes the program follow the inputs. Returns what changed.
@@ -40,7 +41,7 @@ impl State {
             self.mark_dependent();
         }
         self.other_hosts_changed = false;
-        self.locals.hosts_changed |= self.world.nodes_changed() && !self.locals.hosts.is_empty();
+        self.locals.hosts_changed |= self.world.others_changed() && !self.locals.hosts.is_empty();
         let mut delta = Delta::default();
         let mut program = core::mem::take(&mut self.program);
         let it = Arc::make_mut(&mut program);

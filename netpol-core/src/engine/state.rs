@@ -20,7 +20,7 @@ use super::store::Id;
 use super::views::Views;
 use super::world::World;
 use crate::dataplane::Capabilities;
-use crate::model::{self, Inputs, Mode, Object, ObjectKey, Policy, PolicyKey};
+use crate::model::{self, Inputs, Mode, Object, ObjectKey, Policy, PolicyKey, Timestamp};
 use crate::net::canonical_address;
 use crate::program::{Endpoint, PolicySet, PolicySetId, Program, SetId};
 use crate::verdict::Verdict;
@@ -99,6 +99,7 @@ impl State {
                 self.set_tier(&name, Some(tier));
             }
             Object::Policy(policy) => self.upsert_policy(policy),
+            Object::DomainAddress(it) => self.world.set_domain_address(it),
         }
     }
 
@@ -124,7 +125,20 @@ impl State {
                 let found = self.policies.find(key);
                 found.is_some_and(|id| self.remove_policy(id))
             }
+            ObjectKey::DomainAddress(name, address) => {
+                self.world.remove_domain_address(name, *address)
+            }
         }
+    }
+
+    /// Forgets what expires at `now` or before. Returns whether there was anything.
+    pub(super) fn expire(&mut self, now: Timestamp) -> bool {
+        self.world.expire(now)
+    }
+
+    /// Returns when the first thing expires.
+    pub(super) fn next_expiry(&self) -> Option<Timestamp> {
+        self.world.next_expiry()
     }
 
     fn remove_namespace(&mut self, name: &str) -> bool {
@@ -348,6 +362,7 @@ impl State {
         }
         self.world.nodes().for_each(|it| inputs.upsert(it.clone()));
         self.world.network_sets().for_each(|it| inputs.upsert(it.clone()));
+        self.world.domain_addresses().for_each(|it| inputs.upsert(it));
         self.policies.tiers().for_each(|it| inputs.upsert(it.clone()));
         self.policies.iter().for_each(|it| inputs.upsert(it));
         for id in self.endpoints.iter() {

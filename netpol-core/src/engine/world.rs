@@ -1,4 +1,4 @@
-//! What is neither an endpoint nor a policy and has addresses: network sets and nodes.
+//! What is neither an endpoint nor a policy and has addresses: network sets, nodes and domain names.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -7,9 +7,9 @@ use core::net::IpAddr;
 
 use super::store::{Id, Relation, Slab};
 use super::views::{Time, View, Views};
-use crate::model::{NetworkSet, Node};
+use crate::model::{DomainAddress, DomainName, DomainPattern, NetworkSet, Node, Peers, Timestamp};
 use crate::net::{Prefix, PrefixSet, canonical_address};
-use crate::program::{Members, SetDefinition};
+use crate::program::{Addresses, Members, SetDefinition};
 use crate::selector::Selector;
 
 /// A network set, and what selectors see of it.
@@ -19,7 +19,7 @@ pub(super) struct NetworkSetRecord {
     view: Id<View>,
 }
 
-/// Network sets and nodes.
+/// Network sets, nodes and domain names.
 #[derive(Default)]
 pub(super) struct World {
     network_sets: Slab<NetworkSetRecord>,
@@ -28,7 +28,10 @@ pub(super) struct World {
     nodes: BTreeMap<String, Node>,
     /// Views of network sets that came, went or changed since the program was settled. Counted.
     changed_views: BTreeSet<Id<View>>,
-    nodes_changed: bool,
+    /// The addresses of each name, and when they expire. No name is without addresses.
+    domain_addresses: BTreeMap<DomainName, BTreeMap<IpAddr, Timestamp>>,
+    /// Addresses of nodes or names may have changed since the program was settled.
+    others_changed: bool,
 }
 
 /// Network sets.
@@ -125,14 +128,14 @@ impl World {
         addresses.for_each(|it| *it = canonical_address(*it));
         if self.nodes.get(&node.name) != Some(&node) {
             self.nodes.insert(node.name.clone(), node);
-            self.nodes_changed = true;
+            self.others_changed = true;
         }
     }
 
     /// Removes a node. Returns whether it was there.
     pub(super) fn remove_node(&mut self, name: &str) -> bool {
         let removed = self.nodes.remove(name).is_some();
-        self.nodes_changed |= removed;
+        self.others_changed |= removed;
         removed
     }
 
@@ -152,29 +155,97 @@ impl World {
 
     /// Returns the members of a set that no label view has a part in.
     pub(super) fn members(&self, definition: &SetDefinition) -> Members {
-        use crate::model::Peers;
         let exact = match definition {
             SetDefinition::Addresses(Peers::Nodes(selector)) => {
                 self.node_addresses(selector).collect()
             }
-            SetDefinition::Addresses(Peers::Endpoints(_)) | SetDefinition::NamedPort { .. } => {
+            SetDefinition::Addresses(Peers::DomainNames(patterns)) => {
+                patterns.iter().flat_map(|pattern| self.addresses_of_names(pattern)).collect()
+            }
+            SetDefinition::Addresses(Peers::Endpoints(_) | Peers::Tenants { .. })
+            | SetDefinition::NamedPort { .. } => {
                 debug_assert!(false, "members of these follow from views");
-                crate::program::Addresses::default()
+                Addresses::default()
             }
         };
         Members::Addresses { exact, prefixes: PrefixSet::default() }
     }
 }
 
+/// Domain names.
+impl World {
+    /// Adds an address of a domain name, or the time until which it is one.
+    pub(super) fn set_domain_address(&mut self, it: DomainAddress) {
+        let DomainAddress { name, address, expires } = it;
+        let of_name = self.domain_addresses.entry(name).or_default();
+        let is_new = of_name.insert(canonical_address(address), expires).is_none();
+        self.others_changed |= is_new;
+    }
+
+    /// Removes an address of a domain name. Returns whether it was there.
+    pub(super) fn remove_domain_address(&mut self, name: &DomainName, address: IpAddr) -> bool {
+        let Some(addresses) = self.domain_addresses.get_mut(name) else { return false };
+        let removed = addresses.remove(&canonical_address(address)).is_some();
+        if addresses.is_empty() {
+            self.domain_addresses.remove(name);
+        }
+        self.others_changed |= removed;
+        removed
+    }
+
+    /// Forgets the addresses that expire at `now` or before. Returns whether there were any.
+    pub(super) fn expire(&mut self, now: Timestamp) -> bool {
+        let mut expired = false;
+        self.domain_addresses.retain(|_, addresses| {
+            let before = addresses.len();
+            addresses.retain(|_, expires| *expires > now);
+            expired |= addresses.len() < before;
+            !addresses.is_empty()
+        });
+        self.others_changed |= expired;
+        expired
+    }
+
+    /// Returns when the first address expires, `None` if there is none.
+    pub(super) fn next_expiry(&self) -> Option<Timestamp> {
+        self.domain_addresses.values().flat_map(BTreeMap::values).min().copied()
+    }
+
+    pub(super) fn domain_addresses(&self) -> impl Iterator<Item = DomainAddress> {
+        self.domain_addresses.iter().flat_map(|(name, addresses)| {
+            let of_name = addresses.iter();
+            of_name.map(|(&address, &expires)| DomainAddress {
+                name: name.clone(),
+                address,
+                expires,
+            })
+        })
+    }
+
+    fn addresses_of_names<'a>(
+        &'a self,
+        pattern: &'a DomainPattern,
+    ) -> impl Iterator<Item = IpAddr> + 'a {
+        let (one, all) = match pattern {
+            DomainPattern::Exact(name) => (self.domain_addresses.get(name), None),
+            DomainPattern::Below(_) => (None, Some(&self.domain_addresses)),
+        };
+        let below = all.into_iter().flatten().filter(|(name, _)| pattern.matches(name));
+        one.into_iter()
+            .chain(below.map(|(_, addresses)| addresses))
+            .flat_map(|it| it.keys().copied())
+    }
+}
+
 /// What changed.
 impl World {
     pub(super) fn has_changed(&self) -> bool {
-        self.nodes_changed || !self.changed_views.is_empty()
+        self.others_changed || !self.changed_views.is_empty()
     }
 
     /// Returns whether sets other than those of views may have changed.
-    pub(super) const fn nodes_changed(&self) -> bool {
-        self.nodes_changed
+    pub(super) const fn others_changed(&self) -> bool {
+        self.others_changed
     }
 
     /// Returns the views of network sets that came, went or changed.
@@ -184,14 +255,14 @@ impl World {
 
     /// Says that the program is settled with everything as it is now.
     pub(super) fn settle(&mut self, views: &mut Views) {
-        self.nodes_changed = false;
+        self.others_changed = false;
         core::mem::take(&mut self.changed_views).into_iter().for_each(|it| views.drop_view(it));
     }
 
     /// Returns how many of everything there are.
-    pub(super) fn counts(&self) -> [usize; 4] {
+    pub(super) fn counts(&self) -> [usize; 5] {
         let (sets, by_view) = (self.network_sets.len(), self.by_view.len());
-        [sets, by_view, self.nodes.len(), self.changed_views.len()]
+        [sets, by_view, self.nodes.len(), self.changed_views.len(), self.domain_addresses.len()]
     }
 }
 

@@ -6,15 +6,17 @@ use core::net::IpAddr;
 
 use crate::flow::{Flow, Payload};
 use crate::model::{
-    Endpoint, EndpointKind, EntityMatch, Inputs, L4Match, NetworkSet, Node, Peers, PortConstraint,
-    PortMatch, RuleMatch,
+    DomainName, Endpoint, EndpointKind, EndpointLabels, EntityMatch, HttpMatch, HttpRequest,
+    Inputs, L4Match, NetworkSet, Node, Peers, PortConstraint, PortMatch, RuleMatch, Tenancy, keys,
 };
 use crate::net::{Family, IcmpMatch, Transport};
-use crate::selector::Selector;
+use crate::selector::{LabelView, Selector};
 
 /// A flow, and what the model knows of its two addresses.
 pub(super) struct Sides<'a> {
     pub(super) flow: Flow,
+    /// `None` if it is not known whether the flow is HTTP.
+    pub(super) request: Option<&'a HttpRequest>,
     pub(super) source: Side<'a>,
     pub(super) destination: Side<'a>,
 }
@@ -29,6 +31,7 @@ pub(super) struct Side<'a> {
     hosts: Vec<&'a Endpoint>,
     network_sets: Vec<&'a NetworkSet>,
     nodes: Vec<&'a Node>,
+    domain_names: Vec<&'a DomainName>,
 }
 
 impl<'a> Sides<'a> {
@@ -36,6 +39,7 @@ impl<'a> Sides<'a> {
         inputs: &'a Inputs,
         owners: &BTreeMap<IpAddr, &'a Endpoint>,
         flow: &Flow,
+        request: Option<&'a HttpRequest>,
     ) -> Self {
         let side = |address| Side {
             inputs,
@@ -51,8 +55,15 @@ impl<'a> Sides<'a> {
                 .filter(|set| set.nets.contains(address))
                 .collect(),
             nodes: inputs.nodes.values().filter(|node| node.addresses.contains(&address)).collect(),
+            domain_names: inputs
+                .domain_addresses
+                .iter()
+                .filter(|(_, addresses)| addresses.contains_key(&address))
+                .map(|(name, _)| name)
+                .collect(),
         };
-        Self { flow: *flow, source: side(flow.source), destination: side(flow.destination) }
+        let (source, destination) = (side(flow.source), side(flow.destination));
+        Self { flow: *flow, request, source, destination }
     }
 
     /// Returns the same for a packet that answers.
@@ -71,38 +82,57 @@ impl<'a> Sides<'a> {
             other @ Payload::Other(_) => other,
         };
         let (source, destination) = (self.flow.destination, self.flow.source);
-        Self::new(inputs, owners, &Flow { source, destination, payload, ..self.flow })
+        let flow = Flow { source, destination, payload, ..self.flow };
+        Self::new(inputs, owners, &flow, self.request)
     }
 }
 
 impl Side<'_> {
-    fn owner_is(&self, selector: &Selector) -> bool {
-        self.owner.is_some_and(|owner| selector.matches(&self.inputs.labels_of(owner)))
-    }
-
     /// Returns whether the address belongs to an endpoint or network set that `selector` selects.
     fn belongs_to(&self, selector: &Selector) -> bool {
         let selects = |set: &&NetworkSet| selector.matches(&self.inputs.labels_of_set(set));
-        self.owner_is(selector)
-            || self.hosts_selected(selector).next().is_some()
+        self.holders().any(|it| selector.matches(&self.inputs.labels_of(it)))
             || self.network_sets.iter().any(selects)
     }
 
-    fn hosts_selected(&self, selector: &Selector) -> impl Iterator<Item = &'_ Endpoint> {
-        let selected = |it: &&Endpoint| selector.matches(&self.inputs.labels_of(it));
-        self.hosts.iter().copied().filter(selected)
+    /// Returns the endpoints whose address it is.
+    fn holders(&self) -> impl Iterator<Item = &'_ Endpoint> {
+        self.owner.into_iter().chain(self.hosts.iter().copied())
     }
 
-    fn is_one_of(&self, peers: &Peers) -> bool {
+    fn is_tenant(
+        &self,
+        holder: &Endpoint,
+        endpoints: &Selector,
+        tenancy: &Tenancy,
+        subject: &Endpoint,
+    ) -> bool {
+        let labels = self.inputs.labels_of(holder);
+        endpoints.matches(&labels) && are_tenants(tenancy, &labels, &self.inputs.labels_of(subject))
+    }
+
+    fn is_one_of(&self, peers: &Peers, subject: &Endpoint) -> bool {
         match peers {
             Peers::Endpoints(selector) => self.belongs_to(selector),
+            Peers::Tenants { endpoints, tenancy } => {
+                let own = self.inputs.labels_of(subject);
+                self.holders().any(|it| self.is_tenant(it, endpoints, tenancy, subject))
+                    || self.network_sets.iter().any(|set| {
+                        let labels = self.inputs.labels_of_set(set);
+                        endpoints.matches(&labels) && are_tenants(tenancy, &labels, &own)
+                    })
+            }
             Peers::Nodes(selector) => self.nodes.iter().any(|node| selector.matches(&node.labels)),
+            Peers::DomainNames(patterns) => {
+                let is_meant = |name: &&DomainName| patterns.iter().any(|it| it.matches(name));
+                self.domain_names.iter().any(is_meant)
+            }
         }
     }
 
-    fn meets(&self, entity: &EntityMatch) -> bool {
+    fn meets(&self, entity: &EntityMatch, subject: &Endpoint) -> bool {
         let EntityMatch { peers, not_peers, nets, not_nets } = entity;
-        peers.as_ref().is_none_or(|peers| self.is_one_of(peers))
+        peers.as_ref().is_none_or(|peers| self.is_one_of(peers, subject))
             && not_peers.as_ref().is_none_or(|selector| !self.belongs_to(selector))
             && nets.as_ref().is_none_or(|nets| nets.contains(self.address))
             && !not_nets.contains(self.address)
@@ -114,20 +144,19 @@ impl Side<'_> {
         &self,
         list: &PortMatch,
         entity: &EntityMatch,
+        subject: &Endpoint,
         transport: Transport,
         port: u16,
     ) -> bool {
-        let is_counted = match &entity.peers {
-            Some(Peers::Endpoints(selector)) => self.owner_is(selector),
-            Some(Peers::Nodes(_)) | None => true,
+        let counts = |holder: &&Endpoint| match &entity.peers {
+            Some(Peers::Endpoints(selector)) => selector.matches(&self.inputs.labels_of(holder)),
+            Some(Peers::Tenants { endpoints, tenancy }) => {
+                self.is_tenant(holder, endpoints, tenancy, subject)
+            }
+            Some(Peers::Nodes(_) | Peers::DomainNames(_)) | None => true,
         };
-        let hosts: Vec<_> = match &entity.peers {
-            Some(Peers::Endpoints(selector)) => self.hosts_selected(selector).collect(),
-            _ => self.hosts.clone(),
-        };
-        let owners = self.owner.filter(|_| is_counted).into_iter().chain(hosts);
         list.numbers.contains(port)
-            || owners.flat_map(|it| &it.ports).any(|it| {
+            || self.holders().filter(counts).flat_map(|it| &it.ports).any(|it| {
                 it.transport == transport && it.port == port && list.names.contains(&it.name)
             })
     }
@@ -136,11 +165,12 @@ impl Side<'_> {
         &self,
         ports: &PortConstraint<PortMatch>,
         entity: &EntityMatch,
+        subject: &Endpoint,
         transport: Transport,
         port: u16,
     ) -> bool {
         let PortConstraint { any_of, none_of } = ports;
-        let listed = |list| self.lists(list, entity, transport, port);
+        let listed = |list| self.lists(list, entity, subject, transport, port);
         any_of.as_ref().is_none_or(listed) && !none_of.as_ref().is_some_and(listed)
     }
 }
@@ -154,16 +184,41 @@ const fn echo_reply(kind: u8, family: Family) -> u8 {
     }
 }
 
-/// Returns whether a flow meets all conditions of a rule.
-pub(super) fn rule_matches(matches: &RuleMatch, sides: &Sides<'_>) -> bool {
-    let RuleMatch { family, l4, source, destination, http: _ } = matches;
-    family.is_none_or(|family| family == sides.flow.family())
-        && l4_matches(l4, matches, sides)
-        && sides.source.meets(source)
-        && sides.destination.meets(destination)
+/// Returns whether two namespaces stand so to each other, by what selectors see of things in them.
+fn are_tenants(tenancy: &Tenancy, one: &EndpointLabels<'_>, other: &EndpointLabels<'_>) -> bool {
+    let (Tenancy::Same(keys) | Tenancy::NotSame(keys)) = tenancy;
+    let mut differ = false;
+    for key in keys {
+        let key = [keys::NAMESPACE_PREFIX, key].concat();
+        let (Some(one), Some(other)) = (one.value(&key), other.value(&key)) else {
+            return false;
+        };
+        differ |= one != other;
+    }
+    match tenancy {
+        Tenancy::Same(keys) => !keys.is_empty() && !differ,
+        Tenancy::NotSame(_) => differ,
+    }
 }
 
-fn l4_matches(l4: &L4Match<PortMatch>, matches: &RuleMatch, sides: &Sides<'_>) -> bool {
+/// Returns whether a flow meets all conditions of a rule that `subject` is asked about. A flow of which no request is known
+/// meets those on requests: a connection may carry any.
+pub(super) fn rule_matches(matches: &RuleMatch, sides: &Sides<'_>, subject: &Endpoint) -> bool {
+    let RuleMatch { family, l4, source, destination, http } = matches;
+    let is_asked_for = |http: &HttpMatch| sides.request.is_none_or(|request| http.matches(request));
+    family.is_none_or(|family| family == sides.flow.family())
+        && l4_matches(l4, matches, sides, subject)
+        && sides.source.meets(source, subject)
+        && sides.destination.meets(destination, subject)
+        && http.as_ref().is_none_or(is_asked_for)
+}
+
+fn l4_matches(
+    l4: &L4Match<PortMatch>,
+    matches: &RuleMatch,
+    sides: &Sides<'_>,
+    subject: &Endpoint,
+) -> bool {
     let protocol = sides.flow.protocol();
     match l4 {
         L4Match::Any => true,
@@ -172,8 +227,14 @@ fn l4_matches(l4: &L4Match<PortMatch>, matches: &RuleMatch, sides: &Sides<'_>) -
         L4Match::Ports { transport, source, destination } => match sides.flow.payload {
             Payload::Ports { transport: actual, source: from, destination: to } => {
                 actual == *transport
-                    && sides.source.meets_ports(source, &matches.source, actual, from)
-                    && sides.destination.meets_ports(destination, &matches.destination, actual, to)
+                    && sides.source.meets_ports(source, &matches.source, subject, actual, from)
+                    && sides.destination.meets_ports(
+                        destination,
+                        &matches.destination,
+                        subject,
+                        actual,
+                        to,
+                    )
             }
             Payload::Icmp { .. } | Payload::Other(_) => false,
         },

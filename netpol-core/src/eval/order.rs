@@ -1,11 +1,13 @@
 //! Who owns an address, and in which order policies are asked.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::net::IpAddr;
 
-use crate::model::{Endpoint, EndpointKind, Inputs, Lifecycle, Order, Policy, Tier};
+use crate::model::{
+    Endpoint, EndpointKind, Enforcement, Inputs, Lifecycle, Order, Policy, PolicyKey, Tier,
+};
 
 /// A tier and its policies in the order in which they are asked.
 #[derive(Clone, Debug)]
@@ -49,9 +51,25 @@ fn level(inputs: &Inputs, tier: Tier) -> Level<'_> {
     let mut policies: Vec<&Policy> =
         inputs.policies().filter(|policy| policy.tier == tier.name).collect();
     policies.sort_by(|one, other| {
-        compare_orders(one.order, other.order).then_with(|| one.key.tie_break(&other.key))
+        compare_orders(one.order, other.order)
+            .then_with(|| as_enforced(&one.key).tie_break(&as_enforced(&other.key)))
     });
     Level { tier, policies }
+}
+
+/// Returns the enforced policies that staged ones replace or remove.
+pub(super) fn replaced(inputs: &Inputs) -> BTreeSet<PolicyKey> {
+    inputs
+        .policies()
+        .filter(|policy| policy.enforcement != Enforcement::Enforced)
+        .filter(|policy| policy.key.kind.staged_for().is_some())
+        .map(|policy| as_enforced(&policy.key))
+        .collect()
+}
+
+/// Returns the key that a policy would have if it were enforced.
+fn as_enforced(key: &PolicyKey) -> PolicyKey {
+    PolicyKey { kind: key.kind.staged_for().unwrap_or(key.kind), ..key.clone() }
 }
 
 fn compare_tiers(one: &Tier, other: &Tier) -> Ordering {

@@ -11,9 +11,11 @@
 //!
 //! besides node `n1` at 10.9.0.1 and fd00:9::1, and network set `office` with 198.51.100.0/24 and 10.0.1.0/24.
 
+mod http;
 mod matching;
 mod outside;
 mod ownership;
+mod staged;
 mod tiers;
 
 use alloc::string::{String, ToString};

@@ -5,7 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::{Endpoint, EndpointId, EndpointLabels, Policy, PolicyKey, Tier};
+use super::{
+    DomainAddress, DomainName, Endpoint, EndpointId, EndpointLabels, Policy, PolicyKey, Tier,
+    Timestamp,
+};
 use crate::labels::Labels;
 use crate::net::{PrefixSet, canonical_address};
 
@@ -77,6 +80,8 @@ pub enum Object {
     Tier(Tier),
     /// A policy.
     Policy(Policy),
+    /// An address that a domain name stands for.
+    DomainAddress(DomainAddress),
 }
 
 /// Identifies an object.
@@ -97,6 +102,8 @@ pub enum ObjectKey {
     Tier(String),
     /// A policy.
     Policy(PolicyKey),
+    /// An address that a domain name stands for, by both.
+    DomainAddress(DomainName, IpAddr),
 }
 
 impl Object {
@@ -113,6 +120,7 @@ impl Object {
             Self::NetworkSet(set) => ObjectKey::NetworkSet(set.namespace.clone(), set.name.clone()),
             Self::Tier(tier) => ObjectKey::Tier(tier.name.clone()),
             Self::Policy(policy) => ObjectKey::Policy(policy.key.clone()),
+            Self::DomainAddress(it) => ObjectKey::DomainAddress(it.name.clone(), it.address),
         }
     }
 }
@@ -147,6 +155,12 @@ impl From<Policy> for Object {
     }
 }
 
+impl From<DomainAddress> for Object {
+    fn from(address: DomainAddress) -> Self {
+        Self::DomainAddress(address)
+    }
+}
+
 /// Everything that verdicts depend on, and nothing derived from it.
 ///
 /// Invariants: equal inputs are equal values, however they came about. Addresses are canonical: one that was given as an
@@ -160,6 +174,8 @@ pub struct Inputs {
     pub(crate) network_sets: BTreeMap<(Option<String>, String), NetworkSet>,
     pub(crate) tiers: BTreeMap<String, Tier>,
     pub(crate) policies: BTreeMap<PolicyKey, Policy>,
+    /// The addresses of each name, and when they expire. No name is without addresses.
+    pub(crate) domain_addresses: BTreeMap<DomainName, BTreeMap<IpAddr, Timestamp>>,
 }
 
 impl Inputs {
@@ -195,6 +211,10 @@ impl Inputs {
             Object::Policy(policy) => {
                 self.policies.insert(policy.key.clone(), policy);
             }
+            Object::DomainAddress(DomainAddress { name, address, expires }) => {
+                let of_name = self.domain_addresses.entry(name).or_default();
+                of_name.insert(canonical_address(address), expires);
+            }
         }
     }
 
@@ -216,13 +236,23 @@ impl Inputs {
             }
             ObjectKey::Tier(name) => self.tiers.remove(name).is_some(),
             ObjectKey::Policy(key) => self.policies.remove(key).is_some(),
+            ObjectKey::DomainAddress(name, address) => self.remove_domain_address(name, *address),
         }
     }
 
     /// Returns all objects: those that others refer to come first.
     pub fn into_objects(self) -> impl Iterator<Item = Object> {
-        let Self { namespaces, service_accounts, nodes, endpoints, network_sets, tiers, policies } =
-            self;
+        let domain_addresses: Vec<_> = self.domain_addresses().collect();
+        let Self {
+            namespaces,
+            service_accounts,
+            nodes,
+            endpoints,
+            network_sets,
+            tiers,
+            policies,
+            domain_addresses: _,
+        } = self;
         let namespaces = namespaces.into_iter();
         let namespaces = namespaces.map(|(name, labels)| Object::Namespace { name, labels });
         let accounts = service_accounts
@@ -234,7 +264,28 @@ impl Inputs {
             .chain(network_sets.into_values().map(Object::NetworkSet))
             .chain(tiers.into_values().map(Object::Tier))
             .chain(policies.into_values().map(Object::Policy))
+            .chain(domain_addresses.into_iter().map(Object::DomainAddress))
             .chain(endpoints.into_values().map(Object::Endpoint))
+    }
+
+    /// Forgets the addresses of domain names that expire at `now` or before. Returns whether there were any.
+    ///
+    /// There is no clock here: until this is called, an address counts.
+    pub fn expire(&mut self, now: Timestamp) -> bool {
+        let mut expired = false;
+        self.domain_addresses.retain(|_, addresses| {
+            let before = addresses.len();
+            addresses.retain(|_, expires| *expires > now);
+            expired |= addresses.len() < before;
+            !addresses.is_empty()
+        });
+        expired
+    }
+
+    /// Returns when the first address of a domain name expires, `None` if there is none.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.domain_addresses.values().flat_map(BTreeMap::values).min().copied()
     }
 
     /// Returns the endpoints, finished ones included, in the order of their ids.
@@ -245,6 +296,12 @@ impl Inputs {
     /// Returns the policies in the order of their keys.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
         self.policies.values()
+    }
+
+    /// Returns the policy with this key.
+    #[must_use]
+    pub fn policy(&self, key: &PolicyKey) -> Option<&Policy> {
+        self.policies.get(key)
     }
 
     /// Returns what selectors see of an endpoint.
@@ -268,6 +325,28 @@ impl Inputs {
             set,
             set.namespace.as_ref().and_then(|name| self.namespaces.get(name)),
         )
+    }
+
+    /// Returns the addresses that domain names stand for, in the order of names.
+    pub fn domain_addresses(&self) -> impl Iterator<Item = DomainAddress> {
+        self.domain_addresses.iter().flat_map(|(name, addresses)| {
+            addresses.iter().map(|(&address, &expires)| DomainAddress {
+                name: name.clone(),
+                address,
+                expires,
+            })
+        })
+    }
+
+    fn remove_domain_address(&mut self, name: &DomainName, address: IpAddr) -> bool {
+        let Some(addresses) = self.domain_addresses.get_mut(name) else {
+            return false;
+        };
+        let removed = addresses.remove(&canonical_address(address)).is_some();
+        if addresses.is_empty() {
+            self.domain_addresses.remove(name);
+        }
+        removed
     }
 
     fn empty_namespace(&mut self, name: &str) {

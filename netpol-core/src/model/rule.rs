@@ -3,10 +3,12 @@
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 
+use super::domain::DomainPattern;
 use super::http::HttpMatch;
 use crate::dataplane::Capabilities;
 use crate::net::{Family, IcmpMatch, PortSet, PrefixSet, Protocol, Transport};
 use crate::selector::Selector;
+use crate::verdict::Shortfall;
 
 /// What a rule does with a flow that it matches.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -51,15 +53,36 @@ impl Rule {
     /// no effect; a Deny or Pass denies all that its readable part covers.
     #[must_use]
     pub fn effective_action(&self, capabilities: &Capabilities) -> Option<Action> {
-        let is_expressible = (self.action != Action::Log || capabilities.log)
-            && (self.matches.http.is_none() || capabilities.http);
-        if !self.degraded && is_expressible {
-            return Some(self.action);
+        match (self.shortfall(capabilities), self.action) {
+            (None, action) => Some(action),
+            (Some(_), Action::Allow | Action::Log) => None,
+            (Some(_), Action::Deny | Action::Pass) => Some(Action::Deny),
         }
-        match self.action {
-            Action::Allow | Action::Log => None,
-            Action::Deny | Action::Pass => Some(Action::Deny),
+    }
+
+    /// Returns why the rule does something else than it says on a dataplane with these capabilities; `None` if it does
+    /// what it says.
+    #[must_use]
+    pub fn shortfall(&self, capabilities: &Capabilities) -> Option<Shortfall> {
+        if self.degraded {
+            Some(Shortfall::Unreadable)
+        } else if self.matches.http.is_some() && !(capabilities.http && self.admits_connections()) {
+            Some(Shortfall::Http)
+        } else if self.action == Action::Log && !capabilities.log {
+            Some(Shortfall::Log)
+        } else {
+            None
         }
+    }
+
+    /// Returns whether the rule can admit connections whose requests are judged one by one: an Allow of TCP.
+    fn admits_connections(&self) -> bool {
+        let is_tcp = match &self.matches.l4 {
+            L4Match::Is(protocol) => *protocol == Protocol::TCP,
+            L4Match::Ports { transport, .. } => *transport == Transport::Tcp,
+            L4Match::Any | L4Match::IsNot(_) | L4Match::Icmp { .. } => false,
+        };
+        self.action == Action::Allow && is_tcp
     }
 }
 
@@ -75,7 +98,8 @@ pub struct RuleMatch {
     pub source: EntityMatch,
     /// Who is to receive.
     pub destination: EntityMatch,
-    /// Which HTTP requests; `None` for every one, and for what is no HTTP.
+    /// Which HTTP requests; `None` for every one, and for what is no HTTP. Only an Allow of TCP can ask for it: no
+    /// dataplane can express any other rule that does.
     pub http: Option<HttpMatch>,
 }
 
@@ -166,4 +190,26 @@ pub enum Peers {
     Endpoints(Selector),
     /// Nodes that the selector selects by their own labels, by all addresses they report.
     Nodes(Selector),
+    /// Endpoints and network sets in a namespace that stands so to the one of the endpoint that the rule is asked for. An
+    /// endpoint in no namespace has none.
+    Tenants {
+        /// Selects them.
+        endpoints: Selector,
+        /// How the two namespaces stand to each other.
+        tenancy: Tenancy,
+    },
+    /// The addresses that names of one of these patterns [stand for](super::DomainAddress), whoever owns them.
+    DomainNames(BTreeSet<DomainPattern>),
+}
+
+/// How the labels of two namespaces compare. It never holds without keys, nor if one of the namespaces lacks one of the keys.
+///
+/// Labels are those that selectors see of what is in the namespaces.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "values are compared or not at all")]
+pub enum Tenancy {
+    /// They have the same value for each of these keys.
+    Same(BTreeSet<String>),
+    /// They differ in the value of at least one of these keys.
+    NotSame(BTreeSet<String>),
 }

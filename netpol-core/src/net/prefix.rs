@@ -130,7 +130,8 @@ impl Prefix {
         Family::of(self.first())
     }
 
-    /// Returns whether `address` is in the block.
+    /// Returns whether `address` is in the block. It is taken as it stands: an IPv4-mapped IPv6 address is in no block of
+    /// IPv4.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         self.0.contains(&address)
@@ -169,11 +170,15 @@ impl Prefix {
 impl FromStr for Prefix {
     type Err = PrefixError;
 
-    /// Parses `address/length`. Host bits are masked.
+    /// Parses `address/length`. Host bits are masked. Numbers do not begin with zeros, as others read such octets as
+    /// octal (RFC 6943, section 3.1.1).
     fn from_str(text: &str) -> Result<Self, PrefixError> {
-        let net =
-            text.parse::<IpNet>().map_err(|_| PrefixError::Malformed { text: text.to_string() })?;
-        Ok(Self::canonical(net))
+        let read = |(address, len): (&str, &str)| {
+            let len = len.parse().ok().filter(|number: &u8| number.to_string() == len)?;
+            Self::containing(address.parse().ok()?, len).ok()
+        };
+        let prefix = text.split_once('/').and_then(read);
+        prefix.ok_or_else(|| PrefixError::Malformed { text: text.to_string() })
     }
 }
 
@@ -229,6 +234,11 @@ mod tests {
             "10.0.0/8",
             "a/8",
             "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/08",
+            "10.0.0.0/",
+            "010.0.0.0/8",
+            "fe80::1%eth0/64",
             "10.0.0.0/8 ",
         ] {
             assert_eq!(
@@ -242,6 +252,15 @@ mod tests {
             Prefix::containing(address, 33),
             Err(PrefixError::TooLong { len: 33, family: Family::V4 })
         );
+    }
+
+    #[test]
+    fn addresses_are_taken_as_they_stand() {
+        let mapped = "::ffff:10.0.0.1".parse().unwrap();
+        for (text, want) in [("10.0.0.0/8", false), ("::/0", true), ("::ffff:10.0.0.1/128", false)]
+        {
+            assert_eq!(text.parse::<Prefix>().unwrap().contains(mapped), want, "{text}");
+        }
     }
 
     #[test]

@@ -32,7 +32,8 @@ impl PrefixSet {
         self.0.is_empty()
     }
 
-    /// Returns whether `address` is in the set. Cost: one binary search.
+    /// Returns whether `address` is in the set. It is taken as it stands: an IPv4-mapped IPv6 address is in no block of
+    /// IPv4. Cost: one binary search.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let after = self.0.partition_point(|prefix| prefix.first() <= address);
@@ -91,9 +92,11 @@ fn subtract(prefix: Prefix, holes: &[Prefix], rest: &mut Vec<Prefix>) {
     let begin = holes.partition_point(|hole| hole.last() < prefix.first());
     let end = holes.partition_point(|hole| hole.first() <= prefix.last());
     let holes = holes.get(begin..end).unwrap_or_default();
-    if holes.is_empty() {
-        rest.push(prefix);
-    } else if !holes.iter().any(|hole| hole.covers(prefix)) {
+    let Some(first) = holes.first() else {
+        return rest.push(prefix);
+    };
+    // A hole that covers the prefix leaves no room for others.
+    if !first.covers(prefix) {
         for half in prefix.halves().into_iter().flatten() {
             subtract(half, holes, rest);
         }

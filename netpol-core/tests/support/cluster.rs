@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netpol_core::model::{
-    Action, Endpoint, EndpointId, Enforcement, EntityMatch, L4Match, Lifecycle, Mode, NamedPort,
-    NetworkSet, Node, Object, Order, Peers, Policy, PolicyKey, PolicyKind, PortConstraint,
-    PortMatch, Rule, RuleMatch, Tier, TierEnd, Timestamp,
+    Action, DomainAddress, DomainPattern, Endpoint, EndpointId, Enforcement, EntityMatch, L4Match,
+    Lifecycle, Mode, NamedPort, NetworkSet, Node, Object, Order, Peers, Policy, PolicyKey,
+    PolicyKind, PortConstraint, PortMatch, Rule, RuleMatch, Tenancy, Tier, TierEnd, Timestamp,
 };
 use netpol_core::net::{Family, IcmpMatch, PortRange, Prefix, PrefixSet, Protocol, Transport};
 use netpol_core::program::Program;
@@ -20,6 +20,8 @@ use proptest::sample::select;
 
 pub(crate) const NODE: &str = "node-a";
 const PORTS: [u16; 4] = [1, 80, 8080, 65_535];
+/// An address that is nobody's, for which names may stand.
+const RESOLVED: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
 fn addresses() -> Vec<IpAddr> {
     let v4 = (1..=6).map(|host| IpAddr::V4(Ipv4Addr::new(10, 0, 0, host)));
@@ -118,8 +120,31 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
     )
 }
 
+fn tenancy() -> impl Strategy<Value = Tenancy> {
+    let keys = vec(select(vec!["team", "stage", "projectcalico.org/name", "none"]), 0..3);
+    (keys, any::<bool>()).prop_map(|(keys, same)| {
+        let keys = keys.into_iter().map(str::to_owned).collect();
+        if same { Tenancy::Same(keys) } else { Tenancy::NotSame(keys) }
+    })
+}
+
+fn domain_pattern() -> impl Strategy<Value = DomainPattern> {
+    (select(vec!["example.com", "www.example.com", "example.org"]), any::<bool>()).prop_map(
+        |(name, below)| {
+            let name = name.parse().unwrap();
+            if below { DomainPattern::Below(name) } else { DomainPattern::Exact(name) }
+        },
+    )
+}
+
 fn peers() -> impl Strategy<Value = Peers> {
-    prop_oneof![4 => selector().prop_map(Peers::Endpoints), 1 => Just(Peers::Nodes(Selector::all()))]
+    prop_oneof![
+        4 => selector().prop_map(Peers::Endpoints),
+        1 => Just(Peers::Nodes(Selector::all())),
+        2 => (selector(), tenancy())
+            .prop_map(|(endpoints, tenancy)| Peers::Tenants { endpoints, tenancy }),
+        1 => vec(domain_pattern(), 0..3).prop_map(|them| Peers::DomainNames(them.into_iter().collect())),
+    ]
 }
 
 fn entity() -> impl Strategy<Value = EntityMatch> {
@@ -219,10 +244,20 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
         select(vec![TierEnd::Deny, TierEnd::Pass]),
     )
         .prop_map(|(name, order, end)| Object::Tier(Tier::new(name, order.map(Order::whole), end)));
-    let red = select(vec!["x", "y"]).prop_map(|name| Object::Namespace {
-        name: name.into(),
-        labels: [("team", "red")].into_iter().collect(),
+    let labels = (select(vec!["red", "blue"]), option::of(select(vec!["a", "b"])));
+    let namespace = (select(vec!["x", "y"]), labels).prop_map(|(name, (team, stage))| {
+        let stage = stage.map(|it| ("stage", it));
+        let labels = [("team", team)].into_iter().chain(stage).collect();
+        Object::Namespace { name: name.into(), labels }
     });
+    let answer = (
+        select(vec!["example.com", "www.example.com", "a.b.example.com", "example.org"]),
+        prop_oneof![select(addresses()), Just(RESOLVED)],
+    )
+        .prop_map(|(name, address)| {
+            let name = name.parse().unwrap();
+            Object::DomainAddress(DomainAddress { name, address, expires: Timestamp(1) })
+        });
     let account = Just(Object::ServiceAccount {
         namespace: "x".into(),
         name: "s".into(),
@@ -237,7 +272,7 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
     let object = prop_oneof![
         6 => endpoint().prop_map(Object::Endpoint),
         5 => policy().prop_map(Object::Policy),
-        1 => set, 1 => tier, 1 => red, 1 => account, 1 => node,
+        1 => set, 1 => tier, 2 => namespace, 1 => account, 1 => node, 2 => answer,
     ];
     vec(object, 1..16)
 }
@@ -245,9 +280,9 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
 /// The objects of a small cluster in which most policies apply to every endpoint and most rules leave the endpoint's own
 /// side open, so that rules come into play and stand in each other's way.
 pub(crate) fn crowded() -> impl Strategy<Value = Vec<Object>> {
-    let endpoints = [("p", 1), ("q", 2), ("r", 4)].map(|(name, host)| {
+    let endpoints = [("x", "p", 1), ("x", "q", 2), ("y", "r", 4)].map(|(namespace, name, host)| {
         endpoint().prop_map(move |mut endpoint| {
-            endpoint.id = EndpointId::workload("x", name);
+            endpoint.id = EndpointId::workload(namespace, name);
             endpoint.mode = Mode::Enforce;
             endpoint.lifecycle = Lifecycle::Running;
             let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host);
@@ -308,6 +343,7 @@ pub(crate) fn edge_addresses(objects: &[Object]) -> BTreeSet<IpAddr> {
     for object in objects {
         match object {
             Object::NetworkSet(set) => add(&set.nets),
+            Object::DomainAddress(it) => add(&[Prefix::host(it.address)].into_iter().collect()),
             Object::Policy(policy) => {
                 for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
                     for entity in [&rule.matches.source, &rule.matches.destination] {

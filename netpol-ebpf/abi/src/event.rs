@@ -61,11 +61,13 @@ pub enum Reason {
     EtherType = 9,
     /// No endpoint has this interface.
     NoEndpoint = 10,
+    /// The packet names further destinations, which policy would not be asked about.
+    SourceRoute = 11,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Policy,
         Self::Revoked,
         Self::Isolated,
@@ -76,6 +78,7 @@ impl Reason {
         Self::ExtensionHeaders,
         Self::EtherType,
         Self::NoEndpoint,
+        Self::SourceRoute,
     ];
 }
 
@@ -100,11 +103,13 @@ pub enum Statistic {
     Revoked = 6,
     /// ICMP errors that passed because of their flow.
     Related = 7,
+    /// Events that were not sent, because their interface had sent as many as it may in that second.
+    LimitedEvents = 8,
 }
 
 impl Statistic {
     /// All statistics, by index.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Established,
         Self::Opened,
         Self::Dropped,
@@ -113,6 +118,7 @@ impl Statistic {
         Self::Judged,
         Self::Revoked,
         Self::Related,
+        Self::LimitedEvents,
     ];
 }
 

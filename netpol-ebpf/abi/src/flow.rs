@@ -45,15 +45,16 @@ pub struct FlowKey6 {
 }
 
 /// The endpoint opened the flow.
-pub const FLOW_FROM_ENDPOINT: u32 = 1;
-/// The other side has answered.
-pub const FLOW_REPLIED: u32 = 1 << 1;
-/// TCP has begun to end.
-pub const FLOW_CLOSING: u32 = 1 << 2;
+pub const FLOW_FROM_ENDPOINT: u16 = 1;
 /// A newer generation denied the flow. The entry stays, so that no packet of the other direction opens it again.
-pub const FLOW_DENIED: u32 = 1 << 3;
+pub const FLOW_DENIED: u16 = 1 << 1;
 /// The flow is outside of policy, whatever the generation.
-pub const FLOW_OUTSIDE: u32 = 1 << 4;
+pub const FLOW_OUTSIDE: u16 = 1 << 2;
+
+/// The other side has answered.
+pub const SEEN_REPLY: u16 = 1;
+/// TCP has begun to end.
+pub const SEEN_CLOSING: u16 = 1 << 1;
 
 /// What is known of a flow.
 #[repr(C)]
@@ -67,8 +68,11 @@ pub struct Flow {
     pub last: u64,
     /// The endpoint's generation that judged it.
     pub generation: u32,
-    /// [`FLOW_FROM_ENDPOINT`] and so on.
-    pub flags: u32,
+    /// What was judged: [`FLOW_FROM_ENDPOINT`] and so on.
+    pub flags: u16,
+    /// What its packets showed: [`SEEN_REPLY`] and so on. Apart from the flags, because processors write to both at the
+    /// same time, and a verdict must not get lost by that.
+    pub seen: u16,
 }
 
 /// A fragmented datagram. IPv4 addresses are mapped.
@@ -87,8 +91,9 @@ pub struct FragmentKey {
     pub endpoint: u32,
     /// The identification, in network order.
     pub id: u32,
-    /// The protocol, with the direction in the second byte.
-    pub protocol: u32,
+    /// The direction in the second byte and the version of IP in the third. Over IPv4 with the protocol (RFC 791,
+    /// section 3.2); over IPv6 the later fragments need not have that of the first one (RFC 8200, section 4.5).
+    pub kind: u32,
 }
 
 /// What the first fragment said.
@@ -105,10 +110,12 @@ pub struct Fragment {
     pub local_port: u16,
     /// The type and code of ICMP, and the type of its query.
     pub icmp: u32,
+    /// The protocol.
+    pub protocol: u32,
 }
 
 const _: () = assert!(size_of::<FlowKey4>() == 20);
 const _: () = assert!(size_of::<FlowKey6>() == 44);
 const _: () = assert!(size_of::<Flow>() == 16);
 const _: () = assert!(size_of::<FragmentKey>() == 44);
-const _: () = assert!(size_of::<Fragment>() == 8);
+const _: () = assert!(size_of::<Fragment>() == 12);

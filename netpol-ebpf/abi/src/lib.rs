@@ -16,8 +16,8 @@ mod policy;
 
 pub use self::event::{Event, Reason, Statistic};
 pub use self::flow::{
-    FLOW_CLOSING, FLOW_DENIED, FLOW_FROM_ENDPOINT, FLOW_OUTSIDE, FLOW_REPLIED, Flow, FlowKey4,
-    FlowKey6, Fragment, FragmentKey,
+    FLOW_DENIED, FLOW_FROM_ENDPOINT, FLOW_OUTSIDE, Flow, FlowKey4, FlowKey6, Fragment, FragmentKey,
+    SEEN_CLOSING, SEEN_REPLY,
 };
 pub use self::policy::{
     AddressKey4, AddressKey6, Leaf, OPEN, OwnKey, PortKey, RANGES, Range, Row, RowKey,
@@ -25,10 +25,13 @@ pub use self::policy::{
 };
 
 /// The version of these layouts. Maps of different versions are pinned in different folders.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The number of interface indexes that have a word of their own; a higher index shares the word of its low bits.
 pub const INTERFACES: u32 = 1 << 16;
+
+/// The number of words that count events; interfaces whose indexes have the same low bits share one.
+pub const RATES: u32 = 1 << 12;
 
 /// The names under which maps are pinned and found in the object.
 pub mod maps {
@@ -64,6 +67,8 @@ pub mod maps {
     pub const STATISTICS: &str = "STATISTICS";
     /// Ring buffer of [`Event`](super::Event)s.
     pub const EVENTS: &str = "EVENTS";
+    /// Array: low bits of the interface index to [`rate`](super::rate).
+    pub const RATES: &str = "RATES";
     /// Hash: kind and id of an object to the digest of what it stands for. Only userland uses it.
     pub const NAMES: &str = "NAMES";
     /// Array of one: the next unused id. Only userland uses it.
@@ -82,6 +87,18 @@ pub const fn published(word: u64) -> (u32, u32) {
     #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
     let halves = ((word >> 32) as u32, word as u32);
     halves
+}
+
+/// Returns the word that says how many events there were in a second.
+#[must_use]
+pub const fn rate(second: u32, events: u32) -> u64 {
+    ((second as u64) << 32) | events as u64
+}
+
+/// Returns the second and the number of events of a word.
+#[must_use]
+pub const fn rated(word: u64) -> (u32, u32) {
+    published(word)
 }
 
 /// A direction of traffic, as an index and as a part of events.

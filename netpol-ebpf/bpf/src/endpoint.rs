@@ -19,6 +19,13 @@ pub fn came_in(context: &TcContext) -> u32 {
     unsafe { (*context.skb.skb).ingress_ifindex }
 }
 
+/// Returns whether a socket of this node has made the packet.
+#[inline(always)]
+pub fn has_socket(context: &TcContext) -> bool {
+    // SAFETY: the kernel hands the program a valid `__sk_buff`; the field of the union is its only one.
+    !unsafe { (*context.skb.skb).__bindgen_anon_2.sk }.is_null()
+}
+
 /// Returns the record in force for an interface.
 #[inline(always)]
 pub fn find(interface: u32) -> Option<&'static Endpoint> {
@@ -58,9 +65,26 @@ pub fn is_forged4(endpoint: &Endpoint, source: u32) -> bool {
 /// section 2.5.6) are the endpoint's own business: nobody forwards them.
 #[inline(always)]
 pub fn is_forged6(endpoint: &Endpoint, source: &[u32; 4]) -> bool {
-    endpoint.flags & CHECK_SOURCE != 0
-        && u32::from_be(source[0]) & 0xffc0_0000 != 0xfe80_0000
-        && !owns6(endpoint, source)
+    endpoint.flags & CHECK_SOURCE != 0 && !is_link_local(source) && !owns6(endpoint, source)
+}
+
+/// Returns whether an IPv6 address is one of the link (RFC 4291, section 2.5.6).
+#[inline(always)]
+pub fn is_link_local(address: &[u32; 4]) -> bool {
+    u32::from_be(address[0]) & 0xffc0_0000 == 0xfe80_0000
+}
+
+/// Returns whether an IPv6 address is a group beyond the link (RFC 4291, section 2.7).
+#[inline(always)]
+pub fn is_wide_multicast(address: &[u32; 4]) -> bool {
+    let first = u32::from_be(address[0]);
+    first >> 24 == 0xff && first >> 16 & 15 > 2
+}
+
+/// Returns whether an IPv6 address is that of a host that has none yet (RFC 4291, section 2.5.2).
+#[inline(always)]
+pub fn is_unspecified(address: &[u32; 4]) -> bool {
+    address[0] | address[1] | address[2] | address[3] == 0
 }
 
 /// Returns an IPv4 address as an IPv6 address (RFC 4291, section 2.5.5.2).

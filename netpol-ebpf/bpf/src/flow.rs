@@ -1,13 +1,13 @@
 //! Flows: what was allowed once passes, in both directions.
 
-use netpol_ebpf_abi::{FLOW_CLOSING, FLOW_REPLIED, Flow, FlowKey4, FlowKey6};
+use netpol_ebpf_abi::{Flow, FlowKey4, FlowKey6, SEEN_CLOSING, SEEN_REPLY};
 
 use crate::maps;
 use crate::packet::{ICMP, ICMPV6, Packet, SCTP, TCP, UDP};
 use crate::time;
 
 /// `last` is written when it is this many ticks old, so that most packets write nothing.
-const TICKS_BETWEEN_WRITES: u64 = 63;
+const TICKS_BETWEEN_WRITES: i64 = 63;
 
 /// Returns what is known of a packet's flow.
 #[inline(always)]
@@ -32,35 +32,41 @@ pub fn note<const V6: bool>(packet: &Packet, endpoint: u32, flow: &Flow) -> bool
 /// Returns whether a flow has not been idle for too long.
 #[inline(always)]
 pub fn is_live(flow: &Flow, protocol: u32, now: u64) -> bool {
-    now.wrapping_sub(flow.last) < seconds(protocol, flow.flags) * time::per_second()
+    ticks_since(flow.last, now) < (seconds(protocol, flow.seen) * time::per_second()) as i64
 }
 
 /// Notes that a packet of the flow passed.
 #[inline(always)]
 pub fn touch(flow: &mut Flow, packet: &Packet, is_reply: bool, now: u64) {
-    let mut flags = flow.flags;
+    let mut seen = flow.seen;
     if is_reply {
-        flags |= FLOW_REPLIED;
+        seen |= SEEN_REPLY;
     }
     if packet.is_closing() {
-        flags |= FLOW_CLOSING;
+        seen |= SEEN_CLOSING;
     }
-    if flags != flow.flags {
-        flow.flags = flags;
+    if seen != flow.seen {
+        flow.seen = seen;
     }
-    if now.wrapping_sub(flow.last) > TICKS_BETWEEN_WRITES {
+    if ticks_since(flow.last, now) > TICKS_BETWEEN_WRITES {
         flow.last = now;
     }
+}
+
+/// Returns how many ticks ago something was. It is negative if another processor has noted a later packet meanwhile.
+#[inline(always)]
+fn ticks_since(last: u64, now: u64) -> i64 {
+    now.wrapping_sub(last) as i64
 }
 
 /// Returns for how long a flow may be idle.
 ///
 /// Source: the defaults in `Documentation/networking/nf_conntrack-sysctl.rst`.
 #[inline(always)]
-fn seconds(protocol: u32, flags: u32) -> u64 {
-    let replied = flags & FLOW_REPLIED != 0;
+fn seconds(protocol: u32, seen: u16) -> u64 {
+    let replied = seen & SEEN_REPLY != 0;
     match protocol {
-        TCP if flags & FLOW_CLOSING != 0 => 120,
+        TCP if seen & SEEN_CLOSING != 0 => 120,
         TCP if replied => 432_000,
         TCP => 120,
         UDP if replied => 120,

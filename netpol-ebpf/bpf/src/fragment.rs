@@ -14,13 +14,14 @@ pub fn note<const V6: bool>(packet: &Packet, endpoint: u32, direction: u32) {
             remote_port: packet.remote_port,
             local_port: packet.local_port,
             icmp: packet.icmp.0,
+            protocol: packet.protocol,
         };
         // Without the note the later fragments are dropped.
         let _ = maps::FRAGMENTS.insert(key::<V6>(packet, endpoint, direction), fragment, 0);
     }
 }
 
-/// Gives a later fragment the ports of its first one.
+/// Gives a later fragment the protocol and ports of its first one.
 #[inline(always)]
 pub fn recall<const V6: bool>(
     packet: &mut Packet,
@@ -36,17 +37,20 @@ pub fn recall<const V6: bool>(
     packet.remote_port = first.remote_port;
     packet.local_port = first.local_port;
     packet.icmp = Message(first.icmp);
+    packet.protocol = first.protocol;
     Ok(())
 }
 
 #[inline(always)]
 fn key<const V6: bool>(packet: &Packet, endpoint: u32, direction: u32) -> FragmentKey {
     let (remote, local) = packet.addresses::<V6>();
+    let protocol = if V6 { 0 } else { packet.protocol };
+    let version = if V6 { 6 } else { 4 };
     FragmentKey {
         remote,
         local,
         endpoint,
         id: packet.id,
-        protocol: packet.protocol | direction << 8,
+        kind: protocol | direction << 8 | version << 16,
     }
 }

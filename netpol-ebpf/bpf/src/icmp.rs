@@ -3,6 +3,7 @@
 use aya_ebpf::programs::TcContext;
 use netpol_ebpf_abi::{EGRESS, Reason};
 
+use crate::endpoint;
 use crate::packet::{self, Header4, Header6, ICMP, ICMPV6, Packet, Part, SCTP, TCP, UDP};
 
 /// What an ICMP message says, in one word.
@@ -113,17 +114,50 @@ pub enum Discovery {
     Dropped,
 }
 
-/// Returns whether a message is neighbour discovery (RFC 4861) or multicast listener discovery (RFC 2710, RFC 3810).
+/// The hop limit of a packet that no router has forwarded (RFC 4861, section 3.1).
+const NOT_FORWARDED: u8 = 255;
+
+/// Returns whether a message is neighbour discovery (RFC 4861) or multicast listener discovery (RFC 2710, RFC 3810), and
+/// not one that was forwarded: that is a message like any other.
 #[inline(always)]
 pub fn discovery<const DIRECTION: u32>(packet: &Packet) -> Option<Discovery> {
-    // RFC 6980 forbids fragments here.
-    if packet.protocol != ICMPV6 || !packet.icmp.is_some() || packet.part != Part::Whole {
+    if packet.protocol != ICMPV6 || !packet.icmp.is_some() {
         return None;
     }
-    match packet.icmp.kind() {
-        134 | 137 if DIRECTION == EGRESS => Some(Discovery::Dropped),
-        130..=137 | 143 => Some(Discovery::Passes),
-        _ => None,
+    let kind = packet.icmp.kind();
+    if DIRECTION == EGRESS && matches!(kind, 134 | 137) {
+        return Some(Discovery::Dropped);
+    }
+    let (source, destination) = if DIRECTION == EGRESS {
+        (&packet.local, &packet.remote)
+    } else {
+        (&packet.remote, &packet.local)
+    };
+    let is_of_link = match kind {
+        133..=137 => packet.hops == NOT_FORWARDED && !endpoint::is_wide_multicast(destination),
+        130..=132 | 143 => endpoint::is_link_local(source) || endpoint::is_unspecified(source),
+        _ => false,
+    };
+    // RFC 6980 forbids fragments here.
+    if is_of_link && packet.part == Part::Whole { Some(Discovery::Passes) } else { None }
+}
+
+/// Types of packets.
+///
+/// Source: `include/uapi/linux/if_packet.h`.
+const TO_US: u32 = 0;
+const TO_A_GROUP: u32 = 2;
+
+/// Sees to it that the node does not forward a packet, but takes it if it is the node's: hosts discover each other by their
+/// usual addresses too, and the hop limit alone does not keep what an endpoint sends on the link.
+///
+/// Source: `ip6_forward` in `net/ipv6/ip6_output.c`, which forwards nothing but `PACKET_HOST`.
+#[inline(always)]
+pub fn keep_on_link(context: &TcContext) {
+    // SAFETY: the kernel hands the program a valid `__sk_buff`.
+    if unsafe { (*context.skb.skb).pkt_type } == TO_US {
+        // It cannot fail for a packet of this type.
+        let _ = context.change_type(TO_A_GROUP);
     }
 }
 
@@ -138,7 +172,8 @@ pub fn is_error<const V6: bool>(packet: &Packet) -> bool {
     if V6 { matches!(kind, 1..=4) } else { matches!(kind, 3 | 11 | 12) }
 }
 
-/// Returns the packet that an error tells of, as the endpoint saw it. It went the other way.
+/// Returns the packet that an error tells of, as the endpoint saw it. It went the other way, and the error goes to where
+/// that packet came from: otherwise the error would be a way to everybody.
 #[inline(always)]
 pub fn culprit<const DIRECTION: u32, const V6: bool>(
     context: &TcContext,
@@ -160,8 +195,15 @@ pub fn culprit<const DIRECTION: u32, const V6: bool>(
     } else {
         let header: Header4 = packet::load(context, start)?;
         (source, destination) = ([header.source, 0, 0, 0], [header.destination, 0, 0, 0]);
+        if u16::from_be(header.fragment) & 0x1fff != 0 {
+            return Err(Reason::Fragment);
+        }
         inner.protocol = u32::from(header.protocol);
         inner.offset = start + u32::from(header.version_length & 15) * 4;
+    }
+    let goes_to = if DIRECTION == EGRESS { &error.remote } else { &error.local };
+    if !is_same(goes_to, &source) {
+        return Err(Reason::Malformed);
     }
     let mut ports = [0, 0];
     match inner.protocol {
@@ -181,6 +223,11 @@ pub fn culprit<const DIRECTION: u32, const V6: bool>(
         (inner.local_port, inner.remote_port) = (source_port, destination_port);
     }
     Ok(inner)
+}
+
+#[inline(always)]
+fn is_same(one: &[u32; 4], other: &[u32; 4]) -> bool {
+    one[0] == other[0] && one[1] == other[1] && one[2] == other[2] && one[3] == other[3]
 }
 
 #[inline(always)]

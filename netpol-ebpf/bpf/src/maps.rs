@@ -45,6 +45,8 @@ pub static STATISTICS: PerCpuArray<u64, { Statistic::ALL.len() }> = PerCpuArray:
 #[btf_map]
 pub static EVENTS: RingBuf<Event, 65_536> = RingBuf::new();
 #[btf_map]
+pub static RATES: Array<u64, { abi::RATES as usize }> = Array::new();
+#[btf_map]
 pub static NAMES: HashMap<[u32; 2], [u8; 16], 1024, ON_DEMAND> = HashMap::new();
 #[btf_map]
 pub static NEXT: Array<u32, 1> = Array::new();

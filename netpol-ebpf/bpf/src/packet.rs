@@ -18,7 +18,15 @@ const ROUTING: u32 = 43;
 const FRAGMENT: u32 = 44;
 const AUTHENTICATION: u32 = 51;
 const DESTINATION: u32 = 60;
-const MOBILITY: u32 = 135;
+
+/// Options of IPv4 (RFC 791, section 3.1): the two of one byte, and those that name further destinations.
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const LOOSE_SOURCE_ROUTE: u8 = 131;
+const STRICT_SOURCE_ROUTE: u8 = 137;
+
+/// The most bytes that options of IPv4 can have.
+const MOST_OPTIONS: usize = 40;
 
 /// How many extension headers are followed.
 const MOST_HEADERS: usize = 8;
@@ -39,6 +47,8 @@ const ACK: u32 = 1 << 4;
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub enum Part {
     Whole,
+    /// All of a datagram, with a fragment header nevertheless (RFC 6946).
+    Atomic,
     First,
     Later,
 }
@@ -66,6 +76,18 @@ pub struct Packet {
     pub part: Part,
     /// The identification of a fragmented datagram, in network order.
     pub id: u32,
+    /// The hop limit of IPv6.
+    pub hops: u8,
+}
+
+/// The beginning of the header of TCP (RFC 9293, section 3.1).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Tcp {
+    ports: [u16; 2],
+    numbers: [u16; 4],
+    length: u8,
+    flags: u8,
 }
 
 /// RFC 791, section 3.1.
@@ -76,7 +98,7 @@ pub struct Header4 {
     service: u8,
     length: u16,
     id: u16,
-    fragment: u16,
+    pub fragment: u16,
     time: u8,
     pub protocol: u8,
     checksum: u16,
@@ -91,7 +113,7 @@ pub struct Header6 {
     version_class_label: u32,
     length: u16,
     pub next: u8,
-    limit: u8,
+    pub limit: u8,
     pub source: [u32; 4],
     pub destination: [u32; 4],
 }
@@ -111,6 +133,7 @@ impl Packet {
             icmp: icmp::Message::NONE,
             part: Part::Whole,
             id: 0,
+            hops: 0,
         }
     }
 
@@ -168,6 +191,13 @@ impl Packet {
         if fragment & 0x3fff != 0 {
             self.id = u32::from(header.id);
             self.part = if fragment & 0x1fff == 0 { Part::First } else { Part::Later };
+            if self.protocol == TCP && fragment & 0x1fff == 1 {
+                // It could replace the flags of a first fragment (RFC 3128); one that begins there is none of ours.
+                return Err(Reason::Malformed);
+            }
+        }
+        if DIRECTION == EGRESS && words > 5 && has_source_route(context, words * 4)? {
+            return Err(Reason::SourceRoute);
         }
         self.read_ports::<DIRECTION, false>(context, endpoint)
     }
@@ -192,9 +222,10 @@ impl Packet {
             copy(&mut self.remote, &header.source);
             copy(&mut self.local, &header.destination);
         }
+        self.hops = header.limit;
         let next = u32::from(header.next);
         let end = if matches!(next, TCP | UDP | ICMPV6) {
-            Headers { protocol: next, offset: AFTER_V6 as u32, part: Part::Whole, id: 0 }
+            Headers { protocol: next, ..Headers::none(AFTER_V6 as u32) }
         } else {
             follow(context, next, AFTER_V6 as u32)?
         };
@@ -202,6 +233,9 @@ impl Packet {
         self.offset = end.offset;
         self.part = end.part;
         self.id = end.id;
+        if DIRECTION == EGRESS && end.has_route {
+            return Err(Reason::SourceRoute);
+        }
         self.read_ports::<DIRECTION, true>(context, endpoint)
     }
 
@@ -246,17 +280,18 @@ impl Packet {
     #[inline(always)]
     fn transport<const V6: bool>(&mut self, context: &TcContext) -> Result<[u16; 2], Reason> {
         let usual = if V6 { AFTER_V6 } else { AFTER_V4 };
-        if self.offset == usual as u32
-            && let Some(start) = at::<[u16; 2]>(context, usual)
-        {
-            // SAFETY: `at` checked that the bytes are in the packet.
-            let ports = unsafe { *start };
+        if self.offset == usual as u32 {
             if self.protocol == TCP {
-                let start = at::<[u8; 14]>(context, usual).ok_or(Reason::Malformed)?;
+                if let Some(start) = at::<Tcp>(context, usual) {
+                    // SAFETY: `at` checked that the bytes are in the packet.
+                    let header = unsafe { &*start };
+                    self.tcp = u32::from(header.flags);
+                    return Ok(header.ports);
+                }
+            } else if let Some(start) = at::<[u16; 2]>(context, usual) {
                 // SAFETY: `at` checked that the bytes are in the packet.
-                self.tcp = u32::from(unsafe { (*start)[13] });
+                return Ok(unsafe { *start });
             }
-            return Ok(ports);
         }
         if self.protocol == TCP {
             self.tcp = u32::from(load::<u8>(context, self.offset + 13)?);
@@ -272,15 +307,30 @@ pub struct Headers {
     pub offset: u32,
     pub part: Part,
     id: u32,
+    /// The packet goes on from its destination to others.
+    has_route: bool,
 }
 
-/// Follows the extension headers of IPv6 (RFC 8200, section 4; RFC 4302, section 2.2 for authentication).
+impl Headers {
+    /// Returns headers of which nothing is known.
+    #[inline(always)]
+    fn none(offset: u32) -> Self {
+        Self { protocol: 0, offset, part: Part::Whole, id: 0, has_route: false }
+    }
+}
+
+/// Follows the extension headers of IPv6 (RFC 8200, section 4; RFC 4302, section 2.2 for authentication). Others, such as
+/// mobility, are protocols as they are for the kernel and for the other backends.
 #[inline(always)]
 pub fn follow(context: &TcContext, mut next: u32, mut offset: u32) -> Result<Headers, Reason> {
-    let (mut part, mut id) = (Part::Whole, 0);
+    let mut headers = Headers::none(offset);
     for _ in 0..MOST_HEADERS {
         match next {
-            HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY => {
+            HOP_BY_HOP | ROUTING | DESTINATION => {
+                if next == ROUTING {
+                    let [_, left]: [u8; 2] = load(context, offset + 2)?;
+                    headers.has_route |= left != 0;
+                }
                 let [after, length]: [u8; 2] = load(context, offset)?;
                 next = u32::from(after);
                 offset += (u32::from(length) + 1) * 8;
@@ -295,21 +345,48 @@ pub fn follow(context: &TcContext, mut next: u32, mut offset: u32) -> Result<Hea
                 let first = u32::from_be(first);
                 next = first >> 24;
                 offset += 8;
-                id = second;
+                headers.id = second;
                 if first & 0xfff8 != 0 {
-                    return Ok(Headers { protocol: next, offset, part: Part::Later, id });
+                    if next == TCP && first & 0xfff8 == 8 {
+                        // As in IPv4.
+                        return Err(Reason::Malformed);
+                    }
+                    return Ok(Headers { protocol: next, offset, part: Part::Later, ..headers });
                 }
-                if first & 1 != 0 {
-                    part = Part::First;
-                }
+                headers.part = if first & 1 != 0 { Part::First } else { Part::Atomic };
             }
-            _ => return Ok(Headers { protocol: next, offset, part, id }),
+            _ => return Ok(Headers { protocol: next, offset, ..headers }),
         }
     }
-    if matches!(next, HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY | AUTHENTICATION | FRAGMENT) {
+    if matches!(next, HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT) {
         return Err(Reason::ExtensionHeaders);
     }
-    Ok(Headers { protocol: next, offset, part, id })
+    Ok(Headers { protocol: next, offset, ..headers })
+}
+
+/// Returns whether an IPv4 header of this length in bytes has an option that names further destinations.
+#[inline(always)]
+fn has_source_route(context: &TcContext, length: u32) -> Result<bool, Reason> {
+    let mut offset = size_of::<Header4>() as u32;
+    for _ in 0..MOST_OPTIONS {
+        if offset >= length {
+            break;
+        }
+        let kind: u8 = load(context, ETHERNET as u32 + offset)?;
+        match kind {
+            END_OF_OPTIONS => break,
+            NO_OPERATION => offset += 1,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Ok(true),
+            _ => {
+                let length: u8 = load(context, ETHERNET as u32 + offset + 1)?;
+                if length < 2 {
+                    return Err(Reason::Malformed);
+                }
+                offset += u32::from(length);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Reads bytes of the packet wherever they are.

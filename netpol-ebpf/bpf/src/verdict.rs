@@ -2,35 +2,72 @@
 
 use aya_ebpf::programs::TcContext;
 use netpol_ebpf_abi::{
-    AUDIT, EGRESS, Endpoint, FLOW_CLOSING, FLOW_DENIED, FLOW_FROM_ENDPOINT, FLOW_OUTSIDE, Flow,
-    INGRESS, ISOLATED, OPEN, REEVALUATE, Reason, Statistic,
+    AUDIT, CHECK_SOURCE, EGRESS, Endpoint, FLOW_DENIED, FLOW_FROM_ENDPOINT, FLOW_OUTSIDE, Flow,
+    INGRESS, ISOLATED, OPEN, REEVALUATE, Reason, SEEN_CLOSING, Statistic,
 };
 
 use crate::event::{Denial, Place, count, report};
 use crate::icmp::{self, Discovery};
-use crate::packet::Packet;
+use crate::packet::{Packet, Part};
 use crate::{DROP, NEXT, endpoint, flow, fragment, policy, time};
 
 /// EtherTypes (IANA "IEEE 802 Numbers").
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const ARP: u16 = 0x0806;
+const CUSTOMER_TAG: u16 = 0x8100;
+const SERVICE_TAG: u16 = 0x88a8;
+
+/// Why a packet does not pass.
+type Verdict = Result<(), Denial>;
 
 /// Returns the verdict on a packet, as the kernel wants it.
 #[inline(always)]
 pub fn judge<const DIRECTION: u32>(context: &TcContext) -> i32 {
     let interface = endpoint::interface(context);
-    let Some(found) = endpoint::find(interface) else {
-        let place =
-            Place { endpoint: 0, interface, direction: DIRECTION, version: 0, audited: false };
-        return drop(place, &Packet::unknown(), Reason::NoEndpoint.into());
+    let mut packet = Packet::unknown();
+    let mut place =
+        Place { endpoint: 0, interface, direction: DIRECTION, version: 0, audited: false };
+    let verdict = match endpoint::find(interface) {
+        Some(found) => {
+            place.endpoint = found.id;
+            place.audited = found.flags & AUDIT != 0;
+            judge_at::<DIRECTION>(context, found, &mut packet, &mut place)
+        }
+        None => Err(Reason::NoEndpoint.into()),
     };
+    // There is one place that reports, because the verifier follows each of them.
+    let Err(denial) = verdict else { return NEXT };
+    place.audited &= !denial.is_final();
+    report(place, &packet, denial);
+    if place.audited {
+        return NEXT;
+    }
+    count(Statistic::Dropped);
+    DROP
+}
+
+#[inline(always)]
+fn judge_at<const DIRECTION: u32>(
+    context: &TcContext,
+    endpoint: &'static Endpoint,
+    packet: &mut Packet,
+    place: &mut Place,
+) -> Verdict {
+    let interface = place.interface;
     // SAFETY: the kernel hands the program a valid `__sk_buff`.
-    match u16::from_be(unsafe { (*context.skb.skb).protocol } as u16) {
-        IPV4 => Judge::<DIRECTION, false> { context, endpoint: found, interface }.ip(),
-        IPV6 => Judge::<DIRECTION, true> { context, endpoint: found, interface }.ip(),
-        ARP => NEXT,
-        _ => Judge::<DIRECTION, false> { context, endpoint: found, interface }.other(),
+    let protocol = u16::from_be(unsafe { (*context.skb.skb).protocol } as u16);
+    match protocol {
+        IPV4 => {
+            place.version = 4;
+            Judge::<DIRECTION, false> { context, endpoint, interface }.ip(packet)
+        }
+        IPV6 => {
+            place.version = 6;
+            Judge::<DIRECTION, true> { context, endpoint, interface }.ip(packet)
+        }
+        ARP => Ok(()),
+        _ => Judge::<DIRECTION, false> { context, endpoint, interface }.other(protocol),
     }
 }
 
@@ -43,58 +80,61 @@ struct Judge<'a, const DIRECTION: u32, const V6: bool> {
 
 impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
     #[inline(always)]
-    fn ip(&self) -> i32 {
-        let mut packet = Packet::unknown();
+    fn ip(&self, packet: &mut Packet) -> Verdict {
         let read = if V6 {
             packet.read6::<DIRECTION>(self.context, self.endpoint.id)
         } else {
             packet.read4::<DIRECTION>(self.context, self.endpoint.id)
         };
         if V6 && read.is_ok() {
-            match icmp::discovery::<DIRECTION>(&packet) {
-                Some(Discovery::Passes) => return NEXT,
-                Some(Discovery::Dropped) => {
-                    return drop(self.place(), &packet, Reason::RouterMessage.into());
+            match icmp::discovery::<DIRECTION>(packet) {
+                Some(Discovery::Passes) => {
+                    if DIRECTION == EGRESS {
+                        icmp::keep_on_link(self.context);
+                    }
+                    return Ok(());
                 }
+                Some(Discovery::Dropped) => return Err(Reason::RouterMessage.into()),
                 None => {}
             }
         }
         if self.has(ISOLATED) {
-            return drop(self.place(), &packet, Reason::Isolated.into());
+            return Err(Reason::Isolated.into());
         }
-        if DIRECTION == EGRESS && self.is_forged(&packet) {
-            return self.deny(&packet, Reason::Source.into());
+        if DIRECTION == EGRESS && self.is_forged(packet) {
+            return Err(Reason::Source.into());
         }
         match read {
-            Ok(()) => self.known(&packet),
-            Err(_) if self.is_outside(&packet) => NEXT,
-            Err(reason) => self.unjudged(&packet, reason),
+            Ok(()) => self.known(packet),
+            Err(_) if self.is_outside(packet) => Ok(()),
+            Err(reason) => self.unjudged(reason),
         }
     }
 
     /// Judges what is not IP.
     #[inline(always)]
-    fn other(&self) -> i32 {
-        let packet = Packet::unknown();
+    fn other(&self, protocol: u16) -> Verdict {
         if self.has(ISOLATED) {
-            return drop(self.place(), &packet, Reason::Isolated.into());
+            return Err(Reason::Isolated.into());
         }
-        self.unjudged(&packet, Reason::EtherType)
+        // The kernel takes one tag away before the programs see the packet, and more of them later, if they are of no
+        // network: then a packet comes out whose source nobody has looked at.
+        let is_tagged = matches!(protocol, CUSTOMER_TAG | SERVICE_TAG);
+        if DIRECTION == EGRESS && is_tagged && self.has(CHECK_SOURCE) {
+            return Err(Reason::EtherType.into());
+        }
+        self.unjudged(Reason::EtherType)
     }
 
     /// Returns the verdict on what policy cannot be asked about: it passes only where everything does.
     #[inline(always)]
-    fn unjudged(&self, packet: &Packet, reason: Reason) -> i32 {
-        if policy::table(self.endpoint, DIRECTION) == OPEN {
-            NEXT
-        } else {
-            self.deny(packet, reason.into())
-        }
+    fn unjudged(&self, reason: Reason) -> Verdict {
+        if policy::table(self.endpoint, DIRECTION) == OPEN { Ok(()) } else { Err(reason.into()) }
     }
 
     /// Judges a packet whose flow may be known. A packet that asks for a new connection is always judged.
     #[inline(always)]
-    fn known(&self, packet: &Packet) -> i32 {
+    fn known(&self, packet: &Packet) -> Verdict {
         if packet.icmp.is_some() && !packet.icmp.is_tracked() {
             return self.message(packet);
         }
@@ -114,24 +154,26 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
 
     /// Judges a packet of a flow that is known.
     #[inline(always)]
-    fn of_flow(&self, packet: &Packet, flow: &mut Flow, now: u64) -> i32 {
+    fn of_flow(&self, packet: &Packet, flow: &mut Flow, now: u64) -> Verdict {
         let opener = if flow.flags & FLOW_FROM_ENDPOINT != 0 { EGRESS } else { INGRESS };
         if flow.generation != self.endpoint.generation {
             self.judge_again(packet, flow, opener);
         }
         if flow.flags & FLOW_DENIED != 0 && !self.is_outside(packet) {
-            return self.deny(packet, Reason::Revoked.into());
+            return Err(Reason::Revoked.into());
         }
         flow::touch(flow, packet, DIRECTION != opener, now);
         fragment::note::<V6>(packet, self.endpoint.id, DIRECTION);
         count(Statistic::Established);
-        NEXT
+        Ok(())
     }
 
     /// Judges a flow again, as it was opened, because the endpoint has another generation.
     #[inline(always)]
     fn judge_again(&self, packet: &Packet, flow: &mut Flow, opener: u32) {
-        if self.has(REEVALUATE) && flow.flags & FLOW_OUTSIDE == 0 {
+        // What was denied once may be allowed now, also where flows are not judged again otherwise.
+        let may_change = self.has(REEVALUATE) || flow.flags & FLOW_DENIED != 0;
+        if may_change && flow.flags & FLOW_OUTSIDE == 0 {
             count(Statistic::Judged);
             let mut query = *packet;
             query.icmp = packet.icmp.as_query();
@@ -147,52 +189,54 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
 
     /// Judges a packet that opens a flow.
     #[inline(always)]
-    fn open(&self, packet: &Packet, now: u64) -> i32 {
+    fn open(&self, packet: &Packet, now: u64) -> Verdict {
         let outside = self.is_outside(packet);
         if !outside {
-            let leaf = policy::judge::<V6>(self.endpoint, packet, DIRECTION);
-            if !leaf.allows() {
-                return self
-                    .deny(packet, Denial { reason: Reason::Policy, counter: leaf.number() });
-            }
+            self.ask(packet)?;
         }
         fragment::note::<V6>(packet, self.endpoint.id, DIRECTION);
         if packet.icmp.is_answer() {
-            return NEXT;
+            return Ok(());
         }
         let mut flags = if DIRECTION == EGRESS { FLOW_FROM_ENDPOINT } else { 0 };
         if outside {
             flags |= FLOW_OUTSIDE;
         }
-        if packet.is_closing() {
-            flags |= FLOW_CLOSING;
-        }
-        let flow = Flow { last: now, generation: self.endpoint.generation, flags };
+        let seen = if packet.is_closing() { SEEN_CLOSING } else { 0 };
+        let flow = Flow { last: now, generation: self.endpoint.generation, flags, seen };
         count(if flow::note::<V6>(packet, self.endpoint.id, &flow) {
             Statistic::Opened
         } else {
             Statistic::LostFlows
         });
-        NEXT
+        Ok(())
     }
 
     /// Judges an ICMP message that is neither query nor answer. An error passes if it tells of a packet of a flow that
     /// passes; otherwise policy is asked about it as about any message. It opens no flow.
     #[inline(always)]
-    fn message(&self, packet: &Packet) -> i32 {
+    fn message(&self, packet: &Packet) -> Verdict {
         if self.is_outside(packet) {
-            return NEXT;
+            return Ok(());
         }
         if icmp::is_error::<V6>(packet) && self.is_related(packet) {
             count(Statistic::Related);
-            return NEXT;
+            return Ok(());
         }
+        self.ask(packet)?;
+        fragment::note::<V6>(packet, self.endpoint.id, DIRECTION);
+        Ok(())
+    }
+
+    /// Asks policy about a packet.
+    #[inline(always)]
+    fn ask(&self, packet: &Packet) -> Verdict {
         let leaf = policy::judge::<V6>(self.endpoint, packet, DIRECTION);
         if leaf.allows() {
-            fragment::note::<V6>(packet, self.endpoint.id, DIRECTION);
-            return NEXT;
+            Ok(())
+        } else {
+            Err(Denial { reason: Reason::Policy, counter: leaf.number() })
         }
-        self.deny(packet, Denial { reason: Reason::Policy, counter: leaf.number() })
     }
 
     #[inline(always)]
@@ -209,16 +253,28 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
     /// in, both are known by the interface through which the packet came, because addresses can be forged.
     #[inline(always)]
     fn is_outside(&self, packet: &Packet) -> bool {
-        if DIRECTION == INGRESS {
-            let came_in = endpoint::came_in(self.context);
-            return came_in == 0 || came_in == self.interface;
+        if DIRECTION == EGRESS {
+            return self.owns(&packet.remote) && self.owns(&packet.local);
         }
+        match endpoint::came_in(self.context) {
+            // When the kernel puts forwarded fragments together and takes them apart again, it forgets where they came from
+            // (`ip6_copy_metadata`). Those of the node itself have a socket.
+            0 => packet.part == Part::Whole || endpoint::has_socket(self.context),
+            // Where sources are not checked, only the endpoint's own can be believed. Otherwise the endpoint would send
+            // itself a packet in the name of another one, and reach that one as with an answer.
+            came_in if came_in == self.interface => {
+                self.has(CHECK_SOURCE) || self.owns(&packet.remote)
+            }
+            _ => false,
+        }
+    }
+
+    #[inline(always)]
+    fn owns(&self, address: &[u32; 4]) -> bool {
         if V6 {
-            endpoint::owns6(self.endpoint, &packet.remote)
-                && endpoint::owns6(self.endpoint, &packet.local)
+            endpoint::owns6(self.endpoint, address)
         } else {
-            endpoint::owns4(self.endpoint, packet.remote[0])
-                && endpoint::owns4(self.endpoint, packet.local[0])
+            endpoint::owns4(self.endpoint, address[0])
         }
     }
 
@@ -231,32 +287,8 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
         }
     }
 
-    /// Reports a denial, and drops the packet unless the endpoint is in audit mode.
-    #[inline(always)]
-    fn deny(&self, packet: &Packet, denial: Denial) -> i32 {
-        if self.has(AUDIT) {
-            report(Place { audited: true, ..self.place() }, packet, denial);
-            return NEXT;
-        }
-        drop(self.place(), packet, denial)
-    }
-
     #[inline(always)]
     fn has(&self, flag: u32) -> bool {
         self.endpoint.flags & flag != 0
     }
-
-    #[inline(always)]
-    fn place(&self) -> Place {
-        let version = if V6 { 6 } else { 4 };
-        let (endpoint, interface) = (self.endpoint.id, self.interface);
-        Place { endpoint, interface, direction: DIRECTION, version, audited: false }
-    }
-}
-
-#[inline(always)]
-fn drop(place: Place, packet: &Packet, denial: Denial) -> i32 {
-    count(Statistic::Dropped);
-    report(place, packet, denial);
-    DROP
 }

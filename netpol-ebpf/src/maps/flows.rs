@@ -17,7 +17,7 @@ impl Maps {
         }
         let mut ended = 0;
         for (flows, name) in self.flows.iter().zip([maps::FLOWS4, maps::FLOWS6]) {
-            let keys = flows.keys().map_err(|source| reading(name, source))?;
+            let keys = flows.keys_of_busy().map_err(|source| reading(name, source))?;
             let is_ended = |key: &[u8]| {
                 ends(key).is_some_and(|ends| ends.iter().any(|it| addresses.contains(it)))
             };

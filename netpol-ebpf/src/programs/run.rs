@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 
@@ -59,6 +59,16 @@ impl Programs {
             self.object.program_mut("nothing").unwrap().try_into().unwrap();
         // It may be loaded already.
         drop(program.load());
+    }
+
+    /// Loads a program another time, and returns how long that took.
+    pub(crate) fn load_again(&mut self, side: Side) -> Duration {
+        let program: &mut SchedClassifier =
+            self.object.program_mut(side.program()).unwrap().try_into().unwrap();
+        program.unload().unwrap();
+        let started = Instant::now();
+        program.load().unwrap();
+        started.elapsed()
     }
 
     /// Returns how many instructions the verifier followed in a program, and the size of its machine code in bytes.

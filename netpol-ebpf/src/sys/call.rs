@@ -12,6 +12,7 @@ pub(super) enum Command {
     Delete = 3,
     NextKey = 4,
     Open = 7,
+    LookupBatch = 24,
     UpdateBatch = 26,
     DeleteBatch = 27,
     DetachLink = 34,

@@ -8,6 +8,9 @@ use super::call::{Batch, Command, Element, call};
 /// What the kernel says where it has no batches for a kind of map (`ENOTSUPP`, which user space has no name for).
 const NOT_SUPPORTED: i32 = 524;
 
+/// How many keys are read at once.
+const ROOM: usize = 4096;
+
 /// A map whose keys and values have these sizes. Not for maps with a value for each CPU.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -85,6 +88,45 @@ impl Table {
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Returns all keys of a hash that programs write to meanwhile, one after the other. The kernel goes through its buckets,
+    /// so what was there before and is there after is found, whatever comes and goes.
+    pub(crate) fn keys_of_busy(&self) -> io::Result<Vec<u8>> {
+        let mut all: Vec<u8> = Vec::new();
+        let mut cursor: Option<u64> = None;
+        let mut room = ROOM;
+        loop {
+            let (mut keys, mut values) = (vec![0; room * self.key], vec![0; room * self.value]);
+            let mut after = 0_u64;
+            let mut batch = Batch {
+                in_batch: cursor
+                    .as_mut()
+                    .map_or(0, |it| std::ptr::from_mut(it).expose_provenance() as u64),
+                out_batch: (&raw mut after).expose_provenance() as u64,
+                keys: keys.as_mut_ptr().expose_provenance() as u64,
+                values: values.as_mut_ptr().expose_provenance() as u64,
+                count: u32::try_from(room).map_err(io::Error::other)?,
+                map: self.number(),
+                element_flags: 0,
+                flags: 0,
+            };
+            let looked_up = call(Command::LookupBatch, &mut batch);
+            let code = looked_up.as_ref().err().and_then(io::Error::raw_os_error);
+            if code == Some(libc::ENOSPC) {
+                // More keys than that are in one bucket.
+                room *= 2;
+                continue;
+            }
+            if !matches!(code, None | Some(libc::ENOENT)) {
+                return looked_up.map(|_| all);
+            }
+            all.extend(keys.get(..batch.count as usize * self.key).unwrap_or_default());
+            if code.is_some() {
+                return Ok(all);
+            }
+            cursor = Some(after);
         }
     }
 

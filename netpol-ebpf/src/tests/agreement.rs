@@ -106,11 +106,15 @@ fn compare(
 /// Whether a flow can be a packet as it stands: protocols with a payload of their own are not written as others, and
 /// numbers of extension headers are no protocols over IPv6.
 fn is_a_packet(flow: &Flow) -> bool {
+    if let Payload::Icmp { kind, .. } = flow.payload {
+        // Listener discovery is not forwarded, so it has no address of a pod.
+        return flow.source.is_ipv4() || !matches!(kind, 130..=132 | 143);
+    }
     let Payload::Other(protocol) = flow.payload else { return true };
     let v6 = flow.destination.is_ipv6();
     let has_payload =
         matches!((protocol.number(), v6), (6 | 17 | 132, _) | (1, false) | (58, true));
-    let is_extension = v6 && matches!(protocol.number(), 0 | 43 | 44 | 51 | 60 | 135);
+    let is_extension = v6 && matches!(protocol.number(), 0 | 43 | 44 | 51 | 60);
     !has_payload && !is_extension
 }
 

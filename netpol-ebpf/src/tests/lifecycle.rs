@@ -447,3 +447,165 @@ fn a_newcomer_at_a_known_interface_is_closed() {
         }
     });
 }
+
+/// Returns the names of the links and markers of an owner.
+fn pinned(node: &Node) -> Vec<String> {
+    let folder = listing(&node.pins, "netpol").pop().unwrap();
+    listing(&node.pins, &format!("netpol/{folder}/links"))
+}
+
+#[test]
+fn many_interfaces_get_filters_at_once_and_links_later() {
+    in_namespace(|| {
+        let mut node = Node::new(vec![]);
+        let mut all = web();
+        for number in 3..9 {
+            ip(&format!("link add np{number} type veth peer name peer{number}"));
+            all.push(Object::Endpoint(pod(number)));
+        }
+        let mut links = Vec::new();
+        for _ in 0..6 {
+            node.apply(&all);
+            for number in 0..9 {
+                assert!(node.state().programs.guard(index(&format!("np{number}"))), "np{number}");
+            }
+            assert!(node.dataplane.audit(&program(&all)).unwrap().is_none());
+            let names = pinned(&node);
+            links.push((names.len(), names.iter().filter(|it| it.ends_with("-filter")).count()));
+        }
+        // Two of three in the beginning, and two with each update.
+        assert_eq!(links, [(13, 5), (15, 3), (17, 1), (18, 0), (18, 0), (18, 0)]);
+        assert!((0..9).all(|number| attached(&format!("np{number}")) == 2));
+        node.apply(&[]);
+        assert_eq!(pinned(&node), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn what_others_detach_is_seen_and_attached_again() {
+    let tc = |arguments: &str| {
+        let status = std::process::Command::new("tc").args(arguments.split(' ')).status().unwrap();
+        assert!(status.success(), "tc {arguments}");
+    };
+    in_namespace(move || {
+        for hook in [Hook::Clsact, Hook::Tcx] {
+            let mut node = Node::new(vec![]);
+            node.dataplane.remove().unwrap();
+            drop(node.dataplane);
+            let config = EbpfConfig { hook, ..config(&node.pins) };
+            node.dataplane = EbpfDataplane::open(config).unwrap();
+            node.apply(&web());
+            let np0 = index("np0");
+            assert!(node.state().programs.guard(np0));
+            match hook {
+                Hook::Clsact => tc("qdisc del dev np0 clsact"),
+                _ => {
+                    let pin = node.state().pins.link(np0, crate::programs::Side::To);
+                    crate::sys::detach_link(&pin).unwrap();
+                }
+            }
+            assert!(!node.state().programs.guard(np0));
+            let drift = node.dataplane.audit(&program(&web())).unwrap();
+            assert!(!drift.is_none(), "{hook:?}");
+            node.apply(&web());
+            assert!(node.state().programs.guard(np0));
+            assert!(node.dataplane.audit(&program(&web())).unwrap().is_none());
+            for number in 0..3 {
+                ip(&format!("link del np{number}"));
+            }
+        }
+    });
+}
+
+#[test]
+fn there_is_one_process_at_a_time() {
+    in_namespace(|| {
+        let node = Node::new(vec![]);
+        let second = EbpfDataplane::open(config(&node.pins));
+        assert!(matches!(second, Err(EbpfError::Busy { .. })), "{second:?}");
+        let other = EbpfConfig { owner: "other".into(), ..config(&node.pins) };
+        assert!(EbpfDataplane::open(other).is_ok());
+        let mut node = reopen(node);
+        node.apply(&web());
+        assert!(is_web(&mut node));
+    });
+}
+
+#[test]
+fn what_a_crash_left_takes_no_room_for_good() {
+    use crate::ids::Kind;
+    use crate::render::Map;
+
+    in_namespace(|| {
+        let mut node = Node::new(vec![]);
+        // Lists of ports with source ports are at the end of a long way from the records.
+        let long: Vec<(u16, u16)> = (1..=40).map(|it| (it * 1000, it * 1000 + 137)).collect();
+        let lists = || {
+            objects(vec![policy("in", Direction::Ingress, vec![to_ports(Transport::Tcp, &long)])])
+        };
+        node.apply(&lists());
+        let probe = |port| Packet::tcp((address(1, false), 9), (address(0, false), port), SYN);
+        let left = node.state().maps.fill(Kind::Space, 1_000_000, Map::Prefixes4);
+        assert!(left > 4000, "{left}");
+        assert_eq!((node.receives(&probe(1000)), node.receives(&probe(999))), (Allow, Deny));
+        let nets: Vec<String> =
+            (0..3000_u32).map(|it| format!("10.{}.{}.0/25", it / 256, it % 256)).collect();
+        let nets: Vec<&str> = nets.iter().map(String::as_str).collect();
+        let mut all = lists();
+        all.push(Object::Policy(policy("out", Direction::Egress, vec![to_nets(&nets)])));
+        node.state().reclaim().unwrap();
+        assert_eq!((node.receives(&probe(1000)), node.receives(&probe(999))), (Allow, Deny));
+        node.state().maps.fill(Kind::Space, 1_000_000, Map::Prefixes4);
+        node.apply(&all);
+        assert!(node.dataplane.audit(&program(&all)).unwrap().is_none());
+    });
+}
+
+#[test]
+fn what_cannot_be_put_in_force_lets_nothing_pass() {
+    in_namespace(|| {
+        let closed = || objects(vec![policy("in", Direction::Ingress, vec![])]);
+        let mut node = Node::new(vec![]);
+        node.apply(&closed());
+        let query = Packet::udp((address(0, false), 5), (address(1, false), 6));
+        assert_eq!((node.sends(&query), node.receives(&query.reply())), (Allow, Allow));
+        let mut all = closed();
+        if let Some(Object::Endpoint(pod)) = all.first_mut() {
+            // More than all endpoints may have.
+            pod.addresses.extend(
+                (0..1000_u32).map(|it| {
+                    std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(0x0b00_0000 + it))
+                }),
+            );
+        }
+        let applied = node.dataplane.apply(full(&program(&all))).unwrap();
+        let [(id, error)] = applied.isolated.as_slice() else { panic!("{:?}", applied.isolated) };
+        assert_eq!((id.name.as_str(), error.kind()), ("pod0", DataplaneErrorKind::Capacity));
+        assert_eq!((node.sends(&query), node.receives(&query.reply())), (Deny, Deny));
+        node.apply(&closed());
+        assert_eq!(node.receives(&query.reply()), Deny, "its flows are forgotten");
+        assert_eq!(node.sends(&query), Allow);
+    });
+}
+
+#[test]
+fn an_interface_with_the_index_of_one_that_is_gone_is_closed() {
+    in_namespace(|| {
+        let mut node = Node::new(vec![]);
+        node.apply(&web());
+        let np1 = index("np1");
+        ip("link del np1");
+        let mut node = reopen(node);
+        ip(&format!("link add np1 index {np1} type veth peer name peer1"));
+        assert_eq!(attached("np1"), 0);
+        let endpoints = program(&web()).endpoints.into();
+        node.dataplane.apply(Update::new(1, Change::Isolate(endpoints))).unwrap();
+        assert!(node.state().programs.guard(np1));
+        let probe = Packet::tcp((address(2, false), 9), (address(1, false), 80), SYN);
+        let to_np1 = |node: &mut Node| node.judges(crate::programs::Side::To, "np1", &probe, 1);
+        assert_eq!(to_np1(&mut node), Deny);
+        assert!(is_web(&mut node));
+        node.apply(&web());
+        assert_eq!(to_np1(&mut node), Allow);
+    });
+}

@@ -24,6 +24,8 @@ pub(super) struct Packet {
     /// The field of IPv4 with flags and the offset of the fragment, and the identification.
     pub(super) fragment: (u16, u16),
     pub(super) payload: Vec<u8>,
+    /// The time to live, or hop limit.
+    pub(super) hops: u8,
     /// Cuts the frame to this length.
     pub(super) length: Option<usize>,
 }
@@ -39,6 +41,7 @@ impl Packet {
             extensions,
             fragment: (0, 0),
             payload,
+            hops: 64,
             length: None,
         }
     }
@@ -76,7 +79,10 @@ impl Packet {
                     protocol => Self::new(source, destination, protocol, ports(from, to, 12)),
                 }
             }
-            Payload::Icmp { kind, code } => Self::icmp(source, destination, kind, code),
+            Payload::Icmp { kind, code } => {
+                let hops = if source.is_ipv6() && (133..=137).contains(&kind) { 255 } else { 64 };
+                Self { hops, ..Self::icmp(source, destination, kind, code) }
+            }
             Payload::Other(protocol) => {
                 Self::new(source, destination, protocol.number(), vec![0; 8])
             }
@@ -116,10 +122,12 @@ impl Packet {
                 frame.extend(total.to_be_bytes());
                 frame.extend(self.fragment.1.to_be_bytes());
                 frame.extend(self.fragment.0.to_be_bytes());
-                frame.extend([64, self.protocol, 0, 0]);
+                frame.extend([self.hops, self.protocol, 0, 0]);
                 frame.extend(source.octets());
                 frame.extend(destination.octets());
                 frame.extend(&self.options);
+                let sum = checksum(&frame[14..]);
+                frame[24..26].copy_from_slice(&sum);
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
@@ -128,7 +136,7 @@ impl Packet {
                 frame.extend(u16::try_from(extensions + self.payload.len()).unwrap().to_be_bytes());
                 let types: Vec<u8> =
                     self.extensions.iter().map(|(kind, _)| *kind).chain([self.protocol]).collect();
-                frame.extend([types[0], 64]);
+                frame.extend([types[0], self.hops]);
                 frame.extend(source.octets());
                 frame.extend(destination.octets());
                 for ((_, bytes), next) in self.extensions.iter().zip(&types[1..]) {
@@ -142,6 +150,14 @@ impl Packet {
         frame.truncate(self.length.unwrap_or(usize::MAX));
         frame
     }
+}
+
+/// RFC 1071.
+pub(super) fn checksum(header: &[u8]) -> [u8; 2] {
+    let words = header.chunks(2).map(|it| u32::from(u16::from_be_bytes([it[0], it[1]])));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (!u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()).to_be_bytes()
 }
 
 fn ports(source: u16, destination: u16, length: usize) -> Vec<u8> {

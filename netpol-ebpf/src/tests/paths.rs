@@ -201,24 +201,25 @@ fn discovery_always_passes_but_pods_are_no_routers() {
         for mode in [Mode::Enforce, Mode::Isolate] {
             node.apply(&objects_in(mode, closed_but_for_two_ports()));
             let (pod, stranger) = pairs()[1];
-            for kind in [130, 131, 132, 133, 135, 136, 143] {
-                assert_eq!(node.sends(&Packet::icmp(pod, stranger, kind, 0)), Allow, "type {kind}");
-                assert_eq!(
-                    node.receives(&Packet::icmp(stranger, pod, kind, 0)),
-                    Allow,
-                    "type {kind}"
-                );
+            let link: IpAddr = "fe80::7".parse().unwrap();
+            for kind in (130..=137).chain([143]) {
+                let listener = matches!(kind, 130..=132 | 143);
+                let (hops, pod, stranger) =
+                    if listener { (1, link, link) } else { (255, pod, stranger) };
+                let sent = Packet { hops, ..Packet::icmp(pod, stranger, kind, 0) };
+                let verdict = if matches!(kind, 134 | 137) { Deny } else { Allow };
+                assert_eq!(node.sends(&sent), verdict, "type {kind}");
+                let received = Packet { hops, ..Packet::icmp(stranger, pod, kind, 0) };
+                assert_eq!(node.receives(&received), Allow, "type {kind}");
             }
-            for kind in [134, 137] {
-                assert_eq!(node.sends(&Packet::icmp(pod, stranger, kind, 0)), Deny, "type {kind}");
-                assert_eq!(
-                    node.receives(&Packet::icmp(stranger, pod, kind, 0)),
-                    Allow,
-                    "type {kind}"
-                );
+            // A host that has no address yet asks whether somebody has it (RFC 4862, section 5.4.2), and says who listens.
+            let nobody: IpAddr = "::".parse().unwrap();
+            for (kind, hops) in [(135, 255), (143, 1)] {
+                let sent = Packet { hops, ..Packet::icmp(nobody, stranger, kind, 0) };
+                assert_eq!(node.sends(&sent), Allow, "type {kind}");
             }
             // Listener reports come behind a hop-by-hop header (RFC 3810, section 5).
-            let mut report = Packet::icmp(pod, stranger, 143, 0);
+            let mut report = Packet::icmp(link, stranger, 143, 0);
             report.extensions = vec![(0, vec![0, 5, 2, 0, 0, 1, 0])];
             assert_eq!(node.sends(&report), Allow);
             let mut arp = Packet::udp((pod, 1), (stranger, 2)).bytes();
@@ -236,14 +237,25 @@ fn errors_pass_with_their_flow_only() {
             let router = address(2, pod.is_ipv6());
             let query = Packet::udp((stranger, 4000), (pod, 53));
             let other = Packet::udp((stranger, 4000), (pod, 54));
-            let of_pod = |about: &Packet| Packet::error(pod, router, unreachable, about);
+            let of_pod = |about: &Packet| Packet::error(pod, stranger, unreachable, about);
             let of_router = |about: &Packet| Packet::error(router, pod, unreachable, about);
             assert_eq!(node.sends(&of_pod(&query)), Deny, "there is no flow yet");
             assert_eq!(node.receives(&query), Allow);
             assert_eq!(node.sends(&of_pod(&query)), Allow);
             assert_eq!(node.sends(&of_pod(&other)), Deny);
+            let elsewhere = Packet::error(pod, router, unreachable, &query);
+            assert_eq!(
+                node.sends(&elsewhere),
+                Deny,
+                "an error goes to the sender, and to nobody else"
+            );
             assert_eq!(node.receives(&of_router(&query.reply())), Allow);
             assert_eq!(node.receives(&of_router(&query)), Deny, "the pod did not send that");
+            if pod.is_ipv4() {
+                let mut later = query.reply();
+                later.fragment = (1, 7);
+                assert_eq!(node.receives(&of_router(&later)), Deny, "what it holds are no ports");
+            }
             let mut short = of_router(&query.reply());
             short.payload.truncate(8 + if pod.is_ipv6() { 40 } else { 20 });
             assert_eq!(node.receives(&short), Deny);
@@ -346,6 +358,212 @@ fn fragments_follow_their_first_one() {
         assert_eq!(node.receives(&part(54, 1, 9)), Deny);
         assert_eq!(node.receives(&part(54, 8, 9)), Deny);
         assert_eq!(node.receives(&part(53, 0, 10)), Allow, "an atomic fragment (RFC 6946)");
+        // Options may be in the first fragment only; the later ones have the same identification and another next header.
+        let options = (60, vec![0, 1, 4, 0, 0, 0, 0]);
+        let mut first = part(53, 1, 11);
+        first.extensions.push(options);
+        let mut later = part(53, 16, 11);
+        later.protocol = 60;
+        assert_eq!(node.receives(&later), Deny, "no first fragment");
+        assert_eq!(node.receives(&first), Allow);
+        assert_eq!(node.receives(&later), Allow);
+    });
+}
+
+#[test]
+fn fragments_do_not_replace_the_flags_of_tcp() {
+    node(closed_but_for_two_ports(), |node| {
+        let (pod, stranger) = pairs()[0];
+        let mut first = Packet::tcp((stranger, 4000), (pod, 80), SYN);
+        first.fragment = (0x2000, 7);
+        let mut later = first.clone();
+        later.fragment = (0x2000 | 1, 7);
+        assert_eq!(node.receives(&first), Allow);
+        assert_eq!(node.receives(&later), Deny);
+        later.fragment = (2, 7);
+        assert_eq!(node.receives(&later), Allow);
+
+        let (pod, stranger) = pairs()[1];
+        let with_header = |flags: u8| {
+            let mut part = Packet::tcp((stranger, 4000), (pod, 80), SYN);
+            part.extensions = vec![(44, vec![0, 0, flags, 0, 0, 0, 7])];
+            part
+        };
+        assert_eq!(node.receives(&with_header(1)), Allow);
+        assert_eq!(node.receives(&with_header(8 | 1)), Deny);
+        assert_eq!(node.receives(&with_header(16)), Allow);
+    });
+}
+
+#[test]
+fn fragments_are_the_own_nodes_only_with_a_socket() {
+    node(closed_but_for_two_ports(), |node| {
+        let (pod, stranger) = pairs()[1];
+        let mut part = Packet::udp((stranger, 4000), (pod, 54));
+        part.extensions = vec![(44, vec![0, 0, 1, 0, 0, 0, 7])];
+        // The kernel gives packets of tests a socket; `wire` has those that have none.
+        assert_eq!(node.receives_from_node(&part), Allow);
+        assert_eq!(node.receives(&part), Allow, "the flow is known now");
+    });
+}
+
+#[test]
+fn forwarded_discovery_is_a_message_like_any_other() {
+    node(closed_but_for_two_ports(), |node| {
+        let (pod, stranger) = pairs()[1];
+        for kind in (130..=137).chain([143]) {
+            let there = Packet { hops: 254, ..Packet::icmp(stranger, pod, kind, 0) };
+            assert_eq!(node.receives(&there), Deny, "type {kind}");
+            let back = Packet { hops: 254, ..Packet::icmp(pod, stranger, kind, 0) };
+            assert_eq!(node.sends(&back), Deny, "type {kind}");
+        }
+    });
+}
+
+#[test]
+fn further_destinations_are_refused() {
+    let nets = ["10.0.0.0/8", "fd00::/16"];
+    node(vec![policy("out", Direction::Egress, vec![to_nets(&nets)])], |node| {
+        let (pod, stranger) = pairs()[0];
+        let address = [10, 0, 0, 3];
+        for (options, verdict) in [
+            (vec![1, 1, 1, 0], Allow),
+            (vec![148, 4, 0, 0], Allow),
+            ([vec![131, 7, 4], address.to_vec(), vec![0]].concat(), Deny),
+            ([vec![137, 7, 4], address.to_vec(), vec![0]].concat(), Deny),
+            ([vec![1; 32], vec![131, 7, 4], address.to_vec(), vec![0]].concat(), Deny),
+            ([vec![7, 7, 4], address.to_vec(), vec![0]].concat(), Allow),
+            ([vec![0; 4], vec![131, 7, 4], address.to_vec(), vec![0]].concat(), Allow),
+            (vec![7, 1, 1, 1], Deny),
+        ] {
+            let packet = Packet { options, ..Packet::udp((pod, 1), (stranger, 2)) };
+            assert_eq!(node.sends(&packet), verdict, "{:?}", packet.options);
+        }
+        let (pod, stranger) = pairs()[1];
+        for (left, verdict) in [(0, Allow), (1, Deny)] {
+            let mut packet = Packet::udp((pod, 1), (stranger, 2));
+            packet.extensions = vec![(43, [vec![2, 4, left], vec![0; 20]].concat())];
+            assert_eq!(node.sends(&packet), verdict, "{left} left");
+        }
+        let reasons: Vec<_> =
+            node.dataplane.denials().unwrap().iter().map(|it| it.reason).collect();
+        assert_eq!(reasons.last(), Some(&DenialReason::SourceRoute));
+    });
+}
+
+#[test]
+fn extensions_that_the_kernel_does_not_follow_are_protocols() {
+    let mobility = RuleMatch { l4: L4Match::Is(Protocol::new(135)), ..RuleMatch::default() };
+    let policies =
+        || vec![policy("in", Direction::Ingress, vec![to_ports(Transport::Udp, &[(53, 53)])])];
+    node(policies(), move |node| {
+        let (pod, stranger) = pairs()[1];
+        let mut packet = Packet::udp((stranger, 4000), (pod, 53));
+        packet.extensions = vec![(135, vec![0, 0, 0, 0, 0, 0, 0])];
+        assert_eq!(node.receives(&packet), Deny);
+        let policies = vec![policy("in", Direction::Ingress, vec![mobility])];
+        node.apply(&objects(policies));
+        assert_eq!(node.receives(&packet), Allow);
+    });
+}
+
+#[test]
+fn headers_may_be_anywhere() {
+    node(closed_but_for_two_ports(), |node| {
+        for (pod, stranger) in pairs() {
+            // One byte less than the header of TCP that the program looks at.
+            let whole = Packet::tcp((stranger, 4000), (pod, 80), SYN);
+            let short = Packet { length: Some(whole.bytes().len() - 7), ..whole.clone() };
+            assert_eq!(node.receives(&short), Deny);
+            assert_eq!(node.receives(&whole), Allow);
+        }
+    });
+}
+
+#[test]
+fn a_flow_that_another_processor_has_just_seen_is_live() {
+    node(closed_but_for_two_ports(), |node| {
+        let (pod, stranger) = pairs()[0];
+        let query = Packet::udp((stranger, 4000), (pod, 53));
+        assert_eq!(node.receives(&query), Allow);
+        node.state().maps.age_flows(-5);
+        assert_eq!(node.sends(&query.reply()), Allow);
+        node.state().maps.age_flows(1_000_000);
+        assert_eq!(node.sends(&query.reply()), Deny, "it was idle for too long");
+    });
+}
+
+#[test]
+fn what_was_revoked_comes_back_also_where_flows_are_kept() {
+    use netpol_core::program::Established::{Keep, Reevaluate};
+
+    let closed = || vec![policy("in", Direction::Ingress, vec![])];
+    node(closed_but_for_two_ports(), move |node| {
+        let (pod, stranger) = pairs()[0];
+        let there = Packet::udp((stranger, 4000), (pod, 53));
+        let enforce = |node: &mut Node, policies, established| {
+            let mut program = program(&objects(policies));
+            program.established = established;
+            node.enforce(&program);
+            node.receives(&there)
+        };
+        for (open, established, verdict) in [
+            (true, Reevaluate, Allow),
+            (false, Reevaluate, Deny),
+            (false, Keep, Deny),
+            (true, Keep, Allow),
+            (false, Keep, Allow),
+        ] {
+            let policies = if open { closed_but_for_two_ports() } else { closed() };
+            assert_eq!(enforce(node, policies, established), verdict, "{open} {established:?}");
+        }
+    });
+}
+
+#[test]
+fn where_sources_are_not_checked_nobody_answers_for_others() {
+    in_namespace(|| {
+        let to_itself = || vec![policy("out", Direction::Egress, vec![to_nets(&["10.0.0.1/32"])])];
+        let Node { dataplane, pins } = Node::new(vec![]);
+        drop(dataplane);
+        let foreign_sources = crate::ForeignSources::Judge;
+        let config = crate::EbpfConfig { foreign_sources, ..super::world::config(&pins) };
+        let mut node = Node { dataplane: crate::EbpfDataplane::open(config).unwrap(), pins };
+        node.apply(&objects(to_itself()));
+        let np0 = index("np0");
+        let (pod, stranger) = pairs()[0];
+        let forged = Packet::udp((stranger, 4000), (pod, 53));
+        assert_eq!(node.sends(&forged), Allow, "the pod may talk to itself");
+        assert_eq!(node.judges(Side::To, "np0", &forged, np0), Allow, "nothing isolates it");
+        let own = Packet::udp((pod, 4000), (pod, 53));
+        assert_eq!(node.judges(Side::To, "np0", &own, np0), Allow);
+        let isolated = || vec![policy("in", Direction::Ingress, vec![]), to_itself().remove(0)];
+        node.apply(&objects(isolated()));
+        let forged = Packet::udp((stranger, 4001), (pod, 53));
+        assert_eq!(node.judges(Side::To, "np0", &forged, np0), Deny);
+        assert_eq!(node.sends(&forged.reply()), Deny);
+        assert_eq!(node.judges(Side::To, "np0", &own, np0), Allow);
+    });
+}
+
+#[test]
+fn an_interface_tells_of_so_many_denials_and_no_more() {
+    node(closed_but_for_two_ports(), |node| {
+        let (pod, stranger) = pairs()[0];
+        let denied = Packet::udp((stranger, 4000), (pod, 54));
+        let other = Packet::udp((address(2, false), 1), (pod, 1));
+        for _ in 0..500 {
+            node.receives(&denied);
+        }
+        let told = node.dataplane.denials().unwrap().len();
+        let statistics = node.dataplane.statistics().unwrap();
+        let limited = statistics[&Statistic::LimitedEvents];
+        // The second may have ended in between.
+        assert!((100..=200).contains(&told), "{told}");
+        assert_eq!(told as u64 + limited, 500);
+        assert_eq!(statistics[&Statistic::Dropped], 500);
+        assert_eq!(node.judges(Side::From, "np1", &other, 0), Deny);
+        assert_eq!(node.dataplane.denials().unwrap().len(), 1, "others are heard");
     });
 }
 

@@ -3,15 +3,25 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Listed, ListedRule, Mark, TABLES, Table};
+use super::{Listed, ListedRule, Mark, Table};
+use crate::error::IptablesError;
 use crate::name::{HOOK_COMMENT, Name, Owner};
+use crate::probe::TableName;
 use crate::ruleset::{Interface, Key};
 
-/// Returns what a listing has of ours in the table called `wanted`.
-pub(crate) fn table(owner: &Owner, wanted: &str, listing: &str) -> Table {
-    let mut table = Table::default();
+/// Returns what a listing has of ours in a table.
+///
+/// # Errors
+///
+/// [`IptablesError::Unreadable`] if the listing says so. What it has else of the table is nothing then.
+pub(crate) fn table(owner: &Owner, name: TableName, listing: &str) -> Result<Table, IptablesError> {
+    // Printed by iptables 1.8.9, which ends with success then.
+    if listing.contains(&format!("# Table `{name}' is incompatible")) {
+        return Err(IptablesError::Unreadable { table: name });
+    }
+    let mut table = Table { name, ..Table::default() };
     let mut positions = BTreeMap::new();
-    for line in lines_of(wanted, listing) {
+    for line in lines_of(name.as_str(), listing) {
         if let Some(declared) = line.strip_prefix(':') {
             let name = declared.split(' ').next().unwrap_or_default();
             if let Some(name) = owner.own_chain(name) {
@@ -37,12 +47,13 @@ pub(crate) fn table(owner: &Owner, wanted: &str, listing: &str) -> Table {
             }
         }
     }
-    table
+    Ok(table)
 }
 
-/// Returns whether a listing of all tables has chains of an owner.
+/// Returns whether a listing of all tables has chains of an owner, as far as it can be read.
 pub(crate) fn holds_chains_of(owner: &Owner, listing: &str) -> bool {
-    TABLES.iter().any(|name| !table(owner, name, listing).is_empty())
+    let holds = |name| table(owner, name, listing).is_ok_and(|table| !table.is_empty());
+    TableName::BOTH.into_iter().any(holds)
 }
 
 /// Returns the lines of one table in a listing of one or more.
@@ -82,7 +93,7 @@ fn hook(owner: &Owner, text: &str) -> Option<Name> {
 fn listed(owner: &Owner, packets: u64, text: &str) -> ListedRule {
     let words = words(text);
     let mut mark = Mark { comment: String::new(), sets: Vec::new(), target: String::new() };
-    let (mut key, mut target) = (None, None);
+    let (mut interface, mut source, mut destination, mut target) = (None, None, None, None);
     for pair in words.windows(2) {
         let [option, value] = pair else { continue };
         match option.as_str() {
@@ -92,12 +103,15 @@ fn listed(owner: &Owner, packets: u64, text: &str) -> ListedRule {
                 mark.target = format!("{option} {value}");
                 target = owner.own_chain(value);
             }
-            "-i" | "-o" => key = key.or_else(|| Interface::new(value).map(Key::Interface)),
-            "-s" | "-d" => key = key.or_else(|| address(value).map(Key::Address)),
+            "-i" | "-o" => interface = interface.or_else(|| Interface::new(value)),
+            "-s" => source = address(value),
+            "-d" => destination = address(value),
             _ => {}
         }
     }
-    ListedRule { mark, key, target, packets, text: text.to_owned() }
+    let address = source.or(destination).map(Key::Address);
+    let key = interface.map(Key::Interface).or(address);
+    ListedRule { mark, key, source, target, packets, text: text.to_owned() }
 }
 
 /// Returns the address of a text such as `10.0.0.1/32`.
@@ -129,6 +143,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "test code")]
 mod tests {
     use super::*;
 
@@ -159,7 +174,7 @@ COMMIT
     #[test]
     fn a_table_is_read() {
         let owner = Owner::default();
-        let table = table(&owner, "filter", LISTING);
+        let table = table(&owner, TableName::Filter, LISTING).unwrap();
         let hooks = format!("{:?}", table.hooks);
         assert_eq!(hooks, r#"{"FORWARD": [(1, Name("NP-FWD"))]}"#);
         let names: Vec<&str> = table.chains.keys().map(Name::as_str).collect();
@@ -186,6 +201,18 @@ COMMIT
             ]
         );
         assert_eq!(table.live_chains().len(), 2);
+    }
+
+    #[test]
+    fn a_table_that_is_not_listed_is_not_empty() {
+        let listing = format!("# Table `filter' is incompatible, use 'nft' tool.\n{LISTING}");
+        let read = |name| table(&Owner::default(), name, &listing);
+        assert!(matches!(
+            read(TableName::Filter).unwrap_err(),
+            IptablesError::Unreadable { table: TableName::Filter }
+        ));
+        assert!(!read(TableName::Mangle).unwrap().is_empty());
+        assert!(holds_chains_of(&Owner::default(), &listing));
     }
 
     #[test]

@@ -67,10 +67,11 @@ fn member(shape: Shape, text: &str) -> Option<Member> {
         Storage::Ports => {
             let (address, port) = text.split_once(',')?;
             let (transport, port) = port.split_once(':')?;
+            // `ipset` prints the name where `/etc/protocols` has it.
             let transport = match transport {
-                "tcp" => Transport::Tcp,
-                "udp" => Transport::Udp,
-                "sctp" => Transport::Sctp,
+                "tcp" | "6" => Transport::Tcp,
+                "udp" | "17" => Transport::Udp,
+                "sctp" | "132" => Transport::Sctp,
                 _ => return None,
             };
             let address: IpAddr = address.parse().ok()?;
@@ -90,6 +91,7 @@ add np4s-aaa 10.0.0.2
 add np4s-aaa 10.0.0.1
 create np4q-bbb hash:ip,port family inet hashsize 1024 maxelem 128 bucketsize 12 initval 0xa54cb47a
 add np4q-bbb 10.0.0.1,sctp:80
+add np4q-bbb 10.0.0.2,6:81
 add np4q-bbb 10.0.0.1,icmp:8/0
 create np6c-ccc hash:net family inet6 hashsize 1024 maxelem 65536 bucketsize 12 initval 0xef8a86ca
 add np6c-ccc 8000::/1
@@ -116,7 +118,7 @@ add np4s-eee 7
         assert_eq!(
             lines,
             [
-                "np4q-bbb hash:ip,port family inet 128 10.0.0.1,sctp:80 spoiled",
+                "np4q-bbb hash:ip,port family inet 128 10.0.0.1,132:80 10.0.0.2,6:81 spoiled",
                 "np4s-aaa hash:ip family inet 65536 10.0.0.1 10.0.0.2",
                 "np4s-eee none 0  spoiled",
                 "np4t-ddd none 65536  spoiled",

@@ -1,35 +1,47 @@
 //! The chains that are always there.
 //!
-//! The built-in chains `FORWARD`, `INPUT` and `OUTPUT` jump to `NP-FWD`, `NP-IN` and `NP-OUT` before anything else. What
+//! The built-in chains `FORWARD`, `INPUT` and `OUTPUT` (of the table `mangle`: `POSTROUTING`) jump to `NP-FWD`, `NP-IN` and
+//! `NP-OUT` before anything else. What
 //! happens to a packet, in order:
 //!
 //! 1. Whatever comes from or goes to an isolated endpoint is dropped in `NP-CUT`, established flows included. Neighbour
 //!    and multicast listener discovery goes on.
-//! 2. Established flows pass, and ICMP errors that belong to one. (Discovery is never part of a flow.)
-//! 3. Router advertisements and redirects that an endpoint sends are dropped; other discovery passes.
-//! 4. What comes in on an endpoint's interface to be forwarded and does not carry one of its addresses is dropped.
-//!    Otherwise an endpoint could send itself a packet in the name of somebody else, and would then reach that one as with
-//!    a reply.
-//! 5. Traffic between an endpoint and itself passes.
-//! 6. The packet is judged by the sender's egress policy, then by the receiver's ingress policy.
+//! 2. What comes in on an endpoint's interface and does not carry one of its addresses is dropped in `NP-OWN`, whether it
+//!    belongs to a flow or not. Otherwise an endpoint could send into flows of others, or send itself a packet in the name
+//!    of somebody else, and would then reach that one as with a reply. Packets for the node itself may also carry
+//!    addresses of the link, and none at all.
+//! 3. Established flows pass, and ICMP errors that belong to one; those that an endpoint sends must be about a flow of its
+//!    own, and are judged otherwise (`NP-RELATED`). (Discovery is never part of a flow.)
+//! 4. Router advertisements and redirects that an endpoint sends are dropped; other discovery passes.
+//! 5. The packet is judged by the sender's egress policy, then by the receiver's ingress policy. Traffic between an
+//!    endpoint and itself passes.
 //!
 //! To pass is to return to the built-in chain: other owners' rules still judge. So every chain below is entered with
 //! `goto`, except where its end must come back.
 //!
 //! `NP-IN` has packets for the node itself, which has no ingress policy here. `NP-OUT` has the node's own packets, which
-//! are outside of policy unless the endpoint is isolated; they are known by the hook, never by an address.
+//! are outside of policy unless the endpoint is isolated; they are known by the hook, never by an address. Where the node
+//! sends to a Service, the hook still sees the interface that was chosen before destination NAT, so isolated endpoints are
+//! known by their addresses too (`NP-ISO-AT`).
 //!
 //! `NP-ENDPOINTS` is where router messages are dropped. It has a rule for every endpoint, the open ones included, and so
 //! is also the record of which endpoints are known. IPv4 has no such messages, and only the record.
+//!
+//! What most packets meet is a tree (see [`super::tree`]): `NP-OWN`, and for new flows `NP-EGRESS` and `NP-INGRESS`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netpol_core::net::Family;
+use netpol_core::program::Endpoint;
 
-use super::Disposition;
+use super::tree::{Forest, List};
+use super::{Disposition, keys, own_addresses};
 use crate::name::{Fixed, Name, Owner, Side, short_digest};
-use crate::ruleset::{Action, Chain, End, FlowState, Interface, Key, Match, Rule, Sense, Verdict};
+use crate::probe::TableName;
+use crate::ruleset::{
+    Action, Chain, End, FlowDirection, FlowState, Key, Match, Rule, Sense, Verdict,
+};
 
 /// ICMP and ICMPv6 as protocol numbers (IANA).
 pub(super) const ICMP: u8 = 1;
@@ -42,73 +54,101 @@ const HOP_LIMIT: u8 = 255;
 /// Multicast listener discovery (RFC 2710: 130 to 132, RFC 3810: 143), which is sent from an address of the link.
 const LISTENER_DISCOVERY: [u8; 4] = [130, 131, 132, 143];
 
-/// Returns the built-in chains that we hook into, each with the chain of ours that it jumps to.
-pub(crate) fn hook_chains(owner: &Owner) -> [(&'static str, Name); 3] {
-    [("FORWARD", Fixed::Forward), ("INPUT", Fixed::Input), ("OUTPUT", Fixed::Output)]
+/// Returns the built-in chains of a table that we hook into, each with the chain of ours that it jumps to.
+///
+/// `OUTPUT` of `mangle` comes before destination NAT: what the node sends to a Service is not yet on its way to an endpoint.
+pub(crate) fn hook_chains(owner: &Owner, table: TableName) -> [(&'static str, Name); 3] {
+    let output = match table {
+        TableName::Filter => "OUTPUT",
+        TableName::Mangle => "POSTROUTING",
+    };
+    [("FORWARD", Fixed::Forward), ("INPUT", Fixed::Input), (output, Fixed::Output)]
         .map(|(hook, chain)| (hook, owner.chain(chain)))
 }
+
+/// Most chains of a tree in a row below its root, for new flows and for all packets. Every level of the former is one that
+/// policy sets do not have, see [`MAX_DEPTH`](super::policy::MAX_DEPTH).
+const LEVELS: usize = 1;
+const OWN_LEVELS: usize = 2;
 
 /// The endpoints as the chains list them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lists {
     all: BTreeSet<Key>,
     isolated: BTreeSet<Key>,
-    /// Interfaces of endpoints whose addresses are known, each with these.
-    own: BTreeMap<Interface, BTreeSet<IpAddr>>,
-    /// Pairs of keys that belong to one endpoint.
-    same: BTreeSet<(Key, Key)>,
+    /// The addresses of isolated endpoints.
+    isolated_at: BTreeSet<IpAddr>,
+    /// The addresses of the endpoints for which some are known.
+    own: BTreeMap<Key, BTreeSet<IpAddr>>,
+    /// All keys of the endpoint that has a key.
+    same: BTreeMap<Key, BTreeSet<Key>>,
     dispatch: BTreeMap<(Side, Family), BTreeMap<Key, Name>>,
 }
 
 impl Lists {
     /// Adds an endpoint.
-    pub(crate) fn add(
-        &mut self,
-        keys: &[Key],
-        own: &[(Interface, IpAddr)],
-        disposition: &Disposition,
-    ) {
-        self.all.extend(keys);
-        for &(interface, address) in own {
-            self.own.entry(interface).or_default().insert(address);
+    pub(crate) fn add(&mut self, endpoint: &Endpoint, disposition: &Disposition) {
+        let keys = keys(endpoint);
+        self.all.extend(&keys);
+        let addresses = own_addresses(endpoint);
+        if !addresses.is_empty() {
+            keys.iter().for_each(|&key| self.own.entry(key).or_default().extend(&addresses));
         }
         match disposition {
             Disposition::Open => {}
-            Disposition::Isolated => self.isolated.extend(keys),
+            Disposition::Isolated => {
+                self.isolated.extend(keys);
+                self.isolated_at.extend(addresses);
+            }
             Disposition::Judged(entries) => {
                 for (&place, chain) in entries {
                     let known = keys.iter().filter(|key| key.occurs_in(place.1));
                     let list = self.dispatch.entry(place).or_default();
                     list.extend(known.map(|&key| (key, chain.clone())));
                 }
-                if !entries.is_empty() {
-                    let pairs = keys.iter().flat_map(|&one| keys.iter().map(move |&it| (one, it)));
-                    self.same.extend(pairs);
-                }
+                keys.iter().for_each(|&key| self.same.entry(key).or_default().extend(&keys));
             }
         }
+    }
+
+    /// Adds an endpoint that is isolated and of which nothing else is to be known.
+    pub(crate) fn close(&mut self, endpoint: &Endpoint) {
+        self.all.extend(keys(endpoint));
+        self.isolated.extend(keys(endpoint));
+        self.isolated_at.extend(own_addresses(endpoint));
     }
 
     /// Returns the chains of a family.
     pub(crate) fn chains(&self, owner: &Owner, family: Family) -> BTreeMap<Name, Chain> {
         let to = |fixed| owner.chain(fixed);
+        let mut forest = Forest::new(owner);
+        let mut tree = |end, levels, list| forest.plant(end, levels, list);
+        let own = tree(End::Source, OWN_LEVELS, self.own(family));
+        let related = tree(End::Source, LEVELS, self.related(owner, family));
+        let egress = tree(End::Source, LEVELS, self.dispatch(Side::Egress, family));
+        let ingress = tree(End::Destination, LEVELS, self.dispatch(Side::Ingress, family));
+        let mut chains = forest.finish();
         let list = |rules: Vec<Rule>| Chain { rules };
-        let mut chains = BTreeMap::from([
+        chains.extend([
             (to(Fixed::Forward), list(forward(owner, family))),
             (to(Fixed::Input), list(input(owner, family))),
-            (to(Fixed::Output), list(vec![jump(owner, Fixed::IsolatedTo)])),
+            (to(Fixed::Output), list(output(owner))),
             (to(Fixed::IsolatedFrom), list(self.isolation(owner, family, End::Source))),
             (to(Fixed::IsolatedTo), list(self.isolation(owner, family, End::Destination))),
+            (to(Fixed::IsolatedAt), list(self.isolation_at(owner, family))),
             (to(Fixed::Cut), list(cut(family))),
-            (to(Fixed::New), list(self.new_flows(owner, family))),
-            (to(Fixed::Genuine), list(self.genuine(owner, family))),
-            (to(Fixed::Egress), list(self.dispatch(Side::Egress, family))),
-            (to(Fixed::Ingress), list(self.dispatch(Side::Ingress, family))),
+            (to(Fixed::Own), own),
+            (to(Fixed::InputOwn), list(input_own(owner, family))),
+            (to(Fixed::Related), related),
+            (to(Fixed::Egress), egress),
+            (to(Fixed::Ingress), ingress),
             (to(Fixed::Endpoints), list(self.endpoints(family))),
         ]);
         if family == Family::V6 {
-            chains.insert(to(Fixed::ForwardDiscovery), list(discovery(owner, Fixed::New)));
-            chains.insert(to(Fixed::InputDiscovery), list(discovery(owner, Fixed::Egress)));
+            let judge = Side::BOTH.map(|side| jump(owner, side.dispatch())).to_vec();
+            chains.insert(to(Fixed::ForwardDiscovery), list(discovery(owner, judge)));
+            let judge = vec![goto_rule("new", owner, Fixed::Egress)];
+            chains.insert(to(Fixed::InputDiscovery), list(discovery(owner, judge)));
         }
         chains
     }
@@ -118,41 +158,66 @@ impl Lists {
         self.isolated.iter().filter(|key| key.occurs_in(family)).map(cut).collect()
     }
 
-    /// Returns the rules that drop what endpoints send in the name of others.
-    fn new_flows(&self, owner: &Owner, family: Family) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        for (&name, addresses) in &self.own {
-            let from = Match::Interface { end: End::Source, name };
-            for &address in addresses.iter().filter(|it| Family::of(**it) == family) {
-                let own = Match::Address { end: End::Source, address };
-                rules.push(commented("own", vec![from.clone(), own], goto(owner, Fixed::Genuine)));
-            }
-            rules.push(commented("forged", vec![from], Action::Verdict(Verdict::Drop)));
-        }
-        rules.push(commented("next", Vec::new(), goto(owner, Fixed::Genuine)));
-        rules
-    }
-
-    fn genuine(&self, owner: &Owner, family: Family) -> Vec<Rule> {
-        let to_itself = |(one, other): &(Key, Key)| {
-            let matches = vec![one.at(End::Source), other.at(End::Destination)];
-            commented("self", matches, Action::Verdict(Verdict::Return))
+    fn isolation_at(&self, owner: &Owner, family: Family) -> Vec<Rule> {
+        let cut = |address| {
+            let matches = vec![Match::Address { end: End::Destination, address }];
+            commented("isolated", matches, goto(owner, Fixed::Cut))
         };
-        let both = |(one, other): &&(Key, Key)| one.occurs_in(family) && other.occurs_in(family);
-        let to_itself = self.same.iter().filter(both).map(to_itself);
-        to_itself.chain(Side::BOTH.map(|side| jump(owner, side.dispatch()))).collect()
+        of_family(&self.isolated_at, family).map(cut).collect()
     }
 
-    fn dispatch(&self, side: Side, family: Family) -> Vec<Rule> {
+    /// Returns what drops packets that endpoints send in the name of others.
+    fn own(&self, family: Family) -> List {
+        let rules = |(&key, addresses): (&Key, &BTreeSet<IpAddr>)| {
+            let from = key.at(End::Source);
+            let own = of_family(addresses, family).map(|address| {
+                let own = Match::Address { end: End::Source, address };
+                commented("own", vec![from.clone(), own], Action::Verdict(Verdict::Return))
+            });
+            let forged = commented("forged", vec![from.clone()], Action::Verdict(Verdict::Drop));
+            (key, own.chain([forged]).collect())
+        };
+        let by_interface = self.own.iter().filter(|(key, _)| matches!(key, Key::Interface(_)));
+        by_interface.map(rules).collect()
+    }
+
+    /// Returns what judges ICMP errors that endpoints send about flows of others. Those about their own return.
+    fn related(&self, owner: &Owner, family: Family) -> List {
+        let rules = |(&key, addresses): (&Key, &BTreeSet<IpAddr>)| {
+            let from = |it: Option<Match>| [key.at(End::Source)].into_iter().chain(it).collect();
+            let own = |address| {
+                [FlowDirection::Original, FlowDirection::Reply].map(|direction| {
+                    let flow = Match::FlowSource(direction, address);
+                    commented("own", from(Some(flow)), Action::Verdict(Verdict::Return))
+                })
+            };
+            let judge = Side::BOTH.map(|side| {
+                let chain = owner.chain(side.dispatch());
+                commented("next", from(None), Action::Verdict(Verdict::Jump(chain)))
+            });
+            let own: Vec<Rule> = of_family(addresses, family).flat_map(own).collect();
+            (key, own.into_iter().chain(judge).collect())
+        };
+        self.own.iter().filter(|(key, _)| key.occurs_in(family)).map(rules).collect()
+    }
+
+    /// Returns what leads to the chains of policy sets; traffic between an endpoint and itself returns before.
+    fn dispatch(&self, side: Side, family: Family) -> List {
         let end = match side {
             Side::Egress => End::Source,
             Side::Ingress => End::Destination,
         };
-        let rule = |(key, chain): (&Key, &Name)| {
-            let action = Action::Verdict(Verdict::Goto(chain.clone()));
-            commented("dispatch", vec![key.at(end)], action)
+        let rules = |(&key, chain): (&Key, &Name)| {
+            let others = self.same.get(&key).into_iter().flatten();
+            let to_itself = others.filter(|other| other.occurs_in(family)).map(|&other| {
+                let (from, to) = if end == End::Source { (key, other) } else { (other, key) };
+                let matches = vec![from.at(End::Source), to.at(End::Destination)];
+                commented("self", matches, Action::Verdict(Verdict::Return))
+            });
+            let judge = Action::Verdict(Verdict::Goto(chain.clone()));
+            (key, to_itself.chain([commented("dispatch", vec![key.at(end)], judge)]).collect())
         };
-        self.dispatch.get(&(side, family)).into_iter().flatten().map(rule).collect()
+        self.dispatch.get(&(side, family)).into_iter().flatten().map(rules).collect()
     }
 
     fn endpoints(&self, family: Family) -> Vec<Rule> {
@@ -163,32 +228,57 @@ impl Lists {
     }
 }
 
+fn of_family(addresses: &BTreeSet<IpAddr>, family: Family) -> impl Iterator<Item = IpAddr> {
+    addresses.iter().copied().filter(move |it| Family::of(*it) == family)
+}
+
 fn forward(owner: &Owner, family: Family) -> Vec<Rule> {
-    let mut rules = vec![jump(owner, Fixed::IsolatedFrom), jump(owner, Fixed::IsolatedTo)];
-    rules.extend(established(family));
+    let mut rules =
+        [Fixed::IsolatedFrom, Fixed::IsolatedTo, Fixed::Own].map(|it| jump(owner, it)).to_vec();
+    rules.extend(established(owner, family));
     rules.extend(to_discovery(owner, family, Fixed::ForwardDiscovery));
-    rules.push(commented("new", Vec::new(), goto(owner, Fixed::New)));
+    rules.extend(Side::BOTH.map(|side| jump(owner, side.dispatch())));
     rules
+}
+
+fn output(owner: &Owner) -> Vec<Rule> {
+    [Fixed::IsolatedTo, Fixed::IsolatedAt].map(|it| jump(owner, it)).to_vec()
 }
 
 fn input(owner: &Owner, family: Family) -> Vec<Rule> {
-    let mut rules = vec![jump(owner, Fixed::IsolatedFrom)];
-    rules.extend(established(family));
+    let mut rules = [Fixed::IsolatedFrom, Fixed::InputOwn].map(|it| jump(owner, it)).to_vec();
+    rules.extend(established(owner, family));
     rules.extend(to_discovery(owner, family, Fixed::InputDiscovery));
-    rules.push(commented("new", Vec::new(), goto(owner, Fixed::Egress)));
+    rules.push(goto_rule("new", owner, Fixed::Egress));
     rules
 }
 
-fn established(family: Family) -> [Rule; 2] {
-    let pass = || Action::Verdict(Verdict::Return);
+/// Returns the rules for sources of packets for the node itself. Nobody has the unspecified address, and those of the link
+/// are the business of the link.
+fn input_own(owner: &Owner, family: Family) -> Vec<Rule> {
+    let address = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let of_link = (family == Family::V6).then_some(Match::LinkLocalSource);
+    let unspecified = Match::Address { end: End::Source, address };
+    let pass = |it| commented("own", vec![it], Action::Verdict(Verdict::Return));
+    let rules = [unspecified].into_iter().chain(of_link).map(pass);
+    rules.chain([goto_rule("next", owner, Fixed::Own)]).collect()
+}
+
+fn established(owner: &Owner, family: Family) -> [Rule; 3] {
     let icmp = match family {
         Family::V4 => ICMP,
         Family::V6 => ICMPV6,
     };
-    let related = vec![Match::Protocol(icmp), Match::Flow(FlowState::Related)];
+    let pass = || Action::Verdict(Verdict::Return);
+    let related = || vec![Match::Protocol(icmp), Match::Flow(FlowState::Related)];
+    let about_others = Action::Verdict(Verdict::Jump(owner.chain(Fixed::Related)));
     [
         commented("established", vec![Match::Flow(FlowState::Established)], pass()),
-        commented("related", related, pass()),
+        commented("related", related(), about_others),
+        commented("related", related(), pass()),
     ]
 }
 
@@ -197,16 +287,14 @@ fn to_discovery(owner: &Owner, family: Family, chain: Fixed) -> Option<Rule> {
     (family == Family::V6).then(rule)
 }
 
-/// Returns the rules for new ICMPv6 packets; those that are no discovery go on with `next`.
-fn discovery(owner: &Owner, next: Fixed) -> Vec<Rule> {
+/// Returns the rules for new ICMPv6 packets; those that are no discovery go on with `judge`.
+fn discovery(owner: &Owner, judge: Vec<Rule>) -> Vec<Rule> {
     let drop_from_endpoints = |kind| {
         let action = Action::Verdict(Verdict::Jump(owner.chain(Fixed::Endpoints)));
         commented("router", icmpv6(kind), action)
     };
-    let mut rules: Vec<Rule> = ROUTER_MESSAGES.into_iter().map(drop_from_endpoints).collect();
-    rules.extend(genuine_discovery());
-    rules.push(commented("new", Vec::new(), goto(owner, next)));
-    rules
+    let rules = ROUTER_MESSAGES.into_iter().map(drop_from_endpoints);
+    rules.chain(genuine_discovery()).chain(judge).collect()
 }
 
 /// Returns the rules for packets of isolated endpoints.
@@ -238,6 +326,10 @@ fn icmpv6(kind: u8) -> Vec<Match> {
 
 fn jump(owner: &Owner, chain: Fixed) -> Rule {
     commented("next", Vec::new(), Action::Verdict(Verdict::Jump(owner.chain(chain))))
+}
+
+fn goto_rule(id: &str, owner: &Owner, chain: Fixed) -> Rule {
+    commented(id, Vec::new(), goto(owner, chain))
 }
 
 fn goto(owner: &Owner, chain: Fixed) -> Action {

@@ -23,7 +23,8 @@ use crate::name::{Members, Name, Side, Slot};
 use crate::ruleset::{Action, Chain, Match, Member, Rule, Ruleset, Set, Shape, Storage, Verdict};
 
 /// Most chains of a policy set in a row. The kernel follows 16 chains deep and counts `goto` too, in the nft flavour
-/// (`NFT_JUMP_STACK_SIZE`, `nft_chain_validate`); the built-in chain and four of ours come before, and one is to spare.
+/// (`NFT_JUMP_STACK_SIZE`, `nft_chain_validate`). Up to six come before: the built-in chain, `NP-FWD`, `NP-RELATED` with
+/// one below it, `NP-EGRESS` or `NP-INGRESS` with one below it.
 pub(crate) const MAX_DEPTH: usize = 10;
 
 /// Renders policy sets, each once for each side and family, with the sets that they need.

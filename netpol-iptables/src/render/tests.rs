@@ -80,24 +80,31 @@ fn an_empty_program_changes_no_packets_fate() {
         NP-FWD
         -m comment --comment np:next:c3711214d3e27864 -j NP-ISO-FROM
         -m comment --comment np:next:172e577836ff7ed4 -j NP-ISO-TO
+        -m comment --comment np:next:11d832982403f48b -j NP-OWN
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
+        -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:cf0b0b9dd34fc5cf -j NP-RELATED
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:28c49bbdf17fbb63 -j RETURN
-        -m comment --comment np:new:6cd75926d6e4a937 -g NP-NEW
-        NP-GENUINE
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         NP-IN
         -m comment --comment np:next:c3711214d3e27864 -j NP-ISO-FROM
+        -m comment --comment np:next:376358c494c5bcf4 -j NP-IN-OWN
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
+        -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:cf0b0b9dd34fc5cf -j NP-RELATED
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:28c49bbdf17fbb63 -j RETURN
         -m comment --comment np:new:fb9d69d6a62eaf10 -g NP-EGRESS
+        NP-IN-OWN
+        -s 0.0.0.0 -m comment --comment np:own:8ba21a4048614d9e -j RETURN
+        -m comment --comment np:next:c6fc5bcd11ae9205 -g NP-OWN
         NP-INGRESS
+        NP-ISO-AT
         NP-ISO-FROM
         NP-ISO-TO
-        NP-NEW
-        -m comment --comment np:next:81ab2a1cd6950cd9 -g NP-GENUINE
         NP-OUT
         -m comment --comment np:next:172e577836ff7ed4 -j NP-ISO-TO
+        -m comment --comment np:next:dd566d178de7cb90 -j NP-ISO-AT
+        NP-OWN
+        NP-RELATED
     "#]].assert_eq(&text(Family::V4));
     expect![[r#"
         NP-CUT
@@ -116,10 +123,13 @@ fn an_empty_program_changes_no_packets_fate() {
         NP-FWD
         -m comment --comment np:next:c3711214d3e27864 -j NP-ISO-FROM
         -m comment --comment np:next:172e577836ff7ed4 -j NP-ISO-TO
+        -m comment --comment np:next:11d832982403f48b -j NP-OWN
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
+        -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:43afa83fbe8cfca0 -j NP-RELATED
         -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:675dbe0a5a9928fc -j RETURN
         -p ipv6-icmp -m comment --comment np:discovery:59de50cfa3bae5c9 -g NP-FWD-ND
-        -m comment --comment np:new:6cd75926d6e4a937 -g NP-NEW
+        -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
+        -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         NP-FWD-ND
         -p ipv6-icmp -m icmp6 --icmpv6-type 134 -m comment --comment np:router:aab262db221f3edf -j NP-ENDPOINTS
         -p ipv6-icmp -m icmp6 --icmpv6-type 137 -m comment --comment np:router:d07e5b1da8f5f909 -j NP-ENDPOINTS
@@ -132,13 +142,13 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m icmp6 --icmpv6-type 131 -s fe80::/10 -m comment --comment np:discovery:96e9c4722c54aabf -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 132 -s fe80::/10 -m comment --comment np:discovery:15b59894eac13624 -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 143 -s fe80::/10 -m comment --comment np:discovery:666a690f8b98ad0c -j RETURN
-        -m comment --comment np:new:6cd75926d6e4a937 -g NP-NEW
-        NP-GENUINE
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         NP-IN
         -m comment --comment np:next:c3711214d3e27864 -j NP-ISO-FROM
+        -m comment --comment np:next:376358c494c5bcf4 -j NP-IN-OWN
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
+        -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:43afa83fbe8cfca0 -j NP-RELATED
         -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:675dbe0a5a9928fc -j RETURN
         -p ipv6-icmp -m comment --comment np:discovery:fdb616f3aa254b05 -g NP-IN-ND
         -m comment --comment np:new:fb9d69d6a62eaf10 -g NP-EGRESS
@@ -155,13 +165,19 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m icmp6 --icmpv6-type 132 -s fe80::/10 -m comment --comment np:discovery:15b59894eac13624 -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 143 -s fe80::/10 -m comment --comment np:discovery:666a690f8b98ad0c -j RETURN
         -m comment --comment np:new:fb9d69d6a62eaf10 -g NP-EGRESS
+        NP-IN-OWN
+        -s :: -m comment --comment np:own:7b696963f79e15b1 -j RETURN
+        -s fe80::/10 -m comment --comment np:own:0909a4a88dfa4393 -j RETURN
+        -m comment --comment np:next:c6fc5bcd11ae9205 -g NP-OWN
         NP-INGRESS
+        NP-ISO-AT
         NP-ISO-FROM
         NP-ISO-TO
-        NP-NEW
-        -m comment --comment np:next:81ab2a1cd6950cd9 -g NP-GENUINE
         NP-OUT
         -m comment --comment np:next:172e577836ff7ed4 -j NP-ISO-TO
+        -m comment --comment np:next:dd566d178de7cb90 -j NP-ISO-AT
+        NP-OWN
+        NP-RELATED
     "#]].assert_eq(&text(Family::V6));
 }
 
@@ -196,20 +212,22 @@ fn endpoints_are_known_by_interface_or_address() {
           -s 10.0.0.13 -m comment --comment np:router:5cfa2350727a8d38 -j DROP
           -s 10.0.1.10 -m comment --comment np:router:cdcb2f2724c62848 -j DROP
           -s 10.0.1.13 -m comment --comment np:router:8afb702aa659309b -j DROP
-        IPv4 NP-GENUINE
-          -i by-if -o by-if -m comment --comment np:self:b6f3f4acfbebc4f7 -j RETURN
-          -s 10.0.0.10 -d 10.0.0.10 -m comment --comment np:self:918b71a53e430376 -j RETURN
-          -s 10.0.0.10 -d 10.0.1.10 -m comment --comment np:self:7b77370ffd61e5e7 -j RETURN
-          -s 10.0.1.10 -d 10.0.0.10 -m comment --comment np:self:9bb84edc62cda137 -j RETURN
-          -s 10.0.1.10 -d 10.0.1.10 -m comment --comment np:self:bea1e949037d6e03 -j RETURN
-          -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
-          -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         IPv4 NP-I-m4gptfbqpzsobi33dmha
           -m comment --comment np:deny:2262c2d1e7e6a552 -j DROP
         IPv4 NP-INGRESS
+          -i by-if -o by-if -m comment --comment np:self:b6f3f4acfbebc4f7 -j RETURN
           -o by-if -m comment --comment np:dispatch:995a171d4184c23b -g NP-I-m4gptfbqpzsobi33dmha
+          -s 10.0.0.10 -d 10.0.0.10 -m comment --comment np:self:918b71a53e430376 -j RETURN
+          -s 10.0.1.10 -d 10.0.0.10 -m comment --comment np:self:9bb84edc62cda137 -j RETURN
           -d 10.0.0.10 -m comment --comment np:dispatch:5125e09bd38ac874 -g NP-I-m4gptfbqpzsobi33dmha
+          -s 10.0.0.10 -d 10.0.1.10 -m comment --comment np:self:7b77370ffd61e5e7 -j RETURN
+          -s 10.0.1.10 -d 10.0.1.10 -m comment --comment np:self:bea1e949037d6e03 -j RETURN
           -d 10.0.1.10 -m comment --comment np:dispatch:34baf4613f6dd75f -g NP-I-m4gptfbqpzsobi33dmha
+        IPv4 NP-ISO-AT
+          -d 10.0.0.8 -m comment --comment np:isolated:219f8d3daa38fbe9 -g NP-CUT
+          -d 10.0.0.13 -m comment --comment np:isolated:651b9176dc30d94a -g NP-CUT
+          -d 10.0.1.8 -m comment --comment np:isolated:a96cdf15c1d6457c -g NP-CUT
+          -d 10.0.1.13 -m comment --comment np:isolated:acd7a42ef8f3af66 -g NP-CUT
         IPv4 NP-ISO-FROM
           -i isolated -m comment --comment np:isolated:729a8b91d9370d5a -g NP-CUT
           -s 10.0.0.13 -m comment --comment np:isolated:cfd7a54cd3caae3b -g NP-CUT
@@ -218,46 +236,103 @@ fn endpoints_are_known_by_interface_or_address() {
           -o isolated -m comment --comment np:isolated:71df6e0b8236fea6 -g NP-CUT
           -d 10.0.0.13 -m comment --comment np:isolated:651b9176dc30d94a -g NP-CUT
           -d 10.0.1.13 -m comment --comment np:isolated:acd7a42ef8f3af66 -g NP-CUT
-        IPv4 NP-NEW
-          -i audited -s 10.0.0.7 -m comment --comment np:own:7645c53176a2877e -g NP-GENUINE
-          -i audited -s 10.0.1.7 -m comment --comment np:own:9ecc3609dc99ba1a -g NP-GENUINE
+        IPv4 NP-OWN
+          -i audited -s 10.0.0.7 -m comment --comment np:own:631f8e8d12fb6093 -j RETURN
+          -i audited -s 10.0.1.7 -m comment --comment np:own:4b5ab4e9046dd819 -j RETURN
           -i audited -m comment --comment np:forged:f2742c9005e19997 -j DROP
-          -i by-if -s 10.0.0.5 -m comment --comment np:own:d7105b67e025b871 -g NP-GENUINE
-          -i by-if -s 10.0.1.5 -m comment --comment np:own:c7238696f8abf825 -g NP-GENUINE
+          -i by-if -s 10.0.0.5 -m comment --comment np:own:045979998f60bf0d -j RETURN
+          -i by-if -s 10.0.1.5 -m comment --comment np:own:5b00a38faf84638a -j RETURN
           -i by-if -m comment --comment np:forged:56205e70e6db9f79 -j DROP
-          -i isolated -s 10.0.0.8 -m comment --comment np:own:4fe24e743e3cb3c1 -g NP-GENUINE
-          -i isolated -s 10.0.1.8 -m comment --comment np:own:f5d426bf4d9f5610 -g NP-GENUINE
+          -i isolated -s 10.0.0.8 -m comment --comment np:own:e62336aa62833b75 -j RETURN
+          -i isolated -s 10.0.1.8 -m comment --comment np:own:27b56a4fbfe89afd -j RETURN
           -i isolated -m comment --comment np:forged:d99daf4221a98061 -j DROP
-          -i open -s 10.0.9.9 -m comment --comment np:own:c433c09fa1224bf5 -g NP-GENUINE
+          -i open -s 10.0.9.9 -m comment --comment np:own:532f8b74902d5eb7 -j RETURN
           -i open -m comment --comment np:forged:b434066b98a90f74 -j DROP
-          -m comment --comment np:next:81ab2a1cd6950cd9 -g NP-GENUINE
+        IPv4 NP-RELATED
+          -i audited -m conntrack --ctorigsrc 10.0.0.7 -m comment --comment np:own:46b904b2fe1c241d -j RETURN
+          -i audited -m conntrack --ctreplsrc 10.0.0.7 -m comment --comment np:own:3969dc4cf111aeb5 -j RETURN
+          -i audited -m conntrack --ctorigsrc 10.0.1.7 -m comment --comment np:own:1789b4f83ddcf50b -j RETURN
+          -i audited -m conntrack --ctreplsrc 10.0.1.7 -m comment --comment np:own:9dba2177ae31b592 -j RETURN
+          -i audited -m comment --comment np:next:a914a6f5d5c00189 -j NP-EGRESS
+          -i audited -m comment --comment np:next:a0939834a9fecbd9 -j NP-INGRESS
+          -i by-if -m conntrack --ctorigsrc 10.0.0.5 -m comment --comment np:own:5d4b7f818c253f6e -j RETURN
+          -i by-if -m conntrack --ctreplsrc 10.0.0.5 -m comment --comment np:own:29acce5827cd5b8f -j RETURN
+          -i by-if -m conntrack --ctorigsrc 10.0.1.5 -m comment --comment np:own:782bb69d46c7a45a -j RETURN
+          -i by-if -m conntrack --ctreplsrc 10.0.1.5 -m comment --comment np:own:a5fbd6623101141c -j RETURN
+          -i by-if -m comment --comment np:next:6967a450c47516dc -j NP-EGRESS
+          -i by-if -m comment --comment np:next:d60a35e0d74de82d -j NP-INGRESS
+          -i isolated -m conntrack --ctorigsrc 10.0.0.8 -m comment --comment np:own:9158140ba5be6c23 -j RETURN
+          -i isolated -m conntrack --ctreplsrc 10.0.0.8 -m comment --comment np:own:5f74c577b2a1e3d0 -j RETURN
+          -i isolated -m conntrack --ctorigsrc 10.0.1.8 -m comment --comment np:own:3bc81141f0dbaf35 -j RETURN
+          -i isolated -m conntrack --ctreplsrc 10.0.1.8 -m comment --comment np:own:27b23e41f4bf7860 -j RETURN
+          -i isolated -m comment --comment np:next:38cd054e3d6ad9b8 -j NP-EGRESS
+          -i isolated -m comment --comment np:next:97fc91135fa148bf -j NP-INGRESS
+          -i open -m conntrack --ctorigsrc 10.0.9.9 -m comment --comment np:own:cf261ed121b0127d -j RETURN
+          -i open -m conntrack --ctreplsrc 10.0.9.9 -m comment --comment np:own:4e0aee029397229f -j RETURN
+          -i open -m comment --comment np:next:98d75e660d16c7ec -j NP-EGRESS
+          -i open -m comment --comment np:next:63f38f5ce666accd -j NP-INGRESS
+          -s 10.0.0.10 -m conntrack --ctorigsrc 10.0.0.10 -m comment --comment np:own:adf913d658cd6f31 -j RETURN
+          -s 10.0.0.10 -m conntrack --ctreplsrc 10.0.0.10 -m comment --comment np:own:dc624b485a3e96c1 -j RETURN
+          -s 10.0.0.10 -m conntrack --ctorigsrc 10.0.1.10 -m comment --comment np:own:1ac296656b491901 -j RETURN
+          -s 10.0.0.10 -m conntrack --ctreplsrc 10.0.1.10 -m comment --comment np:own:9448ae80400d9aa4 -j RETURN
+          -s 10.0.0.10 -m comment --comment np:next:dc263adda66224fc -j NP-EGRESS
+          -s 10.0.0.10 -m comment --comment np:next:3b0c1b141c1b3a64 -j NP-INGRESS
+          -s 10.0.0.13 -m conntrack --ctorigsrc 10.0.0.13 -m comment --comment np:own:8283f506b447c069 -j RETURN
+          -s 10.0.0.13 -m conntrack --ctreplsrc 10.0.0.13 -m comment --comment np:own:4744ae4e11250662 -j RETURN
+          -s 10.0.0.13 -m conntrack --ctorigsrc 10.0.1.13 -m comment --comment np:own:2d43c520c3660c48 -j RETURN
+          -s 10.0.0.13 -m conntrack --ctreplsrc 10.0.1.13 -m comment --comment np:own:1845f1244d1ef8f0 -j RETURN
+          -s 10.0.0.13 -m comment --comment np:next:4fc333dd34ac1695 -j NP-EGRESS
+          -s 10.0.0.13 -m comment --comment np:next:4dfcb8a1837ad964 -j NP-INGRESS
+          -s 10.0.1.10 -m conntrack --ctorigsrc 10.0.0.10 -m comment --comment np:own:1551d0f217823dc2 -j RETURN
+          -s 10.0.1.10 -m conntrack --ctreplsrc 10.0.0.10 -m comment --comment np:own:6c2c5e13f3fda268 -j RETURN
+          -s 10.0.1.10 -m conntrack --ctorigsrc 10.0.1.10 -m comment --comment np:own:05a5af348e538086 -j RETURN
+          -s 10.0.1.10 -m conntrack --ctreplsrc 10.0.1.10 -m comment --comment np:own:7815549a7ca870f9 -j RETURN
+          -s 10.0.1.10 -m comment --comment np:next:e090feacab36bc9d -j NP-EGRESS
+          -s 10.0.1.10 -m comment --comment np:next:b5e8b2697f8d2c12 -j NP-INGRESS
+          -s 10.0.1.13 -m conntrack --ctorigsrc 10.0.0.13 -m comment --comment np:own:fa0b44f3a92b272d -j RETURN
+          -s 10.0.1.13 -m conntrack --ctreplsrc 10.0.0.13 -m comment --comment np:own:9977106742817e22 -j RETURN
+          -s 10.0.1.13 -m conntrack --ctorigsrc 10.0.1.13 -m comment --comment np:own:d77c4f492777dbdf -j RETURN
+          -s 10.0.1.13 -m conntrack --ctreplsrc 10.0.1.13 -m comment --comment np:own:3acf095356410034 -j RETURN
+          -s 10.0.1.13 -m comment --comment np:next:b727795c2ee15c1f -j NP-EGRESS
+          -s 10.0.1.13 -m comment --comment np:next:5ac6e510a248b503 -j NP-INGRESS
         IPv6 NP-ENDPOINTS
           -i audited -m comment --comment np:router:f2742c9005e19997 -j DROP
           -i by-if -m comment --comment np:router:56205e70e6db9f79 -j DROP
           -i isolated -m comment --comment np:router:d99daf4221a98061 -j DROP
           -i open -m comment --comment np:router:b434066b98a90f74 -j DROP
           -s fd00::1 -m comment --comment np:router:a52d94adfed4d2ff -j DROP
-        IPv6 NP-GENUINE
-          -i by-if -o by-if -m comment --comment np:self:b6f3f4acfbebc4f7 -j RETURN
-          -s fd00::1 -d fd00::1 -m comment --comment np:self:09cb1f21394cba19 -j RETURN
-          -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
-          -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         IPv6 NP-I-m4gptfbqpzsobi33dmha
           -m comment --comment np:deny:2262c2d1e7e6a552 -j DROP
         IPv6 NP-INGRESS
+          -i by-if -o by-if -m comment --comment np:self:b6f3f4acfbebc4f7 -j RETURN
           -o by-if -m comment --comment np:dispatch:995a171d4184c23b -g NP-I-m4gptfbqpzsobi33dmha
+          -s fd00::1 -d fd00::1 -m comment --comment np:self:09cb1f21394cba19 -j RETURN
           -d fd00::1 -m comment --comment np:dispatch:744fe8730a59db47 -g NP-I-m4gptfbqpzsobi33dmha
         IPv6 NP-ISO-FROM
           -i isolated -m comment --comment np:isolated:729a8b91d9370d5a -g NP-CUT
         IPv6 NP-ISO-TO
           -o isolated -m comment --comment np:isolated:71df6e0b8236fea6 -g NP-CUT
-        IPv6 NP-NEW
+        IPv6 NP-OWN
           -i audited -m comment --comment np:forged:f2742c9005e19997 -j DROP
-          -i by-if -s fd00::1 -m comment --comment np:own:ec4436c6d381ef6a -g NP-GENUINE
+          -i by-if -s fd00::1 -m comment --comment np:own:67ed6835c0ce3caf -j RETURN
           -i by-if -m comment --comment np:forged:56205e70e6db9f79 -j DROP
           -i isolated -m comment --comment np:forged:d99daf4221a98061 -j DROP
           -i open -m comment --comment np:forged:b434066b98a90f74 -j DROP
-          -m comment --comment np:next:81ab2a1cd6950cd9 -g NP-GENUINE
+        IPv6 NP-RELATED
+          -i audited -m comment --comment np:next:a914a6f5d5c00189 -j NP-EGRESS
+          -i audited -m comment --comment np:next:a0939834a9fecbd9 -j NP-INGRESS
+          -i by-if -m conntrack --ctorigsrc fd00::1 -m comment --comment np:own:16ed0b526f4c7e0e -j RETURN
+          -i by-if -m conntrack --ctreplsrc fd00::1 -m comment --comment np:own:dd82c582f0212c28 -j RETURN
+          -i by-if -m comment --comment np:next:6967a450c47516dc -j NP-EGRESS
+          -i by-if -m comment --comment np:next:d60a35e0d74de82d -j NP-INGRESS
+          -i isolated -m comment --comment np:next:38cd054e3d6ad9b8 -j NP-EGRESS
+          -i isolated -m comment --comment np:next:97fc91135fa148bf -j NP-INGRESS
+          -i open -m comment --comment np:next:98d75e660d16c7ec -j NP-EGRESS
+          -i open -m comment --comment np:next:63f38f5ce666accd -j NP-INGRESS
+          -s fd00::1 -m conntrack --ctorigsrc fd00::1 -m comment --comment np:own:cd335b0d63ee120a -j RETURN
+          -s fd00::1 -m conntrack --ctreplsrc fd00::1 -m comment --comment np:own:067478df153bc0d4 -j RETURN
+          -s fd00::1 -m comment --comment np:next:034a722f47d00fa0 -j NP-EGRESS
+          -s fd00::1 -m comment --comment np:next:f37e68d02b685f80 -j NP-INGRESS
     "#]].assert_eq(&added(&builder.add(open).build()));
 }
 
@@ -284,15 +359,11 @@ fn a_stage_passes_on_to_the_next_and_shares_what_is_equal() {
           -m comment --comment np:030303030303030303030303:b2d0cd898a7ff6d4 -j RETURN
           -m comment --comment np:deny:2262c2d1e7e6a552 -j DROP
         IPv4 NP-EGRESS
+          -i one -o one -m comment --comment np:self:60c161f10fb82b46 -j RETURN
           -i one -m comment --comment np:dispatch:2a58177228f4ebf1 -g NP-E-7h5lfhb25j7qz3x273iq
         IPv4 NP-ENDPOINTS
           -i one -m comment --comment np:router:c443a799b5acaed2 -j DROP
           -i two -m comment --comment np:router:d6f3cb7085418444 -j DROP
-        IPv4 NP-GENUINE
-          -i one -o one -m comment --comment np:self:60c161f10fb82b46 -j RETURN
-          -i two -o two -m comment --comment np:self:da5b0cc9cfb5fc09 -j RETURN
-          -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
-          -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         IPv4 NP-I-5jfjhx4e2g747g7fhi6q
           -m comment --comment np:010101010101010101010101:4f541763692d3d66 -g NP-I-i6jhm4j7rhctwqdtp2ra
           -m comment --comment np:020202020202020202020202:2262c2d1e7e6a552 -j DROP
@@ -302,7 +373,9 @@ fn a_stage_passes_on_to_the_next_and_shares_what_is_equal() {
           -m comment --comment np:030303030303030303030303:b2d0cd898a7ff6d4 -j RETURN
           -m comment --comment np:deny:2262c2d1e7e6a552 -j DROP
         IPv4 NP-INGRESS
+          -i one -o one -m comment --comment np:self:60c161f10fb82b46 -j RETURN
           -o one -m comment --comment np:dispatch:e6811dd976ef535b -g NP-I-5jfjhx4e2g747g7fhi6q
+          -i two -o two -m comment --comment np:self:da5b0cc9cfb5fc09 -j RETURN
           -o two -m comment --comment np:dispatch:ffeeffc4c9d2e64c -g NP-I-i6jhm4j7rhctwqdtp2ra
     "#]].assert_eq(text.split("IPv6").next().unwrap());
 }
@@ -484,17 +557,17 @@ fn what_follows_the_ip_header_is_tested_after_the_protocol() {
         (
             to_ports(Transport::Tcp, named.clone()),
             expect![[r#"
-            IPv4 NP-I-ghvjt3yppcfmupsdvhuq
-              -p tcp -m tcp --dport 443 -m comment --comment np:010101010101010101010101:a16c4ea8b9e5f0b3 -j DROP
-              -p tcp -m set --match-set np4q-52ba5013eca2fd8bc6b6e116 dst,dst -m comment --comment np:010101010101010101010101:f1e1fa0e87e8192d -j DROP
-              -m comment --comment np:next:b2d0cd898a7ff6d4 -j RETURN
-            IPv6 NP-I-dirpq22cb3gre24tmmfq
-              -p tcp -m tcp --dport 443 -m comment --comment np:010101010101010101010101:a16c4ea8b9e5f0b3 -j DROP
-              -p tcp -m set --match-set np6q-52ba5013eca2fd8bc6b6e116 dst,dst -m comment --comment np:010101010101010101010101:125b6024b1c32561 -j DROP
-              -m comment --comment np:next:b2d0cd898a7ff6d4 -j RETURN
-            np4q-52ba5013eca2fd8bc6b6e116 hash:ip,port family inet: 10.0.0.1,tcp:80
-            np6q-52ba5013eca2fd8bc6b6e116 hash:ip,port family inet6: fd00::1,tcp:8080
-        "#]],
+                IPv4 NP-I-ghvjt3yppcfmupsdvhuq
+                  -p tcp -m tcp --dport 443 -m comment --comment np:010101010101010101010101:a16c4ea8b9e5f0b3 -j DROP
+                  -p tcp -m set --match-set np4q-52ba5013eca2fd8bc6b6e116 dst,dst -m comment --comment np:010101010101010101010101:f1e1fa0e87e8192d -j DROP
+                  -m comment --comment np:next:b2d0cd898a7ff6d4 -j RETURN
+                IPv6 NP-I-dirpq22cb3gre24tmmfq
+                  -p tcp -m tcp --dport 443 -m comment --comment np:010101010101010101010101:a16c4ea8b9e5f0b3 -j DROP
+                  -p tcp -m set --match-set np6q-52ba5013eca2fd8bc6b6e116 dst,dst -m comment --comment np:010101010101010101010101:125b6024b1c32561 -j DROP
+                  -m comment --comment np:next:b2d0cd898a7ff6d4 -j RETURN
+                np4q-52ba5013eca2fd8bc6b6e116 hash:ip,port family inet: 10.0.0.1,6:80
+                np6q-52ba5013eca2fd8bc6b6e116 hash:ip,port family inet6: fd00::1,6:8080
+            "#]],
         ),
         (
             ports(
@@ -508,8 +581,8 @@ fn what_follows_the_ip_header_is_tested_after_the_protocol() {
                 IPv6 NP-I-2vzbm34myib7od4l5jlq
                   -p tcp -m tcp ! --dport 443 -m set ! --match-set np6q-52ba5013eca2fd8bc6b6e116 dst,dst -m multiport --sports 1:21,23:1000 -m comment --comment np:010101010101010101010101:e199d059d046bf1b -j DROP
                   -m comment --comment np:next:b2d0cd898a7ff6d4 -j RETURN
-                np4q-52ba5013eca2fd8bc6b6e116 hash:ip,port family inet: 10.0.0.1,tcp:80
-                np6q-52ba5013eca2fd8bc6b6e116 hash:ip,port family inet6: fd00::1,tcp:8080
+                np4q-52ba5013eca2fd8bc6b6e116 hash:ip,port family inet: 10.0.0.1,6:80
+                np6q-52ba5013eca2fd8bc6b6e116 hash:ip,port family inet6: fd00::1,6:8080
             "#]],
         ),
         (

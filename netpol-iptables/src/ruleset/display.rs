@@ -5,8 +5,8 @@ use std::fmt;
 use netpol_core::net::{Family, Transport};
 
 use super::{
-    Action, Chain, End, Fields, FlowState, Interface, Match, Member, Rule, Sense, Shape, Storage,
-    Verdict,
+    Action, Chain, End, Fields, FlowDirection, FlowState, Interface, KeyPrefix, Match, Member,
+    Rule, Sense, Shape, Storage, Verdict,
 };
 
 impl fmt::Display for Chain {
@@ -35,6 +35,7 @@ impl fmt::Display for Match {
             Self::Interface { end: End::Destination, name } => write!(f, "-o {name}"),
             Self::Address { end: End::Source, address } => write!(f, "-s {address}"),
             Self::Address { end: End::Destination, address } => write!(f, "-d {address}"),
+            Self::Under { end, prefix, sense } => under(f, *end, prefix, *sense),
             Self::Member { end, fields, set, sense } => {
                 let (not, end) = (sense.not(), end.short());
                 match fields {
@@ -54,6 +55,12 @@ impl fmt::Display for Match {
             Self::LinkLocalSource => f.write_str("-s fe80::/10"),
             Self::Flow(FlowState::Established) => f.write_str("-m conntrack --ctstate ESTABLISHED"),
             Self::Flow(FlowState::Related) => f.write_str("-m conntrack --ctstate RELATED"),
+            Self::FlowSource(FlowDirection::Original, address) => {
+                write!(f, "-m conntrack --ctorigsrc {address}")
+            }
+            Self::FlowSource(FlowDirection::Reply, address) => {
+                write!(f, "-m conntrack --ctreplsrc {address}")
+            }
         }
     }
 }
@@ -78,7 +85,8 @@ impl fmt::Display for Member {
             Self::Address(address) => address.fmt(f),
             Self::Prefix(prefix) => prefix.fmt(f),
             Self::Port(address, transport, port) => {
-                write!(f, "{address},{}:{port}", transport_name(*transport))
+                // Names of protocols are known only where `/etc/protocols` has them.
+                write!(f, "{address},{}:{port}", transport.protocol().number())
             }
         }
     }
@@ -134,6 +142,19 @@ impl End {
             Self::Source => "src",
             Self::Destination => "dst",
         }
+    }
+}
+
+fn under(f: &mut fmt::Formatter<'_>, end: End, prefix: &KeyPrefix, sense: Sense) -> fmt::Result {
+    f.write_str(match sense {
+        Sense::In => "",
+        Sense::NotIn => "! ",
+    })?;
+    match (prefix, end) {
+        (KeyPrefix::Interface(name), End::Source) => write!(f, "-i {name}+"),
+        (KeyPrefix::Interface(name), End::Destination) => write!(f, "-o {name}+"),
+        (KeyPrefix::Net(net), End::Source) => write!(f, "-s {net}"),
+        (KeyPrefix::Net(net), End::Destination) => write!(f, "-d {net}"),
     }
 }
 

@@ -209,7 +209,7 @@ fn restore(host: &mut Host, variant: Variant, transaction: &str) -> Result<(), S
         other => return Err(format!("no table: {other:?}")),
     };
     let table = host.tables.entry((variant, name)).or_default();
-    for hook in ["FORWARD", "INPUT", "OUTPUT"] {
+    for hook in ["FORWARD", "INPUT", "OUTPUT", "POSTROUTING"] {
         table.entry(hook.to_owned()).or_default();
     }
     for line in lines.filter(|line| *line != "COMMIT") {

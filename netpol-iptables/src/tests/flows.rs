@@ -11,7 +11,7 @@ use std::sync::Arc;
 use netpol_core::model::{EndpointId, Mode};
 use netpol_core::net::Family;
 use netpol_core::program::Program;
-use netpol_core::{Change, Dataplane, Update};
+use netpol_core::{Change, Dataplane, DataplaneErrorKind, Update};
 
 use super::fake::Fake;
 use super::kernel::in_namespaces;
@@ -88,7 +88,9 @@ fn what_could_not_be_forgotten_is_tried_again() {
     let mut dataplane = open(&fake);
     apply(&mut dataplane, &program(&[("a", "1", "10.0.0.1", Mode::Enforce)]));
     fake.cling(true);
-    assert_eq!(apply(&mut dataplane, &program(&[])), 0);
+    let update = Update::new(2, Change::Full(Arc::new(program(&[]))));
+    let error = dataplane.apply(update).unwrap_err();
+    assert_eq!(error.kind(), DataplaneErrorKind::Transient, "what goes on is no success");
     fake.cling(false);
     assert_eq!(apply(&mut dataplane, &program(&[])), 1);
     assert_eq!(fake.take_forgotten(), addresses(&["10.0.0.1"]));

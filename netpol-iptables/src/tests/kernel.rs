@@ -25,7 +25,7 @@ pub(crate) fn in_namespaces(body: impl Fn(Flavour) + Send + Copy + 'static) {
 }
 
 /// Runs `body` in a new network namespace.
-fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect(
             "no permission to make a network namespace; run as root, or under `unshare --user --map-root-user`",
@@ -36,7 +36,7 @@ fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) ->
 }
 
 /// Runs a tool in the namespace of the calling thread.
-fn tool(line: &str, input: &str) -> Result<String, String> {
+pub(crate) fn tool(line: &str, input: &str) -> Result<String, String> {
     let mut words = line.split(' ');
     let mut child = Command::new(words.next().unwrap())
         .args(words)
@@ -55,7 +55,7 @@ fn tool(line: &str, input: &str) -> Result<String, String> {
 }
 
 /// Returns all that iptables and ipset list, without comments and random numbers.
-fn state(flavour: Flavour) -> String {
+pub(crate) fn state(flavour: Flavour) -> String {
     let lines =
         ["iptables", "ip6tables"].map(|it| tool(&format!("{it}-{flavour}-save"), "").unwrap());
     let sets = tool("ipset save", "").unwrap();
@@ -72,20 +72,20 @@ fn without_dates(text: &str) -> String {
     text.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
 }
 
-fn config(flavour: Flavour) -> IptablesConfig {
+pub(crate) fn config(flavour: Flavour) -> IptablesConfig {
     IptablesConfig { flavour: Some(flavour), ..IptablesConfig::default() }
 }
 
-fn open(flavour: Flavour) -> IptablesDataplane {
+pub(crate) fn open(flavour: Flavour) -> IptablesDataplane {
     IptablesDataplane::open(config(flavour)).unwrap()
 }
 
-fn full(program: &Program) -> Update {
+pub(crate) fn full(program: &Program) -> Update {
     Update::new(1, Change::Full(Arc::new(program.clone())))
 }
 
 /// Applies a program and returns what the kernel has then.
-fn apply(dataplane: &mut IptablesDataplane, program: &Program) -> String {
+pub(crate) fn apply(dataplane: &mut IptablesDataplane, program: &Program) -> String {
     let applied = dataplane
         .apply(full(program))
         .unwrap_or_else(|error| panic!("{error}: {:?}", error.source().map(ToString::to_string)));
@@ -413,12 +413,19 @@ fn as_many_stages_work_as_we_say() {
                 .collect(),
             default: Verdict::Deny,
         };
+        // So many endpoints that all lists of them are as deep as they become.
         let mut builder = Builder::new();
-        let mut pod = builder.endpoint("pod", &["10.0.0.1"]);
-        pod.ingress = builder.policy(policy(MAX_DEPTH));
-        pod.egress = pod.ingress;
+        for number in 0..100 {
+            let mut pod = builder.endpoint(&format!("pod{number}"), &["10.0.0.1", "fd00::1"]);
+            pod.ingress = builder.policy(policy(MAX_DEPTH));
+            pod.egress = pod.ingress;
+            builder.add(pod);
+        }
         let mut dataplane = open(flavour);
-        apply(&mut dataplane, &builder.add(pod).build());
+        let state = apply(&mut dataplane, &builder.build());
+        for list in ["EGRESS -i", "INGRESS -o", "RELATED -i"] {
+            assert!(state.contains(&format!("-A NP-{list} pod1+ ")), "{state}");
+        }
 
         let mut deep = builder.endpoint("deep", &["10.0.0.2"]);
         deep.ingress = builder.policy(policy(MAX_DEPTH + 1));
@@ -426,7 +433,7 @@ fn as_many_stages_work_as_we_say() {
         let kinds: Vec<_> =
             applied.isolated.iter().map(|(id, it)| (id.name.as_str(), it.kind())).collect();
         assert_eq!(kinds, [("deep", DataplaneErrorKind::Capacity)]);
-        assert!(state(flavour).contains("-A NP-ISO-FROM -i deep "));
+        assert!(self::state(flavour).contains("-A NP-ISO-FROM -i deep "));
     });
 }
 

@@ -16,7 +16,7 @@ use super::program::everything;
 use crate::name::{Fixed, Name};
 use crate::render::{Context, render};
 use crate::ruleset::{
-    Action, End, Fields, Interface, Match, Member, Rule, Ruleset, Sense, Verdict,
+    Action, End, Fields, Interface, Key, KeyPrefix, Match, Member, Rule, Ruleset, Sense, Verdict,
 };
 
 /// A new packet in one of the built-in chains.
@@ -73,6 +73,15 @@ impl Packet {
             Match::Interface { end: End::Source, name } => self.input == Some(*name),
             Match::Interface { end: End::Destination, name } => self.output == Some(*name),
             Match::Address { end, address } => self.address(*end) == *address,
+            Match::Under { end, prefix, sense: wanted } => {
+                let interface = match end {
+                    End::Source => self.input,
+                    End::Destination => self.output,
+                };
+                let keys = [interface.map(Key::Interface), Some(Key::Address(self.address(*end)))];
+                let begins = |key: &Key| begins(*key, prefix);
+                sense(keys.iter().flatten().any(begins), *wanted)
+            }
             Match::Member { end, fields, set, sense: wanted } => {
                 sense(self.is_member(ruleset, *end, *fields, set), *wanted)
             }
@@ -87,8 +96,19 @@ impl Packet {
             }),
             // Discovery here is what hosts send on their link.
             Match::HopLimit(_) | Match::LinkLocalSource => true,
-            Match::Flow(_) => false,
+            Match::Flow(_) | Match::FlowSource(..) => false,
         }
+    }
+}
+
+/// Returns whether a key begins so.
+pub(crate) fn begins(key: Key, prefix: &KeyPrefix) -> bool {
+    match (key, prefix) {
+        (Key::Interface(name), KeyPrefix::Interface(prefix)) => {
+            name.to_string().starts_with(&prefix.to_string())
+        }
+        (Key::Address(address), KeyPrefix::Net(prefix)) => prefix.contains(address),
+        _ => false,
     }
 }
 

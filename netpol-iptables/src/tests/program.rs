@@ -113,11 +113,17 @@ impl Builder {
     }
 
     pub(crate) fn named_port(&mut self, name: &str, ports: &[(&str, u16)]) -> SetId {
-        let definition = SetDefinition::NamedPort {
-            endpoints: None,
-            transport: Transport::Tcp,
-            name: name.to_owned(),
-        };
+        self.named_port_of(Transport::Tcp, name, ports)
+    }
+
+    pub(crate) fn named_port_of(
+        &mut self,
+        transport: Transport,
+        name: &str,
+        ports: &[(&str, u16)],
+    ) -> SetId {
+        let name = name.to_owned();
+        let definition = SetDefinition::NamedPort { endpoints: None, transport, name };
         let id = SetId::of(&definition);
         let members =
             ports.iter().map(|(address, port)| (address.parse().unwrap(), *port)).collect();

@@ -1,10 +1,16 @@
 //! Running one tool to its end, or until it takes too long.
+//!
+//! A tool gets its input as a whole, as a file in memory. From a pipe it would read half a script when this process is
+//! killed, and take half an address for another one.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::process::{self, Child, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::printed;
 use crate::error::IptablesError;
@@ -27,28 +33,36 @@ impl Command {
     /// Runs the tool in the network namespace of the calling thread, and returns what it printed.
     pub(super) fn run(self) -> Result<String, IptablesError> {
         let name = format!("{} {}", self.program, self.arguments.join(" "));
+        let talk = |source| IptablesError::Process { operation: "talk to a tool", source };
         let mut command = process::Command::new(&self.program);
-        command.args(&self.arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(&self.arguments).stdin(in_memory(&self.input).map_err(talk)?);
+        // Errors are known by their words.
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).env("LC_ALL", "C");
         let mut child = command.spawn().map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => IptablesError::NoTool { program: self.program, source },
             _ => IptablesError::Process { operation: "start a tool", source },
         })?;
-        match communicate(&mut child, &self.input, self.limit) {
+        match communicate(&mut child, self.limit) {
             Ok(Some(output)) => printed(&name, output),
             Ok(None) => Err(IptablesError::TimedOut { command: name, limit: self.limit }),
-            Err(source) => Err(IptablesError::Process { operation: "talk to a tool", source }),
+            Err(source) => Err(talk(source)),
         }
     }
 }
 
-/// Feeds a process and collects what it prints; `None` if it had to be killed.
-fn communicate(child: &mut Child, input: &str, limit: Duration) -> io::Result<Option<Output>> {
+/// Returns a file that holds a text and exists nowhere else.
+fn in_memory(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"netpol-iptables", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Collects what a process prints; `None` if it had to be killed.
+fn communicate(child: &mut Child, limit: Duration) -> io::Result<Option<Output>> {
     let end = Instant::now() + limit;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     thread::scope(|scope| {
-        // A tool that fails does not read to the end; its exit status tells more than the broken pipe.
-        scope.spawn(move || stdin.map(|mut pipe| pipe.write_all(input.as_bytes())));
         let (out, err) = (read(scope, stdout), read(scope, stderr));
         let left = || end.saturating_duration_since(Instant::now());
         let printed = out.recv_timeout(left()).and_then(|it| Ok((it, err.recv_timeout(left())?)));

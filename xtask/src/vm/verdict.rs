@@ -11,14 +11,7 @@ use crate::Result;
 ///
 /// If anything else was shown.
 pub(super) fn passed(output: &str, release: &str, backend: &str) -> Result<u64> {
-    let lines: Vec<_> = output.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    let kernel = lines.first().and_then(|line| line.strip_prefix("kernel "));
-    if kernel != Some(release) {
-        return Err(format!("another kernel ran: `{}`", kernel.unwrap_or_default()).into());
-    }
-    let Some(status) = lines.last().and_then(|line| line.strip_prefix("status ")) else {
-        return Err("the run did not come to its end".into());
-    };
+    let (lines, status) = complete(output, release)?;
     match (status, lines.iter().find_map(|line| counts(line, backend))) {
         ("0", Some([pass, 0, _])) if pass > 0 => Ok(pass),
         (_, Some([pass, fail, _])) => {
@@ -26,6 +19,34 @@ pub(super) fn passed(output: &str, release: &str, backend: &str) -> Result<u64> 
         }
         (_, None) => Err(format!("no results, exit status {status}").into()),
     }
+}
+
+/// Returns how many tests passed, which are some, while none failed and the run came to its end.
+///
+/// # Errors
+///
+/// If anything else was shown.
+pub(super) fn tests_passed(output: &str, release: &str) -> Result<u64> {
+    let (lines, status) = complete(output, release)?;
+    let result = lines.iter().find_map(|line| line.strip_prefix("test result: "));
+    let result = result.ok_or_else(|| format!("no results, exit status {status}"))?;
+    let passed = result.strip_prefix("ok. ").and_then(|rest| rest.split_once(" passed; 0 failed;"));
+    match passed.map(|(passed, _)| passed.parse()) {
+        Some(Ok(passed)) if passed > 0 && status == "0" => Ok(passed),
+        _ => Err(format!("{result}, exit status {status}").into()),
+    }
+}
+
+/// Returns the lines of a run of the right kernel, and its exit status.
+fn complete<'a>(output: &'a str, release: &str) -> Result<(Vec<&'a str>, &'a str)> {
+    let lines: Vec<_> = output.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let kernel = lines.first().and_then(|line| line.strip_prefix("kernel "));
+    if kernel != Some(release) {
+        return Err(format!("another kernel ran: `{}`", kernel.unwrap_or_default()).into());
+    }
+    let status = lines.last().and_then(|line| line.strip_prefix("status "));
+    let status = status.ok_or("the run did not come to its end")?;
+    Ok((lines, status))
 }
 
 /// Reads a line of the table at the end of the report: the backend, and how many passed, failed and were skipped.
@@ -68,5 +89,20 @@ mod tests {
             assert_eq!(judged(&GOOD.replace(from, to)), Err(error.to_owned()), "{to}");
         }
         assert!(judged("").is_err());
+    }
+
+    #[test]
+    fn tests_have_to_pass_and_to_be_some() {
+        let judged = |result: &str, status: u8| {
+            let output = format!(
+                "kernel 6.1.0-1\ntest a ... ok\n\ntest result: {result}; 0 ignored\nstatus {status}\n"
+            );
+            tests_passed(&output, "6.1.0-1").map_err(|error| error.to_string())
+        };
+        assert_eq!(judged("ok. 12 passed; 0 failed", 0), Ok(12));
+        assert!(judged("ok. 0 passed; 0 failed", 0).is_err());
+        assert!(judged("ok. 12 passed; 0 failed", 101).is_err());
+        assert!(judged("FAILED. 12 passed; 1 failed", 101).is_err());
+        assert!(tests_passed("kernel 6.1.0-1\nstatus 0\n", "6.1.0-1").is_err());
     }
 }

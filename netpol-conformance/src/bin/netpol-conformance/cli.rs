@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use netpol_conformance::document;
-use netpol_conformance::scenario::{Scenario, load};
+use netpol_conformance::scenario::{Scenario, ScenarioError, load};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Anything that goes wrong in a command.
@@ -34,9 +34,10 @@ pub(crate) struct Cli {
 enum Command {
     /// Run scenarios. Exit status 0: something ran and nothing failed; 1: something failed; 2: could not run
     Run(run::Arguments),
-    /// Say of each document whether its API accepts it. Exit status 1: one was refused; 2: could not be read
+    /// Say of each document whether its API accepts it, and what policies say that may not be meant. Exit status 1: one was
+    /// refused, or there is a finding and `--deny-findings`; 2: could not be read
     Check(check::Arguments),
-    /// Show the verdict of the model on one flow of a scenario, and the rules that led to it
+    /// Show the verdict of the model on one flow of a scenario or of manifests, and the rules that led to it
     Explain(explain::Arguments),
     /// Tell the story of the shipped scenarios on a real dataplane: what each policy changes, and why
     Demo(demo::Arguments),
@@ -65,25 +66,36 @@ fn raise_file_limit() {
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
 }
 
-/// Loads the scenarios of all files below `paths`.
-///
-/// Says of each file that is none what is wrong with it.
-fn load_all(paths: &[PathBuf]) -> Result<Vec<Scenario>> {
-    let mut scenarios = Vec::new();
-    let mut broken = 0;
-    for file in files(paths)? {
-        match load(&file) {
-            Ok(scenario) => scenarios.push(scenario),
-            Err(error) => {
-                eprintln!("error: {error}");
-                broken += 1;
+/// The files below some paths: scenarios, and what could not be loaded.
+struct Loaded {
+    scenarios: Vec<Scenario>,
+    broken: Vec<ScenarioError>,
+}
+
+impl Loaded {
+    /// Loads all files below `paths`, and says of each that is no scenario what is wrong with it.
+    fn from_paths(paths: &[PathBuf]) -> Result<Self> {
+        let (mut scenarios, mut broken) = (Vec::new(), Vec::new());
+        for file in files(paths)? {
+            match load(&file) {
+                Ok(scenario) => scenarios.push(scenario),
+                Err(error) => {
+                    eprintln!("error: {error}");
+                    broken.push(error);
+                }
             }
         }
+        Ok(Self { scenarios, broken })
     }
-    match broken {
-        0 => Ok(scenarios),
-        1 => Err("one file is no scenario; nothing was run".into()),
-        _ => Err(format!("{broken} files are no scenarios; nothing was run").into()),
+
+    /// Returns the exit status of a command that did its work otherwise.
+    fn status(&self, otherwise: ExitCode) -> ExitCode {
+        match self.broken.len() {
+            0 => return otherwise,
+            1 => eprintln!("error: one file is no scenario"),
+            number => eprintln!("error: {number} files are no scenarios"),
+        }
+        ExitCode::from(crate::COULD_NOT_RUN)
     }
 }
 

@@ -7,6 +7,7 @@ use netpol_core::net;
 use tokio::runtime::Handle;
 
 use super::super::SubjectError;
+use super::SourcePorts;
 use crate::cluster::{Cluster, Pod, PodNetwork};
 use crate::probe::{Probe, Request};
 use crate::scenario::Attempt;
@@ -97,9 +98,18 @@ impl Hosts {
     /// Returns the probe that an attempt stands for.
     ///
     /// Its sentinel is the destination, which asks itself for the same: that is outside of every policy.
-    pub(super) fn probe(&self, attempt: &Attempt, request: Request) -> Result<Probe, SubjectError> {
+    pub(super) fn probe(
+        &self,
+        attempt: &Attempt,
+        request: Request,
+        ports: SourcePorts,
+    ) -> Result<Probe, SubjectError> {
         let probe = |from| self.topology.probe(from, attempt.flow.destination, request);
-        Ok(probe(&attempt.source)?.with_sentinel(probe(&attempt.destination)?))
+        let made = probe(&attempt.source)?.with_sentinel(probe(&attempt.destination)?);
+        Ok(match (ports, attempt.port.source()) {
+            (SourcePorts::Wanted, Some(port)) => made.from_port(port),
+            _ => made,
+        })
     }
 
     fn update_nodes(&mut self, cluster: &Cluster) -> Result<(), SubjectError> {

@@ -7,10 +7,10 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use super::super::field::{Field, List, buffered};
+use super::super::labels::{LabelSpace, NAME_LABEL};
+use super::super::manifest::{Ignored, Manifest, Meta, Scope};
 use super::super::report::{Path, Report};
 use super::super::{Kind, Refused, address};
-use super::labels::{LabelSpace, NAME_LABEL};
-use super::manifest::{Ignored, Manifest, Meta, Scope};
 use crate::model;
 use crate::model::Object;
 

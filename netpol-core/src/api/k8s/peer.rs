@@ -8,10 +8,11 @@ use serde::Deserialize;
 
 use super::super::address::parse_block;
 use super::super::field::{Extra, Field, List};
+use super::super::label_selector::LabelSelector;
+use super::super::labels::LabelSpace;
+use super::super::manifest::required_text;
+use super::super::pods::Pods;
 use super::super::report::{Path, Report};
-use super::labels::LabelSpace;
-use super::manifest::required_text;
-use super::selector::LabelSelector;
 use crate::model::{EntityMatch, Peers, keys};
 use crate::net::{Prefix, PrefixSet};
 use crate::selector::Selector;
@@ -38,35 +39,24 @@ struct IpBlock {
 
 /// What a policy can select: pods, of its own namespace unless it says otherwise.
 pub(super) struct PolicyScope {
-    pub(super) pods: Selector,
-    pub(super) own_namespace: Selector,
+    pub(super) pods: Pods,
+    own_namespace: Selector,
 }
 
 impl PolicyScope {
     /// Returns the terms for the policies of a namespace.
     pub(super) fn of(namespace: &str, report: &mut Report) -> Self {
-        let mut equal = |key: &str, value: &str| {
-            Selector::equal(key, value).unwrap_or_else(|error| {
-                report.refuse(&Path::top("metadata").field("namespace"), error);
-                Selector::none()
-            })
-        };
-        Self {
-            pods: equal(keys::ORCHESTRATOR, keys::KUBERNETES),
-            own_namespace: equal(keys::NAMESPACE, namespace),
-        }
+        let own_namespace = Selector::equal(keys::NAMESPACE, namespace).unwrap_or_else(|error| {
+            report.refuse(&Path::top("metadata").field("namespace"), error);
+            Selector::none()
+        });
+        Self { pods: Pods::new(report), own_namespace }
     }
 
     /// Returns the selector of the pods of the policy's namespace for which all of `terms` hold.
     pub(super) fn own_pods(&self, terms: Vec<Selector>) -> Selector {
-        Selector::and([self.own_namespace.clone(), self.pods.clone()].into_iter().chain(terms))
-    }
-
-    /// Returns the selector of the pods for which all of `terms` hold, in the namespaces for which all of
-    /// `namespaces` hold.
-    fn pods_in(&self, namespaces: Vec<Selector>, terms: Vec<Selector>) -> Selector {
-        let namespaces = Selector::and(namespaces).in_namespaces();
-        Selector::and([namespaces, self.pods.clone()].into_iter().chain(terms))
+        let confined = [self.own_namespace.clone(), self.pods.all().clone()];
+        Selector::and(confined.into_iter().chain(terms))
     }
 }
 
@@ -130,17 +120,17 @@ impl Peer {
             .map(|it| it.to_terms(LabelSpace::Namespaces, &namespaces_at, report));
         let block_at = at.field("ipBlock");
         let block = report.given(&block_at, ip_block).map(|it| it.read(&block_at, report));
-        let has_selector = is_written(pod_selector) || is_written(namespace_selector);
-        if !has_selector && !is_written(ip_block) {
+        let has_selector = pod_selector.is_written() || namespace_selector.is_written();
+        if !has_selector && !ip_block.is_written() {
             report.refuse(at, "empty, expected `podSelector`, `namespaceSelector` or `ipBlock`");
-        } else if has_selector && is_written(ip_block) {
+        } else if has_selector && ip_block.is_written() {
             report.refuse(at, "`ipBlock` beside a selector, expected `ipBlock` alone");
         }
         match (namespaces, pods, block) {
             (None, Some(pods), None) => Some(PeerMatch::Pods(scope.own_pods(pods))),
-            (Some(namespaces), pods, None) => {
-                Some(PeerMatch::Pods(scope.pods_in(namespaces, pods.unwrap_or_default())))
-            }
+            (Some(namespaces), pods, None) => Some(PeerMatch::Pods(
+                scope.pods.in_namespaces(namespaces, pods.unwrap_or_default()),
+            )),
             (None, None, Some(block)) => block.map(|(cidr, except)| PeerMatch::Block(cidr, except)),
             _ => None,
         }
@@ -179,8 +169,4 @@ fn read_block(at: &Path<'_>, text: &str, report: &mut Report) -> Option<Prefix> 
         report.refuse(at, format!("`{text}` is not a CIDR block, expected {expected}"));
     }
     block
-}
-
-const fn is_written<T>(field: &Field<T>) -> bool {
-    !matches!(field, Field::Absent)
 }

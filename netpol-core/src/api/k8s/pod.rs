@@ -9,11 +9,12 @@ use core::net::IpAddr;
 use serde::{Deserialize, Deserializer};
 
 use super::super::field::{Field, List, buffered};
+use super::super::labels::LabelSpace;
+use super::super::manifest::{Ignored, Manifest, Meta, Scope, optional_text};
+use super::super::number::Number;
+use super::super::ports::read_transport;
 use super::super::report::{Path, Report};
 use super::super::{Kind, Refused, address, names};
-use super::labels::LabelSpace;
-use super::manifest::{Ignored, Manifest, Meta, Scope, optional_text};
-use super::port::{Number, read_transport};
 use crate::model::{Endpoint, EndpointId, Lifecycle, NamedPort, keys};
 use crate::net::Transport;
 use crate::verdict::Verdict;

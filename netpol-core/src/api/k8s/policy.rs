@@ -8,18 +8,16 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use super::super::field::{Extra, Field, List, buffered};
+use super::super::label_selector::LabelSelector;
+use super::super::labels::LabelSpace;
+use super::super::manifest::{self, Manifest, Meta};
 use super::super::report::{Path, Report};
+use super::super::rules::{degraded, product};
 use super::super::{Accepted, Kind, Refused, Strictness};
-use super::labels::LabelSpace;
-use super::manifest::{self, Manifest, Meta};
 use super::peer::{Peer, PolicyScope, read_peers};
-use super::port::{PolicyPort, matches, matches_apart, read_ports};
-use super::selector::LabelSelector;
+use super::port::{PolicyPort, read_ports};
 use crate::flow::Direction;
-use crate::model::{
-    Action, EntityMatch, L4Match, Order, Peers, Policy, PolicyKey, PortMatch, Rule, RuleMatch,
-};
-use crate::net::PrefixSet;
+use crate::model::{Action, EntityMatch, Order, Peers, Policy, PolicyKey, Rule, RuleMatch};
 
 /// The place of these policies in the tier `default`.
 ///
@@ -30,9 +28,10 @@ const ORDER: i32 = 1000;
 #[derive(Clone, Debug)]
 pub struct NetworkPolicy(Manifest<Spec, IgnoredAny>);
 
+/// `spec` of a policy.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, expecting = "an object")]
-struct Spec {
+pub(in crate::api) struct Spec {
     pod_selector: Field<LabelSelector>,
     policy_types: List<String>,
     ingress: List<IngressRule>,
@@ -110,7 +109,25 @@ impl<'de> Deserialize<'de> for NetworkPolicy {
 }
 
 impl Spec {
-    fn read(
+    /// Returns the fields that say something.
+    pub(in crate::api) fn written(&self) -> impl Iterator<Item = &'static str> {
+        let Self { pod_selector, policy_types, ingress, egress, extra: _ } = self;
+        let selects = match pod_selector {
+            Field::Absent => false,
+            Field::Given(selector) => !selector.is_empty(),
+            Field::Malformed(_) => true,
+        };
+        [
+            ("podSelector", selects),
+            ("policyTypes", policy_types.says_something()),
+            ("ingress", ingress.says_something()),
+            ("egress", egress.says_something()),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_written)| is_written.then_some(name))
+    }
+
+    pub(in crate::api) fn read(
         &self,
         at: &Path<'_>,
         meta: Option<Meta>,
@@ -200,7 +217,7 @@ impl RuleReader<'_> {
                 .required(&at, rule, "an object")
                 .map(|rule| read(self.scope, &at, rule, &mut report));
             if self.report.absorb_rule(report, self.strictness) {
-                converted.push(degraded(index));
+                converted.push(degraded(index, Action::Allow));
             } else {
                 let allow = |matches| Rule::new(index, Action::Allow, matches);
                 converted.extend(matches.into_iter().flatten().map(allow));
@@ -220,7 +237,7 @@ impl RuleReader<'_> {
         let peers = read_peers(&at.field("from"), from, scope, report);
         let ports = read_ports(&at.field("ports"), ports, report);
         // The destination is the subject, so a name always is one of a pod's.
-        product(Direction::Ingress, &peers, &matches(&ports))
+        product(Direction::Ingress, &peers, &ports.matches())
     }
 
     fn egress(
@@ -235,44 +252,17 @@ impl RuleReader<'_> {
         let ports = read_ports(&at.field("ports"), ports, report);
         let (pods, anything): (Vec<_>, Vec<_>) =
             peers.into_iter().partition(|peer| peer.peers.is_some());
-        let (numbered, named) = matches_apart(&ports);
+        let (numbered, named) = ports.matches_apart();
         // A name never matches an address that is not a pod's; the numbers beside it do.
         let pods_only = |peer: &EntityMatch| EntityMatch {
-            peers: Some(Peers::Endpoints(scope.pods.clone())),
+            peers: Some(Peers::Endpoints(scope.pods.all().clone())),
             ..peer.clone()
         };
         let named_pods: Vec<_> =
             if named.is_empty() { Vec::new() } else { anything.iter().map(pods_only).collect() };
-        let mut rules = product(Direction::Egress, &pods, &matches(&ports));
+        let mut rules = product(Direction::Egress, &pods, &ports.matches());
         rules.extend(product(Direction::Egress, &anything, &numbered));
         rules.extend(product(Direction::Egress, &named_pods, &named));
         rules
     }
-}
-
-/// Returns one rule for each pair of a peer and a condition on ports.
-fn product(
-    direction: Direction,
-    peers: &[EntityMatch],
-    ports: &[L4Match<PortMatch>],
-) -> Vec<RuleMatch> {
-    let pair = |peer: &EntityMatch, l4| {
-        let (peer, subject) = (peer.clone(), EntityMatch::default());
-        let (source, destination) = match direction {
-            Direction::Ingress => (peer, subject),
-            Direction::Egress => (subject, peer),
-        };
-        RuleMatch { l4, source, destination, ..RuleMatch::default() }
-    };
-    peers.iter().flat_map(|peer| ports.iter().map(move |l4| pair(peer, l4.clone()))).collect()
-}
-
-/// Returns what stands for a rule that cannot be read. It matches no address, so that even an evaluator that overlooks
-/// the mark lets nothing pass.
-fn degraded(index: usize) -> Rule {
-    let nothing = EntityMatch { nets: Some(PrefixSet::default()), ..EntityMatch::default() };
-    let matches = RuleMatch { source: nothing, ..RuleMatch::default() };
-    let mut rule = Rule::new(index, Action::Allow, matches);
-    rule.degraded = true;
-    rule
 }

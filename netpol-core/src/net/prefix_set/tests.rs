@@ -29,6 +29,8 @@ fn sets_have_one_form() {
 fn families_do_not_touch_each_other() {
     let all_v4 = set(&["0.0.0.0/0"]);
     assert!(!all_v4.contains(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
+    let mapped = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
+    assert!(!all_v4.contains(mapped) && set(&["::/0"]).contains(mapped), "it is an IPv6 address");
     assert_eq!(set(&["0.0.0.0/0", "::/0"]).difference(&all_v4).to_string(), "::/0");
     assert!(all_v4.difference(&set(&["0.0.0.0/0"])).is_empty());
 }

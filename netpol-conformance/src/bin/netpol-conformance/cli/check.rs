@@ -1,4 +1,4 @@
-//! `check`: whether the APIs accept documents.
+//! `check`: whether the APIs accept documents, and whether they say what their authors may mean.
 
 use std::fmt::Write;
 use std::io::{self, stdin};
@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use netpol_conformance::check::{Checked, Entry};
+use netpol_conformance::check::{Checked, Entry, EntryFinding};
 use netpol_conformance::document;
+use netpol_conformance::text::printable;
+use netpol_core::lint::Severity;
 
 use super::{Result, files, write_out};
 
@@ -22,6 +24,18 @@ pub(crate) struct Arguments {
     /// How to report
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Fail on findings, not only on what is refused: on all of them, or only on those that matter as much as this
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "note")]
+    deny_findings: Option<Least>,
+}
+
+/// How much a finding must matter.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Least {
+    /// Every finding
+    Note,
+    /// What is probably not meant
+    Warning,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -51,6 +65,7 @@ pub(crate) fn check(arguments: &Arguments) -> Result<ExitCode> {
             }
         }
     }
+    checked.lint();
     let text = match arguments.format {
         Format::Pretty => pretty(&checked),
         Format::Json => serde_json::to_string_pretty(&checked)? + "\n",
@@ -59,7 +74,14 @@ pub(crate) fn check(arguments: &Arguments) -> Result<ExitCode> {
     if checked.results.is_empty() {
         return Err("nothing to check: no documents".into());
     }
-    Ok(if checked.any_refused() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let is_found = arguments.deny_findings.is_some_and(|least| {
+        let least = match least {
+            Least::Note => Severity::Note,
+            Least::Warning => Severity::Warning,
+        };
+        checked.findings(least) > 0
+    });
+    Ok(if checked.any_refused() || is_found { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Returns whether something was read that is no UTF-8: it is refused, and hides nothing else.
@@ -81,11 +103,20 @@ fn pretty(checked: &Checked) -> String {
             "{verdict}  {}, document {}: {}",
             entry.file,
             entry.document,
-            describe(entry)
+            printable(&describe(entry))
         );
         for error in &entry.errors {
             let colon = if error.path.is_empty() { "" } else { ": " };
-            let _ = writeln!(text, "          {}{colon}{}", error.path, error.message);
+            let _ = writeln!(
+                text,
+                "          {}{colon}{}",
+                printable(&error.path),
+                printable(&error.message)
+            );
+        }
+        for EntryFinding { severity, lint, rule, message, .. } in &entry.findings {
+            let place = rule.as_ref().map_or_else(String::new, |it| format!("{it}: "));
+            let _ = writeln!(text, "          {severity}: {place}{message} [{lint}]");
         }
     }
     text

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use netpol_conformance::scenario::Scenario;
 
-use super::{Result, backends, load_all, write_out};
+use super::{Loaded, Result, backends, write_out};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -24,9 +24,10 @@ pub(crate) fn list(arguments: &Arguments) -> Result<ExitCode> {
     }
     text.push('\n');
     let paths = if arguments.paths.is_empty() { shipped() } else { arguments.paths.clone() };
-    let scenarios = load_all(&paths)?;
+    let loaded = Loaded::from_paths(&paths)?;
+    let scenarios = &loaded.scenarios;
     let width = scenarios.iter().map(|it| it.about().name.len()).max().unwrap_or_default();
-    for scenario in &scenarios {
+    for scenario in scenarios {
         let about = scenario.about();
         let extent = match scenario {
             Scenario::Plan(plan) => {
@@ -40,7 +41,7 @@ pub(crate) fn list(arguments: &Arguments) -> Result<ExitCode> {
     }
     let _ = writeln!(text, "{} scenarios", scenarios.len());
     write_out(&text, None)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(loaded.status(ExitCode::SUCCESS))
 }
 
 /// Returns the scenarios of this crate, where cargo says where that is.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use netpol_conformance::report::{self, Conclusion, Report};
+use netpol_conformance::report::{self, Conclusion, Report, Row};
 use netpol_conformance::runner;
 
 use super::progress::Bar;
-use super::{Result, backends, load_all, write_out};
+use super::{Loaded, Result, backends, write_out};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -46,19 +46,25 @@ enum Format {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let backends = backends::named(&arguments.backend, arguments.jobs, arguments.patience)?;
-    let scenarios = load_all(&arguments.paths)?;
-    let bar = Bar::new(scenarios.len() * backends.len());
-    let report = runner::run(&scenarios, &backends, &bar)?;
+    let loaded = Loaded::from_paths(&arguments.paths)?;
+    let bar = Bar::new(loaded.scenarios.len() * backends.len());
+    let mut report = runner::run(&loaded.scenarios, &backends, &bar)?;
     bar.finish();
+    for backend in &backends {
+        let rows = loaded.broken.iter().map(|error| {
+            Row::unloadable(&error.file, backend.name(), format!("cannot be loaded: {error}"))
+        });
+        report.extend(rows);
+    }
     write_out(&render(&report, arguments.format)?, arguments.out.as_deref())?;
-    Ok(match report.conclusion() {
+    Ok(loaded.status(match report.conclusion() {
         Conclusion::Passed => ExitCode::SUCCESS,
         Conclusion::Failed => ExitCode::FAILURE,
         Conclusion::NothingRan => {
             eprintln!("error: nothing ran");
             ExitCode::from(crate::COULD_NOT_RUN)
         }
-    })
+    }))
 }
 
 fn render(report: &Report, format: Format) -> Result<String> {

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
+use super::super::super::oracle::{is_in, items, selects};
 use super::convert;
 use crate::api::{Document, Kind, Strictness};
 use crate::dataplane::Capabilities;
@@ -107,11 +108,6 @@ struct Probe<'a> {
     port: Option<(&'static str, u16)>,
 }
 
-/// Items of a list, where nothing and null are empty.
-fn items<'v>(value: &'v Value, field: &str) -> &'v [Value] {
-    value[field].as_array().map_or(&[], Vec::as_slice)
-}
-
 fn half_is_allowed(subject: &Pod, direction: &str, probe: &Probe<'_>, policies: &[Value]) -> bool {
     let mut is_isolated = false;
     for policy in policies {
@@ -168,13 +164,6 @@ fn is_peer(peer: &Value, own: &str, probe: &Probe<'_>) -> bool {
         && peer.get("podSelector").is_none_or(|it| selects(it, |key| pod.labels[key].as_str()))
 }
 
-fn is_in(address: Ipv4Addr, cidr: &Value) -> bool {
-    let (net, len) = cidr.as_str().unwrap().split_once('/').unwrap();
-    let (net, len): (Ipv4Addr, u32) = (net.parse().unwrap(), len.parse().unwrap());
-    let ignored = 32 - len;
-    u64::from(net.to_bits()) >> ignored == u64::from(address.to_bits()) >> ignored
-}
-
 fn is_port(entry: &Value, probe: &Probe<'_>) -> bool {
     let Some((protocol, number)) = probe.port else {
         return false;
@@ -192,23 +181,6 @@ fn is_port(entry: &Value, probe: &Probe<'_>) -> bool {
             (first..=entry["endPort"].as_u64().unwrap_or(first)).contains(&u64::from(number))
         }
     }
-}
-
-fn selects<'l>(selector: &Value, label: impl Fn(&str) -> Option<&'l str>) -> bool {
-    let mut pairs = selector["matchLabels"].as_object().into_iter().flatten();
-    let holds = |requirement: &Value| {
-        let value = label(requirement["key"].as_str().unwrap());
-        let is_listed =
-            value.is_some_and(|it| items(requirement, "values").iter().any(|listed| listed == it));
-        match requirement["operator"].as_str().unwrap() {
-            "In" => is_listed,
-            "NotIn" => !is_listed,
-            "Exists" => value.is_some(),
-            _ => value.is_none(),
-        }
-    };
-    pairs.all(|(key, value)| label(key) == value.as_str())
-        && items(selector, "matchExpressions").iter().all(holds)
 }
 
 // Policies.
@@ -422,6 +394,22 @@ fn any_json_is_read() {
         "addresses",
         "containers",
         "creationTimestamp",
+        "tier",
+        "priority",
+        "subject",
+        "action",
+        "namespaces",
+        "pods",
+        "networks",
+        "nodes",
+        "domainNames",
+        "sameLabels",
+        "protocols",
+        "tcp",
+        "destinationPort",
+        "range",
+        "start",
+        "portNumber",
         "other",
     ];
     let json = leaf.prop_recursive(6, 64, 6, move |inner| {

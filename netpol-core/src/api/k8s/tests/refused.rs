@@ -337,11 +337,11 @@ fn values_of_another_shape_hide_nothing() {
     );
     check_port(
         json!({"port": true}),
-        ".port: invalid type: boolean `true`, expected a port number or a port name",
+        ".port: invalid type: boolean `true`, expected a number or a name",
     );
     check_port(
         json!({"port": 80.5, "endPort": 90}),
-        ".port: invalid type: floating point `80.5`, expected a port number or a port name",
+        ".port: invalid type: floating point `80.5`, expected a number or a name",
     );
     check_selector(
         json!({"matchLabels": {"version": 1}}),
