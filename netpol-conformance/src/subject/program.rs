@@ -39,7 +39,11 @@ impl Subject for Programs {
                     Change::Full(program) => node.program = program,
                     Change::Delta(delta) => {
                         let program = Arc::make_mut(&mut node.program);
-                        program.advance(&delta).map_err(SubjectError::other)?;
+                        program.advance(&delta).map_err(|error| SubjectError::Dataplane {
+                            node: name.clone(),
+                            source: DataplaneError::new(DataplaneErrorKind::Other, "apply a delta")
+                                .with_source(error),
+                        })?;
                     }
                     _ => {}
                 }
