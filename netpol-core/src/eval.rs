@@ -10,14 +10,13 @@ mod order;
 #[cfg(test)]
 mod tests;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
-use core::net::IpAddr;
 
 use self::hosts::Passage;
 pub use self::judgement::{Evaluation, Judgement};
 use self::matching::{Sides, rule_matches};
-use self::order::{Level, address_owners, levels, replaced};
+use self::order::{Level, Owners, levels, owners, replaced};
 use crate::dataplane::Capabilities;
 use crate::flow::{Direction, Flow, Origin, Payload};
 use crate::model::{
@@ -87,7 +86,7 @@ pub struct Judge<'a> {
     inputs: &'a Inputs,
     capabilities: &'a Capabilities,
     settings: HostSettings,
-    owners: BTreeMap<IpAddr, &'a Endpoint>,
+    owners: Owners<'a>,
     levels: Vec<Level<'a>>,
     /// The enforced policies that staged ones replace or remove.
     replaced: BTreeSet<PolicyKey>,
@@ -126,7 +125,7 @@ impl<'a> Judge<'a> {
             inputs,
             capabilities,
             settings: HostSettings::default(),
-            owners: address_owners(inputs),
+            owners: owners(inputs),
             levels: levels(inputs),
             replaced: replaced(inputs),
             has_staged: inputs.policies().any(is_staged),

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use netpol_core::model::Inputs;
 use netpol_core::program::Outcome;
-use netpol_core::{Applied, Change, Explanation, Origin, Program, Reason, Verdict};
+use netpol_core::{
+    Applied, Change, DataplaneError, DataplaneErrorKind, Explanation, Origin, Program, Reason,
+    Verdict,
+};
 
 use super::feed::Feed;
 use super::model::packets_only;

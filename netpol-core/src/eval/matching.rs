@@ -1,13 +1,13 @@
 //! Whether a rule's conditions hold for a flow.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use super::order::Owners;
 use crate::flow::{Flow, Payload};
 use crate::model::{
-    DomainName, Endpoint, EndpointKind, EndpointLabels, EntityMatch, HttpMatch, HttpRequest,
-    Inputs, L4Match, NetworkSet, Node, Peers, PortConstraint, PortMatch, RuleMatch, Tenancy, keys,
+    DomainName, Endpoint, EndpointLabels, EntityMatch, HttpMatch, HttpRequest, Inputs, L4Match,
+    NetworkSet, Node, Peers, PortConstraint, PortMatch, RuleMatch, Tenancy, keys,
 };
 use crate::net::{Family, IcmpMatch, Transport};
 use crate::selector::{LabelView, Selector};
@@ -37,17 +37,19 @@ pub(super) struct Side<'a> {
 impl<'a> Sides<'a> {
     pub(super) fn new(
         inputs: &'a Inputs,
-        owners: &BTreeMap<IpAddr, &'a Endpoint>,
+        owners: &Owners<'a>,
         flow: &Flow,
         request: Option<&'a HttpRequest>,
     ) -> Self {
         let side = |address| Side {
             inputs,
             address,
-            owner: owners.get(&address).copied(),
-            hosts: inputs
-                .endpoints()
-                .filter(|it| it.id.kind == EndpointKind::Host && it.addresses.contains(&address))
+            owner: owners.workloads.get(&address).copied(),
+            hosts: owners
+                .hosts
+                .iter()
+                .filter(|it| it.addresses.contains(&address))
+                .copied()
                 .collect(),
             network_sets: inputs
                 .network_sets
@@ -67,11 +69,7 @@ impl<'a> Sides<'a> {
     }
 
     /// Returns the same for a packet that answers.
-    pub(super) fn reversed(
-        &self,
-        inputs: &'a Inputs,
-        owners: &BTreeMap<IpAddr, &'a Endpoint>,
-    ) -> Self {
+    pub(super) fn reversed(&self, inputs: &'a Inputs, owners: &Owners<'a>) -> Self {
         let payload = match self.flow.payload {
             Payload::Ports { transport, source, destination } => {
                 Payload::Ports { transport, source: destination, destination: source }
@@ -82,33 +80,34 @@ impl<'a> Sides<'a> {
             other @ Payload::Other(_) => other,
         };
         let (source, destination) = (self.flow.destination, self.flow.source);
-        let flow = Flow { source, destination, payload, ..self.flow };
-        Self::new(inputs, owners, &flow, self.request)
+        Self::new(inputs, owners, &Flow { source, destination, payload, ..self.flow }, None)
     }
 }
 
 impl Side<'_> {
+    fn owner_is(&self, selector: &Selector) -> bool {
+        self.owner.is_some_and(|owner| selector.matches(&self.inputs.labels_of(owner)))
+    }
+
     /// Returns whether the address belongs to an endpoint or network set that `selector` selects.
     fn belongs_to(&self, selector: &Selector) -> bool {
         let selects = |set: &&NetworkSet| selector.matches(&self.inputs.labels_of_set(set));
-        self.holders().any(|it| selector.matches(&self.inputs.labels_of(it)))
+        self.owner_is(selector)
+            || self.hosts_selected(selector).next().is_some()
             || self.network_sets.iter().any(selects)
     }
 
-    /// Returns the endpoints whose address it is.
-    fn holders(&self) -> impl Iterator<Item = &'_ Endpoint> {
-        self.owner.into_iter().chain(self.hosts.iter().copied())
+    fn hosts_selected(&self, selector: &Selector) -> impl Iterator<Item = &'_ Endpoint> {
+        let selected = |it: &&Endpoint| selector.matches(&self.inputs.labels_of(it));
+        self.hosts.iter().copied().filter(selected)
     }
 
-    fn is_tenant(
-        &self,
-        holder: &Endpoint,
-        endpoints: &Selector,
-        tenancy: &Tenancy,
-        subject: &Endpoint,
-    ) -> bool {
-        let labels = self.inputs.labels_of(holder);
-        endpoints.matches(&labels) && are_tenants(tenancy, &labels, &self.inputs.labels_of(subject))
+    fn owner_is_tenant(&self, endpoints: &Selector, tenancy: &Tenancy, subject: &Endpoint) -> bool {
+        self.owner.is_some_and(|owner| {
+            let labels = self.inputs.labels_of(owner);
+            endpoints.matches(&labels)
+                && are_tenants(tenancy, &labels, &self.inputs.labels_of(subject))
+        })
     }
 
     fn is_one_of(&self, peers: &Peers, subject: &Endpoint) -> bool {
@@ -116,7 +115,7 @@ impl Side<'_> {
             Peers::Endpoints(selector) => self.belongs_to(selector),
             Peers::Tenants { endpoints, tenancy } => {
                 let own = self.inputs.labels_of(subject);
-                self.holders().any(|it| self.is_tenant(it, endpoints, tenancy, subject))
+                self.owner_is_tenant(endpoints, tenancy, subject)
                     || self.network_sets.iter().any(|set| {
                         let labels = self.inputs.labels_of_set(set);
                         endpoints.matches(&labels) && are_tenants(tenancy, &labels, &own)
@@ -148,15 +147,20 @@ impl Side<'_> {
         transport: Transport,
         port: u16,
     ) -> bool {
-        let counts = |holder: &&Endpoint| match &entity.peers {
-            Some(Peers::Endpoints(selector)) => selector.matches(&self.inputs.labels_of(holder)),
+        let is_counted = match &entity.peers {
+            Some(Peers::Endpoints(selector)) => self.owner_is(selector),
             Some(Peers::Tenants { endpoints, tenancy }) => {
-                self.is_tenant(holder, endpoints, tenancy, subject)
+                self.owner_is_tenant(endpoints, tenancy, subject)
             }
             Some(Peers::Nodes(_) | Peers::DomainNames(_)) | None => true,
         };
+        let hosts: Vec<_> = match &entity.peers {
+            Some(Peers::Endpoints(selector)) => self.hosts_selected(selector).collect(),
+            _ => self.hosts.clone(),
+        };
+        let owners = self.owner.filter(|_| is_counted).into_iter().chain(hosts);
         list.numbers.contains(port)
-            || self.holders().filter(counts).flat_map(|it| &it.ports).any(|it| {
+            || owners.flat_map(|it| &it.ports).any(|it| {
                 it.transport == transport && it.port == port && list.names.contains(&it.name)
             })
     }

@@ -16,8 +16,21 @@ pub(super) struct Level<'a> {
     pub(super) policies: Vec<&'a Policy>,
 }
 
-/// Returns the workload that owns each address.
-pub(super) fn address_owners(inputs: &Inputs) -> BTreeMap<IpAddr, &Endpoint> {
+/// Who has which address.
+#[derive(Clone, Debug)]
+pub(super) struct Owners<'a> {
+    /// The workload that owns each address.
+    pub(super) workloads: BTreeMap<IpAddr, &'a Endpoint>,
+    /// All host endpoints. Several can list one address.
+    pub(super) hosts: Vec<&'a Endpoint>,
+}
+
+pub(super) fn owners(inputs: &Inputs) -> Owners<'_> {
+    let hosts = inputs.endpoints().filter(|it| it.id.kind == EndpointKind::Host).collect();
+    Owners { workloads: address_owners(inputs), hosts }
+}
+
+fn address_owners(inputs: &Inputs) -> BTreeMap<IpAddr, &Endpoint> {
     let mut owners = BTreeMap::new();
     let workloads = inputs.endpoints().filter(|it| it.id.kind == EndpointKind::Workload);
     for endpoint in workloads.filter(|endpoint| endpoint.lifecycle == Lifecycle::Running) {
