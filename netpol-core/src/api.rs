@@ -333,12 +333,22 @@ impl Document {
             }
             Kind::Tier => Self::Tier(Deserialize::deserialize(deserializer)?),
             Kind::NetworkPolicy => Self::NetworkPolicy(Deserialize::deserialize(deserializer)?),
-            Kind::GlobalNetworkPolicy => Self::GlobalNetworkPolicy(Deserialize::deserialize(deserializer)?),
-            Kind::StagedNetworkPolicy => Self::StagedNetworkPolicy(Deserialize::deserialize(deserializer)?),
-            Kind::StagedGlobalNetworkPolicy => Self::StagedGlobalNetworkPolicy(Deserialize::deserialize(deserializer)?),
-            Kind::StagedKubernetesNetworkPolicy => Self::StagedKubernetesNetworkPolicy(Deserialize::deserialize(deserializer)?),
+            Kind::GlobalNetworkPolicy => {
+                Self::GlobalNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::StagedNetworkPolicy => {
+                Self::StagedNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::StagedGlobalNetworkPolicy => {
+                Self::StagedGlobalNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
+            Kind::StagedKubernetesNetworkPolicy => {
+                Self::StagedKubernetesNetworkPolicy(Deserialize::deserialize(deserializer)?)
+            }
             Kind::NetworkSet => Self::NetworkSet(Deserialize::deserialize(deserializer)?),
-            Kind::GlobalNetworkSet => Self::GlobalNetworkSet(Deserialize::deserialize(deserializer)?),
+            Kind::GlobalNetworkSet => {
+                Self::GlobalNetworkSet(Deserialize::deserialize(deserializer)?)
+            }
             Kind::HostEndpoint => Self::HostEndpoint(Deserialize::deserialize(deserializer)?),
         })
     }

@@ -384,7 +384,11 @@ impl Endpoints {
 
     /// Returns whether an address that an endpoint lists is its.
     pub(super) fn is_holder(&self, id: Id<Record>, address: IpAddr) -> bool {
-        self.records[id].is_host() || self.owner(address) == Some(id)
+        let record = &self.records[id];
+        let is_uncontested = !self.owners.contested.contains_key(&address);
+        record.is_host()
+            || record.lifecycle == Lifecycle::Running
+                && (is_uncontested || self.owner(address) == Some(id))
     }
 
     /// Returns whether a host endpoint that a selector selects lists an address.

@@ -121,12 +121,7 @@ impl Entity {
     }
 
     /// Reads what selects the owners of addresses. The policy's own namespace is meant only where anything does.
-    fn read_selected(
-        &self,
-        at: &Path<'_>,
-        scope: &RuleScope<'_>,
-        report: &mut Report,
-    ) -> Selected {
+    fn read_selected(&self, at: &Path<'_>, scope: &RuleScope<'_>, report: &mut Report) -> Selected {
         let selector_at = at.field("selector");
         let selector =
             report.complete(|report| read_selector(&selector_at, &self.selector, report));

@@ -64,12 +64,8 @@ impl HttpPath {
         let exact = report.complete(|report| optional_text(report, &exact_at, exact));
         let prefix = report.complete(|report| optional_text(report, &prefix_at, prefix));
         match (exact?, prefix?) {
-            (Some(path), None) => {
-                checked_path(&exact_at, path, report).map(HttpPathMatch::Exact)
-            }
-            (None, Some(path)) => {
-                checked_path(&prefix_at, path, report).map(HttpPathMatch::Prefix)
-            }
+            (Some(path), None) => checked_path(&exact_at, path, report).map(HttpPathMatch::Exact),
+            (None, Some(path)) => checked_path(&prefix_at, path, report).map(HttpPathMatch::Prefix),
             (Some(_), Some(_)) => {
                 report.refuse(at, "both `exact` and `prefix`, expected one of them");
                 None
