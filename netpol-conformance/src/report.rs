@@ -153,12 +153,8 @@ impl Row {
     #[must_use]
     pub fn unloadable(file: &Path, backend: &str, reason: String) -> Self {
         let name = file.file_stem().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default();
-        let about = About {
-            file: file.to_owned(),
-            name,
-            description: String::new(),
-            requires: Vec::new(),
-        };
+        let about =
+            About { file: file.to_owned(), name, description: String::new(), requires: Vec::new() };
         let (got, status) = (Some(Got::Error), Status::Fail);
         Self { got, status, ..Self::skipped(&about, backend, reason) }
     }

@@ -10,7 +10,7 @@ use netpol_core::{Direction, Reason, Verdict};
 use crate::explain;
 use crate::report::{Report, Row, Status};
 use crate::scenario::{About, Attempt, Plan, ReasonText, Reasons, Scenario, Step};
-use crate::subject::{Got, Observation, Subject, SubjectError, Judges};
+use crate::subject::{Got, Judges, Observation, Subject, SubjectError};
 
 /// A kind of subject, by name.
 pub struct Backend {
@@ -73,7 +73,7 @@ impl Backend {
                 match subject.play(step, later) {
                     Ok(observations) => {
                         rows.extend(self.rows(&plan.about, step, &*subject, observations));
-                    },
+                    }
                     Err(error) if error.is_fatal() => return Err(error),
                     Err(error) => failure = Some(chain(&error)),
                 }
@@ -96,9 +96,8 @@ impl Backend {
         let judges = Judges::new(&inputs);
         let mut rows = Vec::new();
         for (attempt, observation) in step.attempts.iter().zip(observations) {
-            let row = |got, status, reason| {
-                self.row(about, step, Some(attempt), got, status, reason)
-            };
+            let row =
+                |got, status, reason| self.row(about, step, Some(attempt), got, status, reason);
             if let Some(inability) = subject.inability(attempt) {
                 rows.push(row(None, Status::Skip, inability));
                 continue;
@@ -231,11 +230,14 @@ fn run_parallel(
 /// Returns in which half another reason was shown than was expected, if one was.
 fn differing_reason(expected: &Reasons, shown: Option<&[Reason; 2]>) -> Option<String> {
     let [egress, ingress] = shown?;
-    [(Direction::Egress, egress), (Direction::Ingress, ingress)].into_iter().find_map(|(half, reason)| {
-        let expected = expected.of(half)?;
-        let is_expected = ReasonText::of(reason).as_ref() == Some(expected);
-        (!is_expected).then(|| format!("expected `{expected}` as reason of {half}, got `{reason}`"))
-    })
+    [(Direction::Egress, egress), (Direction::Ingress, ingress)].into_iter().find_map(
+        |(half, reason)| {
+            let expected = expected.of(half)?;
+            let is_expected = ReasonText::of(reason).as_ref() == Some(expected);
+            (!is_expected)
+                .then(|| format!("expected `{expected}` as reason of {half}, got `{reason}`"))
+        },
+    )
 }
 
 fn differing_pending(expected: Option<Verdict>, shown: Option<Verdict>) -> Option<String> {

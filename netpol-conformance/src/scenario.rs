@@ -16,8 +16,8 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use netpol_core::eval::Evaluation;
 use netpol_core::Verdict;
+use netpol_core::eval::Evaluation;
 use serde_json::Value;
 
 pub use self::attempt::{Attempt, ProbePort};

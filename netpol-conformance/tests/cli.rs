@@ -281,6 +281,35 @@ fn what_is_wrong_with_a_scenario_is_status_2_with_file_and_place() {
 }
 
 #[test]
+fn a_broken_file_does_not_hide_the_others() {
+    let folder = Folder::new("beside");
+    let steps = format!("{{requires: [np], steps: [{{name: s, probes: [{}]}}]}}", probe("allow"));
+    folder.scenario("good", &steps);
+    folder.scenario("bad", "{requires: [np], steps: [{name: s, probe: []}]}");
+    let output = run(&folder.0, "model,program", &["--format", "json"]);
+    assert_eq!(status(&output), 2, "{output:?}");
+    let report = json_of(&output);
+    for backend in ["model", "program"] {
+        assert_eq!(report["summary"][backend], json!({"pass": 1, "fail": 1, "skip": 0}));
+    }
+    let broken: Vec<_> = report["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["scenario"] == json!("bad"))
+        .collect();
+    assert_eq!(broken.len(), 2);
+    for row in broken {
+        assert_eq!((&row["status"], &row["got"]), (&json!("fail"), &json!("error")));
+        let reason = row["reason"].as_str().unwrap();
+        assert!(reason.contains("cannot be loaded") && reason.contains("probe"), "{reason}");
+    }
+    let pretty = String::from_utf8(run(&folder.0, "model", &[]).stdout).unwrap();
+    assert!(pretty.contains("FAIL bad on model ("), "{pretty}");
+    assert_eq!(status(&run(&folder.0, "model", &["--format", "junit"])), 2);
+}
+
+#[test]
 fn a_scenario_is_last_alone_and_named_like_its_file() {
     let folder = Folder::new("shape");
     let scenario =

@@ -14,11 +14,13 @@ use serde_json::Value;
 #[expect(
     unreachable_pub,
     clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
     clippy::panic,
     reason = "the library of another workspace, whose panics are its findings"
 )]
 mod targets;
+
+/// Kinds that are recognised in order to be refused.
+const UNSUPPORTED: [Kind; 1] = [Kind::HostEndpoint];
 
 /// Returns the inputs of a target, in the order of their names.
 fn corpus(target: &str) -> Vec<PathBuf> {
@@ -59,7 +61,8 @@ fn every_kind_has_an_acceptable_document() {
         let contents = document::read(&text).into_iter().filter_map(|it| it.content.ok());
         kinds.extend(contents.flat_map(document::unpack).filter_map(|it| accepted_kind(&it)));
     }
-    assert_eq!(kinds, Kind::ALL.iter().copied().collect());
+    let convertible = Kind::ALL.iter().filter(|kind| !UNSUPPORTED.contains(kind));
+    assert_eq!(kinds, convertible.copied().collect());
 }
 
 fn accepted_kind(value: &Value) -> Option<Kind> {

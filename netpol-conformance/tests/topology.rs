@@ -26,6 +26,9 @@ const fn window(milliseconds: u64) -> Window {
 
 const ALL: [Request; 4] = [Request::Tcp(80), Request::Udp(81), Request::Sctp(82), Request::Echo];
 
+/// What nobody answers. The second has no ports: to connection tracking it is one flow between two hosts.
+const ONE_WAY: [Request; 2] = [Request::Icmp { kind: 139, code: 1 }, Request::Packet(253)];
+
 /// Tells a process of the leftovers test what to do.
 const ROLE: &str = "NETPOL_TOPOLOGY_TEST_ROLE";
 
@@ -165,6 +168,7 @@ fn everybody_reaches_everybody() {
         ("2001:db8::10", "fd00:18::3"),
     ];
     cluster.check(&pairs, &ALL, window(5000), "reached");
+    cluster.check(&pairs, &ONE_WAY, window(5000), "reached");
 }
 
 #[test]
@@ -207,6 +211,36 @@ fn our_sctp_is_what_connection_tracking_expects() {
 }
 
 #[test]
+fn probes_ask_from_their_port() {
+    let cluster = Cluster::new(layout());
+    let table = "table inet t { chain c { type filter hook forward priority 0; th sport 5000 accept; \
+        th dport { 80, 81, 82 } drop; }; }";
+    cluster.nft("node:one", table);
+    for (port, wanted) in [(5000, "reached"), (5001, "no answer")] {
+        let requests = [Request::Tcp(80), Request::Udp(81), Request::Sctp(82)];
+        let probes = ["10.244.0.2", "fd00:10:244::2"].iter().flat_map(|to| {
+            requests.map(|request| cluster.probe("x/a", to, request).from_port(port))
+        });
+        let outcomes = cluster.outcomes(probes.collect(), window(600));
+        assert!(outcomes.iter().all(|it| it.to_string() == wanted), "{port}: {outcomes:?}");
+    }
+}
+
+#[test]
+fn messages_are_told_apart_by_type_and_code() {
+    let cluster = Cluster::new(layout());
+    let table = "table inet t { chain c { type filter hook forward priority 0; \
+        icmp type 13 icmp code 0 drop; icmpv6 type 139 icmpv6 code 0 drop; meta l4proto 253 drop; }; }";
+    cluster.nft("node:one", table);
+    let icmp = |kind, code| Request::Icmp { kind, code };
+    let (four, six) = (&[("x/a", "10.244.0.2")], &[("x/a", "fd00:10:244::2")]);
+    cluster.check(four, &[icmp(13, 1), icmp(15, 0), Request::Packet(254)], window(2000), "reached");
+    cluster.check(six, &[icmp(139, 1), icmp(13, 0), Request::Packet(254)], window(2000), "reached");
+    cluster.check(four, &[icmp(13, 0), Request::Packet(253)], QUICK, "no answer");
+    cluster.check(six, &[icmp(139, 0), Request::Packet(253)], QUICK, "no answer");
+}
+
+#[test]
 fn closed_ports_are_refused() {
     let cluster = Cluster::new(layout());
     let closed = [Request::Tcp(9), Request::Udp(9), Request::Sctp(9)];
@@ -220,7 +254,8 @@ fn closed_ports_are_refused() {
     ];
     cluster.check(&pairs, &closed, QUICK, "refused");
     // Nobody has this address.
-    cluster.check(&[("x/a", "10.244.9.9"), ("x/a", "fd00:10:244::9")], &ALL, QUICK, "no route");
+    let nobody = [("x/a", "10.244.9.9"), ("x/a", "fd00:10:244::9")];
+    cluster.check(&nobody, &ALL, QUICK, "no route");
 }
 
 #[test]
@@ -232,6 +267,7 @@ fn dropped_packets_are_silence_and_rejected_ones_refusals() {
     );
     let pairs = [("x/a", "10.244.0.2"), ("x/a", "fd00:10:244::2"), ("192.0.2.10", "10.244.0.1")];
     cluster.check(&pairs, &ALL, QUICK, "no answer");
+    cluster.check(&pairs, &ONE_WAY, QUICK, "no answer");
     cluster.nft("node:one", "flush table inet t");
     cluster.nft("node:one", "add rule inet t c reject with icmpx admin-prohibited");
     cluster.check(&pairs, &ALL, QUICK, "refused");

@@ -3,8 +3,10 @@
 //! Nobody answers them. A raw socket at the destination gets a copy of every packet of its protocol that arrives there,
 //! whatever the kernel does with it.
 
+use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -51,11 +53,22 @@ async fn deliver(
     packet: &[u8],
     token: echo::Token,
 ) -> Result<Outcome, Outcome> {
-    let Some(receiver) = &probe.receiver else { return Ok(Outcome::Silent) };
-    let receiver = receiving(probe, receiver, protocol).await?;
+    let receiver = match &probe.receiver {
+        Some(namespace) => Some(receiving(probe, namespace, protocol).await?),
+        None => None,
+    };
     let sender = probe.opened(&probe.namespace, sending(probe, protocol)).await?;
     let sender = udp::connected(sender, SocketAddr::new(probe.destination, 0)).await?;
     sender.send(packet).await.map_err(Outcome::stopped("send a packet"))?;
+    tokio::select! {
+        arrived = arrive(receiver.as_ref(), token) => arrived,
+        refused = refuse(&sender) => refused,
+    }
+}
+
+/// Waits for the packet that ends with `token`; where nobody has the address, for ever.
+async fn arrive(receiver: Option<&UdpSocket>, token: echo::Token) -> Result<Outcome, Outcome> {
+    let Some(receiver) = receiver else { return pending().await };
     let mut buffer = [0; MAX_PACKET];
     loop {
         let received = receiver.recv(&mut buffer).await;
@@ -66,9 +79,17 @@ async fn deliver(
     }
 }
 
+/// Waits for an ICMP error; whatever else arrives at the sender means nothing.
+async fn refuse(sender: &UdpSocket) -> Result<Outcome, Outcome> {
+    let mut buffer = [0; MAX_PACKET];
+    loop {
+        sender.recv(&mut buffer).await.map_err(Outcome::stopped("receive an answer"))?;
+    }
+}
+
 async fn receiving(
     probe: &Probe,
-    namespace: &Arc<std::os::fd::OwnedFd>,
+    namespace: &Arc<OwnedFd>,
     protocol: u8,
 ) -> Result<UdpSocket, Outcome> {
     let at = probe.destination;

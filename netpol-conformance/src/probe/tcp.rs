@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Outcome, Probe};
 use crate::topology::echo::{self, REPLY_HEADER, Token};
@@ -17,12 +17,14 @@ use crate::topology::echo::{self, REPLY_HEADER, Token};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub(super) async fn ask(probe: &Probe, port: u16) -> Result<Outcome, Outcome> {
-    let socket = match probe.source_port {
-        Some(source) => probe.socket_on_port(source, open).await?,
-        None => probe.socket(open).await?,
+    let to = SocketAddr::new(probe.destination, port);
+    let connection = match probe.source_port {
+        Some(source) => connect_from(probe, source, to).await?,
+        None => {
+            let socket = probe.socket(open).await?;
+            connect(socket, to).await.map_err(Outcome::stopped("connect"))?
+        }
     };
-    let connection = connect(socket, SocketAddr::new(probe.destination, port));
-    let connection = connection.await.map_err(Outcome::stopped("connect"))?;
     let token = echo::token();
     match exchange(connection, token).await.map_err(Outcome::stopped("talk over the connection"))? {
         Some(name) => Ok(probe.answered_by(name)),
@@ -33,6 +35,22 @@ pub(super) async fn ask(probe: &Probe, port: u16) -> Result<Outcome, Outcome> {
 fn open(destination: IpAddr) -> io::Result<Socket> {
     let domain = Domain::for_address(SocketAddr::new(destination, 0));
     Socket::new(domain, Type::STREAM, Some(Protocol::TCP))
+}
+
+/// Connects from a port.
+///
+/// The socket of the attempt before can outlive it: a process that is just being started holds it until it runs its own
+/// program.
+async fn connect_from(probe: &Probe, source: u16, to: SocketAddr) -> Result<TcpStream, Outcome> {
+    loop {
+        let socket = probe.socket_on_port(source, open).await?;
+        match connect(socket, to).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                sleep(LOOK_EVERY).await
+            }
+            connected => return connected.map_err(Outcome::stopped("connect")),
+        }
+    }
 }
 
 /// Connects, and notices every ICMP error.

@@ -10,8 +10,7 @@ use netpol_core::{Flow, Origin, Payload, Verdict};
 use super::error::Problem;
 use super::reason::Reasons;
 use super::spec::{
-    Exception, IcmpMessage, MatrixSpec, Party, PartyName, Port, ProbeProtocol,
-    ProbeSpec,
+    Exception, IcmpMessage, MatrixSpec, Party, PartyName, Port, ProbeProtocol, ProbeSpec,
 };
 use crate::cluster::{Cluster, Pod, PodNetwork};
 use crate::topology::Host;

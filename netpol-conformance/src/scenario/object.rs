@@ -78,7 +78,8 @@ impl PodView {
     /// Reads a pod; what its API refuses is left out here, and refused when the object is converted.
     pub(crate) fn read(value: &Value) -> Result<Self, Problem> {
         let pod: Pod = decode(value)?;
-        let named = |field| value.pointer(field).and_then(Value::as_str).filter(|it| !it.is_empty());
+        let named =
+            |field| value.pointer(field).and_then(Value::as_str).filter(|it| !it.is_empty());
         // The second is what the field was called before.
         let account = named("/spec/serviceAccountName").or_else(|| named("/spec/serviceAccount"));
         Ok(Self {

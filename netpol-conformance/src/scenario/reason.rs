@@ -96,8 +96,8 @@ impl fmt::Display for ReasonText {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "test code")]
 
-    use netpol_core::model::PolicyKey;
     use netpol_core::RuleRef;
+    use netpol_core::model::PolicyKey;
 
     use super::*;
 

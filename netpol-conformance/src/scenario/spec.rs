@@ -286,7 +286,9 @@ pub enum FormError {
     )]
     Exception(String),
     /// No protocol.
-    #[error("`{0}` is no protocol, expected TCP, UDP, SCTP, ICMP or the number of another protocol")]
+    #[error(
+        "`{0}` is no protocol, expected TCP, UDP, SCTP, ICMP or the number of another protocol"
+    )]
     Protocol(String),
     /// No reason.
     #[error(

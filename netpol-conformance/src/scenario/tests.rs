@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use netpol_core::model::{Lifecycle, Object};
-use netpol_core::{Origin, Verdict};
+use netpol_core::net::Protocol;
+use netpol_core::{Flow, Origin, Payload, Verdict};
 
 use super::*;
 use crate::cluster::{Pod, PodNetwork};
@@ -277,4 +278,163 @@ fn a_step_looks_at_the_last_version_of_an_object() {
     let plan = load(&[pod("a", HTTP, ""), pod("b", HTTP, "")], &steps).unwrap();
     let step = &plan.steps[0];
     assert!(step.attempts.iter().all(|it| step.evaluate(it).enforced.verdict() == Verdict::Allow));
+}
+
+/// As [`load`], with other features than `np`.
+fn load_with(requires: &str, pods: &[String], steps: &str) -> Result<Scenario, ScenarioError> {
+    let pods: String = pods.iter().map(|pod| format!("---\n{pod}\n")).collect();
+    let scenario = SCENARIO.replace("[np]", requires);
+    parse(Path::new("s.yaml"), &format!("{HEAD}{pods}{scenario}{steps}]}}"))
+}
+
+fn calico(kind: &str, name: &str, spec: &str) -> String {
+    let namespace = if kind == "NetworkPolicy" { ", namespace: x" } else { "" };
+    format!(
+        "{{apiVersion: projectcalico.org/v3, kind: {kind}, metadata: {{name: {name}{namespace}}}, spec: {spec}}}"
+    )
+}
+
+#[test]
+fn objects_of_a_step_come_in_any_order() {
+    let policy = calico("NetworkPolicy", "t.p", "{tier: t, selector: all()}")
+        .replace("namespace: x", "namespace: late");
+    let steps = format!(
+        "{{name: one, apply: [{policy}, {}, {}, {{apiVersion: v1, kind: Namespace, metadata: {{name: late}}}}]}}",
+        pod("a", HTTP, "").replace("namespace: x", "namespace: late"),
+        calico("Tier", "t", "{order: 1}"),
+    );
+    assert_eq!(load(&[], &steps).unwrap().steps[0].cluster.pods().len(), 1);
+    let error = load(&[], "{name: one, delete: [{kind: Namespace, name: x}]}, {name: two}");
+    assert!(error.is_ok(), "a namespace without anything");
+    let gone = format!(
+        "{{name: one, delete: [{{kind: Namespace, name: x}}], apply: [{}]}}",
+        pod("a", HTTP, "")
+    );
+    let error = load(&[], &gone).unwrap_err();
+    assert!(matches!(error.problem, Problem::NoNamespace { .. }), "{error}");
+}
+
+#[test]
+fn the_group_tells_policies_of_one_name_apart() {
+    let kubernetes = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: x}, \
+                      spec: {podSelector: {}}}";
+    let apply = format!(
+        "{{name: one, apply: [{kubernetes}, {}]}}",
+        calico("NetworkPolicy", "p", "{selector: all()}")
+    );
+    let delete = |group: &str| {
+        let entry = format!("{{{group}kind: NetworkPolicy, namespace: x, name: p}}");
+        load(&[], &format!("{apply}, {{name: two, delete: [{entry}]}}"))
+    };
+    assert!(matches!(delete("").unwrap_err().problem, Problem::Ambiguous(_)));
+    for (group, left) in [
+        ("projectcalico.org/v3", "KubernetesNetworkPolicy x/p"),
+        ("networking.k8s.io/v1", "NetworkPolicy x/p"),
+    ] {
+        let plan = delete(&format!("apiVersion: {group}, ")).unwrap();
+        let policies: Vec<_> = plan.steps[1]
+            .cluster
+            .model()
+            .into_values()
+            .filter_map(|object| match object {
+                Object::Policy(policy) => Some(policy.key.to_string()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(policies, [left]);
+    }
+}
+
+#[test]
+fn what_is_deleted_and_applied_in_one_step_is_new() {
+    let steps = format!(
+        "{{name: one}}, {{name: two, delete: [{{kind: Pod, namespace: x, name: a}}], apply: [{}]}}",
+        pod("a", HTTP, "")
+    );
+    let plan = load(&[pod("a", HTTP, "")], &steps).unwrap();
+    assert_ne!(pod_at(&plan, 0, "a").incarnation, pod_at(&plan, 1, "a").incarnation);
+}
+
+#[test]
+fn a_pod_without_account_has_the_default_one() {
+    let named = pod("a", HTTP, "").replace("spec: {", "spec: {serviceAccountName: default, ");
+    let steps = format!("{{name: one}}, {{name: two, apply: [{named}]}}");
+    let plan = load(&[pod("a", HTTP, "")], &steps).unwrap();
+    assert_eq!(pod_at(&plan, 0, "a").incarnation, pod_at(&plan, 1, "a").incarnation);
+}
+
+#[test]
+fn what_no_api_knows_is_degraded_only_where_a_file_says_so() {
+    let policy = "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: p}, \
+                  spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, \
+                  ingress: [{action: Deny, from: [{telepathy: {}}]}]}}";
+    let steps = format!(
+        "{{name: one, apply: [{policy}], probes: [{{from: 192.0.2.1, to: x/a, protocol: TCP, port: 80, expect: deny}}]}}"
+    );
+    let load = |requires| load_with(requires, &[pod("a", HTTP, "")], &steps);
+    assert!(matches!(load("[cnp]").unwrap_err().problem, Problem::Refused { .. }));
+    let Scenario::Plan(plan) = load("[cnp, cnp-unknown-field]").unwrap() else {
+        panic!("nothing is missing")
+    };
+    let step = &plan.steps[0];
+    assert_eq!(step.evaluate(&step.attempts[0]).enforced.verdict(), Verdict::Deny);
+}
+
+#[test]
+fn features_that_are_missing_are_visible_skips() {
+    for feature in ["host-endpoints", "pre-dnat"] {
+        let Scenario::Skipped(skipped) =
+            load_with(&format!("[calico, {feature}]"), &[], "{name: one}").unwrap()
+        else {
+            panic!("`{feature}` is not missing")
+        };
+        assert!(skipped.reason.contains(&format!("`{feature}`")), "{}", skipped.reason);
+    }
+}
+
+#[test]
+fn probes_say_from_which_port_with_which_message_and_protocol() {
+    let probe = |what: &str| {
+        let steps =
+            format!("{{name: one, probes: [{{from: 192.0.2.1, to: x/a, {what}, expect: allow}}]}}");
+        load(&[pod("a", HTTP, "")], &steps).map(|plan| plan.steps[0].attempts[0].clone())
+    };
+    let ports = |source, destination| Payload::Ports {
+        transport: netpol_core::net::Transport::Tcp,
+        source,
+        destination,
+    };
+    for (what, payload, details) in [
+        ("protocol: TCP, port: 80", ports(Flow::EPHEMERAL, 80), ""),
+        ("protocol: TCP, port: 80, sourcePort: 5", ports(5, 80), " from port 5"),
+        ("protocol: ICMP", Payload::Icmp { kind: 8, code: 0 }, ""),
+        (
+            "protocol: ICMP, icmp: {type: 13, code: 1}",
+            Payload::Icmp { kind: 13, code: 1 },
+            " type 13 code 1",
+        ),
+        ("protocol: 253", Payload::Other(Protocol::new(253)), ""),
+        (
+            "protocol: TCP, port: 80, http: {method: GET, path: /a}",
+            ports(Flow::EPHEMERAL, 80),
+            " GET /a",
+        ),
+    ] {
+        let attempt = probe(what).unwrap();
+        assert_eq!((attempt.flow.payload, attempt.details().as_str()), (payload, details));
+    }
+    for wrong in [
+        "protocol: 6, port: 80",
+        "protocol: 255",
+        "protocol: 256",
+        "protocol: 253, port: 1",
+        "protocol: ICMP, sourcePort: 1",
+        "protocol: TCP, port: 80, icmp: {type: 8}",
+        "protocol: ICMP, icmp: {code: 8}",
+        "protocol: UDP, port: 80, http: {method: GET, path: /a}",
+        "protocol: TCP, port: 80, reasons: {ingress: because}",
+        "protocol: TCP, port: 80, pending: maybe",
+    ] {
+        assert!(probe(wrong).is_err(), "{wrong}");
+    }
 }

@@ -320,7 +320,8 @@ fn request(attempt: &Attempt) -> Request {
         (ProbeProtocol::Sctp, Some(number), _) => Request::Sctp(number),
         (ProbeProtocol::Number(number), ..) => Request::Packet(number),
         (_, _, Payload::Icmp { kind, code })
-            if attempt.flow.payload != Flow::ping(attempt.flow.source, attempt.flow.destination).payload =>
+            if attempt.flow.payload
+                != Flow::ping(attempt.flow.source, attempt.flow.destination).payload =>
         {
             Request::Icmp { kind, code }
         }

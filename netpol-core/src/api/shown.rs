@@ -7,7 +7,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use crate::model::{EntityMatch, L4Match, Peers, Policy, PortMatch, Rule, Tenancy};
+use crate::model::{
+    EntityMatch, HttpMatch, HttpPathMatch, L4Match, Peers, Policy, PortMatch, Rule, Tenancy};
 use crate::net::IcmpMatch;
 
 /// Prints what a policy does, one rule a line. `PODS` stands for the orchestrator's term, `NS` for the key of the
@@ -44,8 +45,17 @@ fn shown_rule(rule: &Rule) -> String {
             write!(text, " {side} {}", shown_entity(entity)).unwrap();
         }
     }
-    if let Some(http) = &rule.matches.http {
-        write!(text, " {http:?}").unwrap();
+    if let Some(HttpMatch { methods, paths }) = &rule.matches.http {
+        text.push_str(" http");
+        for method in methods {
+            write!(text, " {method}").unwrap();
+        }
+        for path in paths {
+            match path {
+                HttpPathMatch::Exact(path) => write!(text, " {path}").unwrap(),
+                HttpPathMatch::Prefix(path) => write!(text, " {path}…").unwrap(),
+            }
+        }
     }
     if rule.degraded {
         text.push_str(" degraded");

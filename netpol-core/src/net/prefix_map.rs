@@ -18,7 +18,7 @@ use super::{Family, Prefix};
 /// Addresses are taken as they stand: an IPv4-mapped IPv6 address is in no block of IPv4.
 ///
 /// ```
-/// use netpol_core::net::{Prefix, PrefixMap};
+/// use netpol_core::net::PrefixMap;
 ///
 /// let mut zones = PrefixMap::new();
 /// zones.insert("10.0.0.0/8".parse()?, "cluster");

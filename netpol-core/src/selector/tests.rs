@@ -214,6 +214,72 @@ fn keys_end_where_they_should() {
 }
 
 #[test]
+fn lexical_rules_have_no_exceptions() {
+    let refused = [
+        // Neither line breaks nor other blanks stand between tokens.
+        "has(a)\r",
+        "\rhas(a)",
+        "has(a)\n",
+        "has(a)\u{b}",
+        "has(a)\u{a0}&& has(b)",
+        // Keys have no other characters, and no quotes.
+        "a:b == 'v'",
+        "a* == 'v'",
+        "a~b == 'v'",
+        "'a' == 'v'",
+        "\"a\" == 'v'",
+        "has('a')",
+        // Operators of two characters are not split, and there are none of one.
+        "a = = 'v'",
+        "a ! = 'v'",
+        "has(a) & & has(b)",
+        "has(a) | | has(b)",
+        "has(a) | has(b)",
+        "has(a) &&& has(b)",
+        "has(a) && || has(b)",
+        // Keywords are written in lower case.
+        "HAS(a)",
+        "All()",
+        "GLOBAL()",
+        "a IN {'v'}",
+        "a NOT IN {'v'}",
+        "a Contains 'v'",
+        "a Starts With 'v'",
+        // Literals end with the quote that they began with, and nothing escapes it.
+        "a == 'v\"",
+        "a == \"v\\\"\"",
+        // There are no comments, and no more than one comma at the end of a set.
+        "has(a) # why",
+        "has(a) // why",
+        "a in {'v',,}",
+        "a in {'v' 'w'}",
+        // A key stands for nothing by itself.
+        "a",
+        "a 'v'",
+        "a (has(b))",
+        "a has(b)",
+        "()",
+        "! ",
+    ];
+    for text in refused {
+        assert!(text.parse::<Selector>().is_err(), "{text:?}");
+    }
+    let read = [
+        ("\thas(a)\t", "a", "", true),
+        ("ends ends with 'v'", "ends", "v", true),
+        ("with == 'v'", "with", "v", true),
+        ("notin notin{'v'}", "notin", "w", true),
+        ("a == 'V'", "a", "v", false),
+        ("A == 'v'", "a", "v", false),
+        ("a == '\\\"'", "a", "\\\"", true),
+        ("a == \"'\\n\u{1f600}\"", "a", "'\\n\u{1f600}", true),
+    ];
+    for (text, key, value, want) in read {
+        assert_eq!(selector(text).matches(&labels(&[(key, value)])), want, "{text:?}");
+    }
+}
+
+#[test]
 fn word_operators_end_at_other_characters() {
     for text in
         ["a in{'b'}", "a notin{'b'}", "a contains'b'", "a starts\t with'b'", "a endswith\"b\""]

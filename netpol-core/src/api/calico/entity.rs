@@ -120,8 +120,18 @@ impl Entity {
         SideMatch { address: EntityMatch { peers, not_peers, nets, not_nets }, ports: constraint }
     }
 
+    /// Returns whether there is a condition on ports, readable or not.
+    pub(super) fn has_ports(&self) -> bool {
+        self.ports.says_something() || self.not_ports.says_something()
+    }
+
     /// Reads what selects the owners of addresses. The policy's own namespace is meant only where anything does.
-    fn read_selected(&self, at: &Path<'_>, scope: &RuleScope<'_>, report: &mut Report) -> Selected {
+    fn read_selected(
+        &self,
+        at: &Path<'_>,
+        scope: &RuleScope<'_>,
+        report: &mut Report,
+    ) -> Selected {
         let selector_at = at.field("selector");
         let selector =
             report.complete(|report| read_selector(&selector_at, &self.selector, report));

@@ -99,19 +99,11 @@ impl Spec {
                 "says nothing of its interface, expected `interfaceName` or `expectedIPs`",
             );
         }
-        report.each_item(
-            &at.field("expectedIPs"),
-            expected_ips,
-            "an address",
-            |report, at, text| {
-                if text.parse::<IpAddr>().is_err() {
-                    report.refuse(
-                        at,
-                        format!("`{text}` is not an address, expected one such as `10.0.0.1`"),
-                    );
-                }
-            },
-        );
+        report.each_item(&at.field("expectedIPs"), expected_ips, "an address", |report, at, text| {
+            if text.parse::<IpAddr>().is_err() {
+                report.refuse(at, format!("`{text}` is not an address, expected one such as `10.0.0.1`"));
+            }
+        });
         report.each_item(&at.field("profiles"), profiles, "a name", |_, _, _| {});
         report.each_item(&at.field("ports"), ports, "an object", |report, at, port| {
             port.check(at, report);

@@ -31,12 +31,13 @@ impl ProtocolMatch {
     /// Returns the conditions of which a flow meets one if it meets those of the rule. No flow meets two.
     pub(super) fn with_ports(self, ports: SidePorts) -> Vec<L4OfFamily> {
         let has_messages = self.icmp.is_some() || self.not_icmp.is_some();
-        match (has_messages, ports.is_any()) {
-            // No protocol has both.
-            (true, false) => Vec::new(),
-            (true, true) => self.messages(),
-            (false, false) => self.ports(&ports),
-            (false, true) => self.protocols(),
+        if has_messages {
+            // What has messages has no port, so it has none of those that are excluded, and none that is asked for.
+            if ports.only_exclude() { self.messages() } else { Vec::new() }
+        } else if ports.is_any() {
+            self.protocols()
+        } else {
+            self.ports(&ports)
         }
     }
 
@@ -83,7 +84,9 @@ impl ProtocolMatch {
 
 impl SidePorts {
     fn is_any(&self) -> bool {
-        self.only_exclude() && self.source.none_of.is_none() && self.destination.none_of.is_none()
+        self.only_exclude()
+            && self.source.none_of.is_none()
+            && self.destination.none_of.is_none()
     }
 
     fn only_exclude(&self) -> bool {

@@ -29,6 +29,13 @@ pub(super) enum PortsOf {
     Protocol(Protocol),
 }
 
+impl PortsOf {
+    /// Returns whether this is a protocol without ports.
+    pub(super) fn has_none(self) -> bool {
+        matches!(self, Self::Protocol(it) if Transport::from_protocol(it).is_none())
+    }
+}
+
 /// Reads `ports` or `notPorts`; without entries there is no condition.
 pub(super) fn read_ports(
     at: &Path<'_>,
@@ -62,7 +69,7 @@ pub(super) fn read_ports(
             at,
             "numbers without a protocol, expected `protocol` to be `TCP`, `UDP` or `SCTP`",
         ),
-        PortsOf::Protocol(protocol) if Transport::from_protocol(protocol).is_none() => {
+        PortsOf::Protocol(protocol) if of.has_none() => {
             report.refuse(
                 at,
                 format!("given for `{protocol}`, expected `protocol` to be `TCP`, `UDP` or `SCTP`"),
@@ -89,9 +96,7 @@ fn read_range(at: &Path<'_>, text: &str, report: &mut Report) -> Option<PortRang
         refuse_port(at, text, report);
         return None;
     };
-    PortRange::new(first, last)
-        .map_err(|error| report.refuse(at, format!("`{text}`: {error}")))
-        .ok()
+    PortRange::new(first, last).map_err(|error| report.refuse(at, format!("`{text}`: {error}"))).ok()
 }
 
 fn refuse_port(at: &Path<'_>, text: &str, report: &mut Report) {

@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 
 use serde::Deserialize;
 
-use super::super::Strictness;
 use super::super::field::{Extra, Field, List, Map};
 use super::super::manifest::check_label_key;
 use super::super::number::{Number, NumberOrName};
 use super::super::report::{Path, Report};
+use super::super::Strictness;
 use super::super::rules::degraded;
 use super::entity::{Entity, Side, SideMatch};
 use super::http::Http;
@@ -148,7 +148,8 @@ impl WireRule {
             Some(ProtocolMatch { is: None, .. }) => PortsOf::EveryTransport,
             Some(ProtocolMatch { is: Some(it), .. }) => PortsOf::Protocol(it.protocol),
         };
-        let mut sides = SideReader { scope, ports_of, family: FamilyOfNets::of_version(version) };
+        let family = FamilyOfNets::of_version(version);
+        let mut sides = SideReader { scope, ports_of, family, has_ports: false };
         let source = sides.read(&at.field("source"), Side::Source, source, report);
         let destination =
             sides.read(&at.field("destination"), Side::Destination, destination, report);
@@ -160,7 +161,9 @@ impl WireRule {
         });
         let name = read_name(&at.field("metadata"), metadata, report);
         let (http, family) = (http.flatten(), sides.family.family());
-        let l4 = match protocols {
+        // A protocol that contradicts the ports tells nothing.
+        let contradicts = sides.has_ports && ports_of.has_none();
+        let l4 = match protocols.filter(|_| !contradicts) {
             None => [(None, L4Match::Any)].into(),
             Some(mut protocols) => {
                 if http.is_some() {
@@ -223,6 +226,8 @@ struct SideReader<'a> {
     scope: &'a RuleScope<'a>,
     ports_of: PortsOf,
     family: FamilyOfNets,
+    /// A list of ports was there, readable or not.
+    has_ports: bool,
 }
 
 impl SideReader<'_> {
@@ -236,6 +241,7 @@ impl SideReader<'_> {
         let Some(entity) = report.given(at, entity) else {
             return SideMatch::default();
         };
+        self.has_ports |= entity.has_ports();
         entity.read(at, side, self.scope, &mut self.family, self.ports_of, report)
     }
 }
@@ -290,9 +296,7 @@ fn check_version(
         };
         report.refuse(
             at,
-            format!(
-                "`{protocol}` belongs to {family}, expected `ipVersion` to be {number} or left out"
-            ),
+            format!("`{protocol}` belongs to {family}, expected `ipVersion` to be {number} or left out"),
         );
     }
 }
@@ -320,7 +324,11 @@ fn check_http(
 }
 
 /// Returns the name of a rule: its annotations, `key=value` one after the other.
-fn read_name(at: &Path<'_>, metadata: &Field<RuleMetadata>, report: &mut Report) -> Option<String> {
+fn read_name(
+    at: &Path<'_>,
+    metadata: &Field<RuleMetadata>,
+    report: &mut Report,
+) -> Option<String> {
     let RuleMetadata { annotations, extra } = report.given(at, metadata)?;
     report.unknown_fields(Some(at), extra);
     let at = at.field("annotations");

@@ -11,7 +11,7 @@ mod oracle;
 mod refused;
 mod selectors;
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn manifest(kind: Kind, spec: &Value) -> Value {
 }
 
 /// Converts an object, or returns everything that is wrong with it.
-fn convert(manifest: &Value) -> Result<Option<Object>, Vec<alloc::string::String>> {
+fn convert(manifest: &Value) -> Result<Option<Object>, Vec<String>> {
     let text = |field: &str| manifest[field].as_str().unwrap();
     let kind = Kind::recognise(text("apiVersion"), text("kind")).unwrap();
     let accepted = Document::read(kind, manifest).unwrap().to_object(Strictness::Strict);
@@ -50,13 +50,8 @@ fn policy(kind: Kind, spec: &Value) -> Policy {
     }
 }
 
-/// Returns the rules that an ingress rule of a policy of namespace `ns` becomes.
-fn shown_ingress(rule: &Value) -> alloc::string::String {
-    shown_rules(Kind::NetworkPolicy, "ingress", rule)
-}
-
 /// Returns the rules that a rule becomes, a line each.
-fn shown_rules(kind: Kind, direction: &str, rule: &Value) -> alloc::string::String {
+fn shown_rules(kind: Kind, direction: &str, rule: &Value) -> String {
     let text = shown(&policy(kind, &json!({direction: [rule]})));
     let rules = text.lines().skip(1).map(|line| line.strip_prefix(direction).unwrap().trim());
     rules.collect::<Vec<_>>().join("\n")

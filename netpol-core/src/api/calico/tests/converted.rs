@@ -140,6 +140,7 @@ fn messages() {
             json!({"notICMP": {"type": 8}, "source": {"nets": ["fd00::/8"]}}),
             json!({"notICMP": {"type": 8}, "notProtocol": "UDP"}),
             json!({"notICMP": {"type": 8}, "source": {"ports": ["http"]}}),
+            json!({"notICMP": {"type": 8}, "source": {"notPorts": ["http"]}}),
             json!({"notICMP": {}}),
         ],
         expect![[r#"
@@ -171,6 +172,9 @@ fn messages() {
                 IPv6 ICMP of IPv6 not type 8
             {"notICMP":{"type":8},"source":{"ports":["http"]}}
                 nothing
+            {"notICMP":{"type":8},"source":{"notPorts":["http"]}}
+                IPv4 ICMP of IPv4 not type 8
+                IPv6 ICMP of IPv6 not type 8
             {"notICMP":{}}
                 everything
         "#]],
@@ -257,17 +261,17 @@ fn requests() {
         ],
         expect![[r#"
             {"http":{}}
-                TCP HttpMatch { methods: {}, paths: {} }
+                TCP http
             {"http":{"methods":["GET","*"],"paths":[{"exact":"/a"},{"prefix":"/b/"}]}}
-                TCP HttpMatch { methods: {"*", "GET"}, paths: {Exact(HttpPath([47, 97])), Prefix(HttpPath([47, 98]))} }
+                TCP http * GET /a /b…
             {"http":{"methods":["GET"]},"notProtocol":"UDP"}
-                TCP HttpMatch { methods: {"GET"}, paths: {} }
+                TCP http GET
             {"http":{"methods":["GET"]},"notProtocol":"TCP"}
                 nothing
             {"destination":{"ports":["http"]},"http":{"methods":["GET"]}}
-                TCP `http` HttpMatch { methods: {"GET"}, paths: {} }
+                TCP `http` http GET
             {"destination":{"notPorts":["http"]},"http":{"methods":["GET"]}}
-                TCP not `http` HttpMatch { methods: {"GET"}, paths: {} }
+                TCP not `http` http GET
         "#]],
     );
 }
@@ -288,26 +292,18 @@ fn actions_and_names() {
         ingress 2 `Why=` Deny UDP `http`
         ingress 2 `Why=` Deny SCTP `http`
         ingress 3 Allow everything
-    "#]]
-    .assert_eq(&shown(&policy(Kind::NetworkPolicy, &spec)));
+    "#]].assert_eq(&shown(&policy(Kind::NetworkPolicy, &spec)));
 }
 
 #[test]
 fn directions() {
     let (rule, none) = (json!([{"action": "Allow"}]), json!([]));
     let mut text = String::new();
-    for types in [
-        json!(null),
-        json!([]),
-        json!(["Ingress"]),
-        json!(["Egress"]),
-        json!(["Egress", "Ingress"]),
-    ] {
+    for types in [json!(null), json!([]), json!(["Ingress"]), json!(["Egress"]), json!(["Egress", "Ingress"])] {
         for (ingress, egress) in [(&none, &none), (&rule, &none), (&none, &rule), (&rule, &rule)] {
             let spec = json!({"types": &types, "ingress": ingress, "egress": egress});
             let policy = policy(Kind::NetworkPolicy, &spec);
-            let count =
-                |rules: Option<&[_]>| rules.map_or("-".into(), |it| alloc::format!("{}", it.len()));
+            let count = |rules: Option<&[_]>| rules.map_or("-".into(), |it| alloc::format!("{}", it.len()));
             text += &alloc::format!(
                 "{types} with {} ingress {} egress: {} {}\n",
                 ingress.as_array().unwrap().len(),
@@ -338,8 +334,7 @@ fn directions() {
         ["Egress","Ingress"] with 1 ingress 0 egress: 1 0
         ["Egress","Ingress"] with 0 ingress 1 egress: 0 1
         ["Egress","Ingress"] with 1 ingress 1 egress: 1 1
-    "#]]
-    .assert_eq(&text);
+    "#]].assert_eq(&text);
 }
 
 #[test]

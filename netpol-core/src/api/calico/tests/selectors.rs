@@ -112,7 +112,7 @@ fn sides_in_policies_of_a_namespace() {
             "selector": "a == 'b'", "notSelector": "c == 'd'", "namespaceSelector": "has(e)",
             "serviceAccounts": {"names": ["f"], "selector": "has(g)"},
         }),
-        r#"(a == "b" && SA in {"f"} && has(pcns.e) && has(pcsa.g) && !c == "d")"#,
+        r#"(a == "b" && has(pcns.e) && has(pcsa.g) && SA in {"f"} && !c == "d")"#,
     );
 }
 
@@ -151,11 +151,7 @@ fn global_stands_alone() {
             "has(a) || global()",
         ] {
             let want = "spec.ingress[0].source.namespaceSelector: `global()` with something else, expected it alone";
-            assert_eq!(
-                convert(&manifest(kind, &rule(text))),
-                Err([want.to_string()].into()),
-                "{text}"
-            );
+            assert_eq!(convert(&manifest(kind, &rule(text))), Err([want.to_string()].into()), "{text}");
         }
     }
 }
