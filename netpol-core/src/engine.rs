@@ -1,4 +1,24 @@
 //! The engine: a state machine between the inputs and a dataplane.
+//!
+//! This file decides when updates are made and of which kind. What they are made of:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `state` | takes inputs at once and notes where they matter |
+//! | `settle`, `hosts` | makes the program follow what was noted, for many changes together |
+//! | `views`, `labels` | what selectors see, stored once for all that look the same |
+//! | `selectors` | which of many selectors select a view |
+//! | `endpoints`, `world` | who has which address: pods and hosts; network sets, nodes and domain names |
+//! | `policies`, `lists` | policies and their order; which apply to endpoints of the node |
+//! | `lower`, `tenancy`, `blocks` | rules as programs hold them, and policy sets made of them |
+//! | `sets` | which address sets exist, and who is in them |
+//! | `status` | what the dataplane has said |
+//! | `store`, `packed` | slots, tables and relations; policies without empty room |
+//!
+//! Three rules keep it right. Nothing is derived that could be asked for when it is needed: members follow from who holds an
+//! address now and from which selectors select it, not from counts of changes. What was true when the program was settled
+//! last can still be asked ([`Time::Settled`](views::Time)), so what leaves is found as what comes. And one way leads to a
+//! program: a first one is made of changes like any other, so tests can compare each with that of a fresh engine.
 
 #[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
 mod blocks;
