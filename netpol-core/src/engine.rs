@@ -335,7 +335,8 @@ impl Engine {
         self.status.of_policy(key, &self.state, &self.capabilities)
     }
 
-    /// Returns the inputs: feeding them to another engine makes it yield the same program.
+    /// Returns the inputs: feeding them to another engine makes it yield the same program. They can be written with serde,
+    /// for a report of what went wrong.
     ///
     /// It costs as much as there is, as the engine does not keep them in this form.
     #[must_use]

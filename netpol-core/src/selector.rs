@@ -20,6 +20,9 @@ use core::fmt;
 use core::ops::Not;
 use core::str::FromStr;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use self::condition::{Condition, LabelCondition};
 pub use self::error::SelectorError;
 pub use self::expr::{Expr, Part, Parts};
@@ -318,6 +321,20 @@ impl Selector {
 
     fn group(kind: GroupKind, operands: impl IntoIterator<Item = Self>) -> Option<Self> {
         tree::join(kind, operands.into_iter().map(|it| it.0).collect()).map(Self)
+    }
+}
+
+/// As the text that [`from_canonical`](Selector::from_canonical) reads.
+impl Serialize for Selector {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Selector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::from_canonical(&text).map_err(D::Error::custom)
     }
 }
 

@@ -321,6 +321,8 @@ fn run(
     }
     world.engine.inputs_complete();
     world.apply()?;
+    let written = serde_json::to_string(&world.engine.snapshot()).unwrap();
+    prop_assert_eq!(serde_json::from_str::<Inputs>(&written).unwrap(), world.inputs.clone());
     // What is left when everything is gone.
     let keys: Vec<_> = world.objects.keys().cloned().collect();
     keys.iter().for_each(|key| {
