@@ -72,7 +72,8 @@ fn verdicts(criterion: &mut Criterion) {
                 Flow::to_port(address(it * 7 % pods), address(it * 13 % pods), Transport::Tcp, 8002)
             })
             .collect();
-        let judge = Judge::new(engine.inputs(), &capabilities);
+        let inputs = engine.snapshot();
+        let judge = Judge::new(&inputs, &capabilities);
         let mut next = (0..).map(|it: usize| &flows[it % flows.len()]);
         criterion.bench_function(
             &format!("eval/verdict/{pods}_pods_{policies}_policies"),

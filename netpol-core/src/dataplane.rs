@@ -1,5 +1,6 @@
 //! The interface between the engine and whatever enforces its programs.
 
+mod delta;
 mod error;
 mod memory;
 
@@ -8,6 +9,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+pub use self::delta::{Delta, DeltaMismatch, Edit, EndpointChange, MembersChange};
 pub use self::error::{DataplaneError, DataplaneErrorKind};
 pub use self::memory::{Fault, MemoryDataplane};
 use crate::model::EndpointId;
@@ -70,23 +72,21 @@ pub struct Capabilities {
     pub http: bool,
     /// Which source address ingress is judged on.
     pub source_view: SourceView,
+    /// It applies [`Change::Delta`]. Without it every update of an engine is a full one.
+    pub deltas: bool,
 }
 
 impl Capabilities {
     /// Returns the capabilities that every dataplane has; one that has more adds them.
     #[must_use]
     pub const fn minimal() -> Self {
-        Self {
-            log: false,
-            http: false,
-            source_view: SourceView::BeforeSourceNat,
-        }
+        Self { log: false, http: false, source_view: SourceView::BeforeSourceNat, deltas: false }
     }
 
     /// Returns the capabilities of a dataplane that can do everything.
     #[must_use]
     pub const fn all() -> Self {
-        Self { log: true, http: true, source_view: SourceView::BeforeSourceNat }
+        Self { log: true, http: true, source_view: SourceView::BeforeSourceNat, deltas: true }
     }
 }
 
@@ -131,6 +131,8 @@ pub enum Change {
     Isolate(Arc<[Endpoint]>),
     /// Enforce this program, whatever was enforced before.
     Full(Arc<Program>),
+    /// Enforce this delta's program, given that the program of the last update is in force and nothing failed since.
+    Delta(Arc<Delta>),
 }
 
 /// What applying an update did.

@@ -1,4 +1,51 @@
 //! The engine: a state machine between the inputs and a dataplane.
+//!
+//! This file decides when updates are made and of which kind. What they are made of:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `state` | takes inputs at once and notes where they matter |
+//! | `settle`, `hosts` | makes the program follow what was noted, for many changes together |
+//! | `views`, `labels` | what selectors see, stored once for all that look the same |
+//! | `selectors` | which of many selectors select a view |
+//! | `endpoints`, `world` | who has which address: pods and hosts; network sets, nodes and domain names |
+//! | `policies`, `lists` | policies and their order; which apply to endpoints of the node |
+//! | `lower`, `tenancy`, `blocks` | rules as programs hold them, and policy sets made of them |
+//! | `sets` | which address sets exist, and who is in them |
+//! | `status` | what the dataplane has said |
+//! | `store`, `packed` | slots, tables and relations; policies without empty room |
+//!
+//! Three rules keep it right. Nothing is derived that could be asked for when it is needed: members follow from who holds an
+//! address now and from which selectors select it, not from counts of changes. What was true when the program was settled
+//! last can still be asked ([`Time::Settled`](views::Time)), so what leaves is found as what comes. And one way leads to a
+//! program: a first one is made of changes like any other, so tests can compare each with that of a fresh engine.
+
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
+mod blocks;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
+mod endpoints;
+mod hosts;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
+mod labels;
+mod lists;
+mod locals;
+mod lower;
+mod packed;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
+mod policies;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
+mod selectors;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
+mod sets;
+mod settle;
+mod state;
+mod status;
+mod store;
+mod tenancy;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
+mod views;
+#[expect(clippy::indexing_slicing, reason = "records, whose ids are counted")]
+mod world;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -6,12 +53,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::compile::{compile, isolated_endpoints};
+use self::state::State;
+use self::status::Status;
+pub use self::status::{Gate, PolicyStatus, WeakRule};
 use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
 use crate::model::{
-    Attachment, EndpointId, HostSettings, Inputs, Object, ObjectKey, Tier, Timestamp,
+    Attachment, EndpointId, HostSettings, Inputs, Object, ObjectKey, PolicyKey, Tier, Timestamp,
 };
-use crate::program::{Endpoint, Established, Program};
+use crate::program::{Endpoint, Established};
 
 /// What an engine must know of its node.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -82,22 +131,22 @@ pub enum EngineError {
 /// ```
 #[derive(Debug)]
 pub struct Engine {
-    config: NodeConfig,
     capabilities: Capabilities,
-    inputs: Inputs,
+    state: State,
     phase: Phase,
-    /// Inputs changed, or an update failed, since the last update was made.
-    dirty: bool,
+    /// There is something to do whether or not inputs changed.
+    due: bool,
     /// What was applied before no longer counts.
     repair: bool,
     generation: u64,
     /// The update that was handed out and not answered yet.
-    in_flight: Option<Change>,
-    /// The program in force, as far as the engine knows.
-    applied: Option<Arc<Program>>,
-    /// How many full updates failed in a row.
+    in_flight: Option<Asked>,
+    /// The program was put in force, completely, as it was settled last.
+    in_force: bool,
+    status: Status,
+    /// How many updates of the program failed in a row.
     failures: u32,
-    /// Endpoints were closed, or could not be, since the last full update failed.
+    /// Endpoints were closed, or could not be, since an update of the program failed last.
     closed: bool,
     isolated: Vec<(EndpointId, DataplaneError)>,
     last_error: Option<DataplaneError>,
@@ -112,20 +161,27 @@ enum Phase {
     Complete,
 }
 
+/// What an update asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Asked {
+    Isolation,
+    Program,
+}
+
 impl Engine {
     /// Returns an engine without inputs, for a dataplane with these capabilities.
     #[must_use]
     pub fn new(config: NodeConfig, capabilities: &Capabilities) -> Self {
         Self {
-            config,
             capabilities: capabilities.clone(),
-            inputs: Inputs::default(),
+            state: State::new(&config, capabilities),
             phase: Phase::Gathering { closed: BTreeMap::new() },
-            dirty: true,
+            due: false,
             repair: false,
             generation: 0,
             in_flight: None,
-            applied: None,
+            in_force: false,
+            status: Status::default(),
             failures: 0,
             closed: false,
             isolated: Vec::new(),
@@ -141,43 +197,25 @@ impl Engine {
     pub fn upsert(&mut self, object: impl Into<Object>) -> Result<(), EngineError> {
         let object = object.into();
         check(&object)?;
-        self.dirty |= self.calls_for_update(&object);
-        self.inputs.upsert(object);
+        self.state.upsert(object);
         Ok(())
-    }
-
-    /// Returns whether a new object can call for an update. Before the barrier endpoints are closed and nothing else
-    /// happens, and a new one of another node can take addresses from those of this node but not give them any.
-    fn calls_for_update(&self, object: &Object) -> bool {
-        match (&self.phase, object) {
-            (Phase::Complete, _) => true,
-            (Phase::Gathering { .. }, Object::Endpoint(it)) => {
-                it.node.as_deref() == Some(self.config.node.as_str())
-                    || self.inputs.endpoints.contains_key(&it.id)
-            }
-            (Phase::Gathering { .. }, _) => false,
-        }
     }
 
     /// Forgets an object; a namespace takes along all that is in it but its endpoints. Returns whether it was there.
     pub fn remove(&mut self, key: &ObjectKey) -> bool {
-        let removed = self.inputs.remove(key);
-        self.dirty |= removed;
-        removed
+        self.state.remove(key)
     }
 
     /// Says what time it is, as there is no clock here: addresses of domain names that expire now or before are forgotten.
     /// Returns whether there were any.
     pub fn expire(&mut self, now: Timestamp) -> bool {
-        let expired = self.inputs.expire(now);
-        self.dirty |= expired;
-        expired
+        self.state.expire(now)
     }
 
     /// Returns when the caller has to say again [what time it is](Self::expire), `None` if no domain name has an address.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.inputs.next_expiry()
+        self.state.next_expiry()
     }
 
     /// Says that every input that exists has been given: from now on the engine enforces, and sweeps what is left from
@@ -185,67 +223,92 @@ impl Engine {
     pub fn inputs_complete(&mut self) {
         if matches!(self.phase, Phase::Gathering { .. }) {
             self.phase = Phase::Complete;
-            self.dirty = true;
+            self.state.mark_all();
+            self.due = true;
         }
     }
 
     /// Returns the next update for the dataplane; `None` if there is nothing to do, or if the last one is not answered.
     ///
-    /// It compiles all that concerns the node, so many changes are best told before it is asked.
+    /// The program follows the inputs here, for all changes since the last time together; changes that undo each other
+    /// cost nothing at the dataplane. What it costs is what changed: members of sets for a pod, policy sets for a
+    /// policy. The first program is a full one, and so is the one after an error; between them come deltas, if the
+    /// dataplane takes them.
     ///
     /// After an error the work comes back at once, as the engine has no clock: a caller that drains it stops at an error
     /// and comes back later. When full updates keep failing, every other update only closes the endpoints that the
     /// dataplane does not know yet, so that what is new does not stay open.
     #[must_use = "an update that is not applied must be answered with an error"]
     pub fn poll_update(&mut self) -> Option<Update> {
-        if !self.dirty || self.in_flight.is_some() {
+        if self.in_flight.is_some() {
             return None;
         }
-        self.dirty = false;
         if mem::take(&mut self.repair) {
-            self.applied = None;
+            self.in_force = false;
             if let Phase::Gathering { closed } = &mut self.phase {
                 closed.clear();
             }
         }
+        let due = mem::take(&mut self.due);
         let change = match &mut self.phase {
             Phase::Gathering { closed } => {
-                newcomers(&self.inputs, &self.config, closed).map(Change::Isolate)
+                let changed = self.state.take_local_changes();
+                if !changed && !due {
+                    return None;
+                }
+                newcomers(&self.state, closed).map(Change::Isolate)
             }
+            Phase::Complete if !due && !self.state.has_changed() => None,
             Phase::Complete if self.failures > 1 && !self.closed => {
-                Some(Change::Isolate(isolated_endpoints(&self.inputs, &self.config).into()))
+                Some(Change::Isolate(self.state.isolated_endpoints().into()))
             }
-            Phase::Complete => {
-                let program = compile(&self.inputs, &self.config, &self.capabilities);
-                let in_force = self.applied.as_deref() == Some(&program);
-                (!in_force).then(|| Change::Full(Arc::new(program)))
-            }
+            Phase::Complete => self.settle(),
         }?;
+        self.in_flight = Some(match &change {
+            Change::Isolate(_) => Asked::Isolation,
+            Change::Full(_) | Change::Delta(_) => Asked::Program,
+        });
         self.generation += 1;
-        self.in_flight = Some(change.clone());
+        self.status.asked(&change, &self.state);
         Some(Update::new(self.generation, change))
+    }
+
+    /// Makes the program follow the inputs. Returns what the dataplane must do about it.
+    fn settle(&mut self) -> Option<Change> {
+        let delta = self.state.settle();
+        self.status.settled(&delta, &self.state);
+        match (self.in_force, self.capabilities.deltas) {
+            (true, _) if delta.is_empty() => {
+                self.status.unchanged(&self.state);
+                None
+            }
+            (true, true) => Some(Change::Delta(Arc::new(delta))),
+            (true, false) | (false, _) => Some(Change::Full(Arc::clone(self.state.program()))),
+        }
     }
 
     /// Takes the outcome of the last update. After an error the work is kept, and the next update is a full one, or one that
     /// closes what is new before that.
     pub fn handle_applied(&mut self, outcome: Result<Applied, DataplaneError>) {
-        let Some(change) = self.in_flight.take() else { return };
-        match outcome {
-            Ok(applied) => {
-                if let Change::Full(program) = change {
-                    // Endpoints that could not be programmed are tried again with the next change.
-                    self.applied = applied.isolated.is_empty().then_some(program);
-                    self.isolated = applied.isolated;
-                    self.failures = 0;
-                } else {
-                    self.dirty |= self.failures > 0;
-                    self.closed = true;
-                }
+        let Some(asked) = self.in_flight.take() else { return };
+        match (outcome, asked) {
+            (Ok(applied), Asked::Program) => {
+                // Endpoints that could not be programmed are tried again with the next change.
+                self.in_force = applied.isolated.is_empty();
+                self.isolated = applied.isolated;
+                self.status.enforced(self.generation, &self.isolated);
+                self.failures = 0;
                 self.last_error = None;
             }
-            Err(error) => {
+            (Ok(_), Asked::Isolation) => {
+                self.status.isolated();
+                self.due |= self.failures > 0;
+                self.closed = true;
+                self.last_error = None;
+            }
+            (Err(error), _) => {
                 self.resync();
-                self.closed = matches!(change, Change::Isolate(_));
+                self.closed = asked == Asked::Isolation;
                 self.failures = self.failures.saturating_add(u32::from(!self.closed));
                 self.last_error = Some(error);
             }
@@ -256,13 +319,29 @@ impl Engine {
     /// Before [`inputs_complete`](Self::inputs_complete) it closes the endpoints again.
     pub fn resync(&mut self) {
         self.repair = true;
-        self.dirty = true;
+        self.due = true;
     }
 
-    /// Returns the inputs.
+    /// Returns what the dataplane is known to do with the packets of an endpoint. A caller that has just attached one, such as
+    /// a CNI plugin, lets it start when this says [so](Gate::may_start).
     #[must_use]
-    pub const fn inputs(&self) -> &Inputs {
-        &self.inputs
+    pub fn gate(&self, id: &EndpointId) -> Gate {
+        self.status.gate(id, &self.state)
+    }
+
+    /// Returns what became of a policy, `None` if there is none with this key.
+    #[must_use]
+    pub fn policy_status(&self, key: &PolicyKey) -> Option<PolicyStatus> {
+        self.status.of_policy(key, &self.state, &self.capabilities)
+    }
+
+    /// Returns the inputs: feeding them to another engine makes it yield the same program. They can be written with serde,
+    /// for a report of what went wrong.
+    ///
+    /// It costs as much as there is, as the engine does not keep them in this form.
+    #[must_use]
+    pub fn snapshot(&self) -> Inputs {
+        self.state.snapshot()
     }
 
     /// Returns the capabilities that programs are compiled for.
@@ -309,11 +388,10 @@ fn is_interface_name(name: &str) -> bool {
 
 /// Returns the node's endpoints that were not closed yet as they are now, and notes them as closed.
 fn newcomers(
-    inputs: &Inputs,
-    config: &NodeConfig,
+    state: &State,
     closed: &mut BTreeMap<EndpointId, Endpoint>,
 ) -> Option<Arc<[Endpoint]>> {
-    let endpoints = isolated_endpoints(inputs, config);
+    let endpoints = state.isolated_endpoints();
     let is_new = |endpoint: &&Endpoint| closed.get(&endpoint.id) != Some(endpoint);
     let newcomers: Vec<_> = endpoints.iter().filter(is_new).cloned().collect();
     *closed = endpoints.into_iter().map(|it| (it.id.clone(), it)).collect();

@@ -1,7 +1,9 @@
 //! The labels that endpoints, address sets, namespaces and service accounts have.
 
 use alloc::collections::BTreeMap;
+
 use alloc::string::String;
+use serde::{Deserialize, Serialize};
 
 /// A set of labels: unique keys in byte order, each with a value.
 ///
@@ -15,7 +17,7 @@ use alloc::string::String;
 /// assert_eq!(labels.value("role"), None);
 /// assert!(labels.iter().eq([("app", "db"), ("tier", "back")]));
 /// ```
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Labels(BTreeMap<String, String>);
 
 impl Labels {

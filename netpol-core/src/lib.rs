@@ -109,7 +109,6 @@
 extern crate alloc;
 
 pub mod api;
-mod compile;
 mod dataplane;
 mod engine;
 pub mod eval;
@@ -125,10 +124,11 @@ mod text;
 mod verdict;
 
 pub use self::dataplane::{
-    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
-    Fault, MemoryDataplane, SourceView, Update,
+    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Delta,
+    DeltaMismatch, Drift, Edit, EndpointChange, Fault, MembersChange, MemoryDataplane, SourceView,
+    Update,
 };
-pub use self::engine::{Engine, EngineError, NodeConfig};
+pub use self::engine::{Engine, EngineError, Gate, NodeConfig, PolicyStatus, WeakRule};
 pub use self::flow::{Direction, Flow, Origin, Payload};
 pub use self::labels::Labels;
 pub use self::program::Program;

@@ -4,6 +4,7 @@
 //! hold addresses, rules come in the order in which they are asked, and ids are digests of what they stand for. Equal
 //! inputs give equal programs.
 
+mod addresses;
 mod digest;
 mod host;
 mod host_interp;
@@ -12,14 +13,17 @@ mod policy_set;
 mod set;
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+pub use self::addresses::Addresses;
 pub use self::digest::Digest;
 pub(crate) use self::digest::digest_of;
 pub use self::host::{HostEndpoint, Hosts, Interfaces, Passage};
 pub use self::interp::Outcome;
 pub use self::policy_set::{Address, PolicySet, PolicySetId, Ports, Rule, RuleId, Stage, StageEnd};
+pub(crate) use self::policy_set::{block_digest, policy_set_id, stage_digest};
 pub use self::set::{AddressSet, Members, SetDefinition, SetId};
 use crate::flow::Direction;
 use crate::model::{Attachment, EndpointId, Mode};
@@ -27,6 +31,8 @@ use crate::model::{Attachment, EndpointId, Mode};
 /// All that one node must enforce.
 ///
 /// Invariants: every id that is referred to is in the maps, and everything in the maps is referred to.
+///
+/// A clone shares the sets, which are copied when one of the two changes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Program {
@@ -35,9 +41,9 @@ pub struct Program {
     /// What it enforces on its own interfaces.
     pub hosts: Hosts,
     /// The policy sets that endpoints refer to.
-    pub policy_sets: BTreeMap<PolicySetId, PolicySet>,
+    pub policy_sets: BTreeMap<PolicySetId, Arc<PolicySet>>,
     /// The address sets that rules refer to.
-    pub address_sets: BTreeMap<SetId, AddressSet>,
+    pub address_sets: BTreeMap<SetId, Arc<AddressSet>>,
     /// What happens to established flows that the program denies.
     pub established: Established,
 }
@@ -86,6 +92,6 @@ impl Program {
     /// Returns the policy set that judges a direction of an endpoint of this program.
     #[must_use]
     pub fn policy_set(&self, endpoint: &Endpoint, direction: Direction) -> Option<&PolicySet> {
-        self.policy_sets.get(&endpoint.policy_set(direction))
+        self.policy_sets.get(&endpoint.policy_set(direction)).map(Arc::as_ref)
     }
 }

@@ -7,10 +7,12 @@ mod condition;
 mod error;
 mod expr;
 mod parse;
+mod restrict;
 #[cfg(test)]
 mod tests;
 mod tree;
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -18,10 +20,14 @@ use core::fmt;
 use core::ops::Not;
 use core::str::FromStr;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use self::condition::{Condition, LabelCondition};
 pub use self::error::SelectorError;
 pub use self::expr::{Expr, Part, Parts};
 use self::parse::{Limits, parse};
+pub use self::restrict::Restriction;
 use self::tree::{GroupKind, Node};
 use crate::labels::Labels;
 use crate::model::keys;
@@ -269,6 +275,27 @@ impl Selector {
         }))
     }
 
+    /// Returns what everything that the selector matches has in common, by label key: what an index can look for
+    /// instead of asking everything. `None` if it can match nothing at all.
+    ///
+    /// It is conservative: what meets the restrictions need not match. Conditions under a `!` restrict nothing, except
+    /// that `!has(key)` does.
+    ///
+    /// ```
+    /// use netpol_core::Selector;
+    /// use netpol_core::selector::Restriction;
+    ///
+    /// let selector: Selector = "(app == 'web' || app == 'db') && tier != 'test'".parse()?;
+    /// let restrictions = selector.restrictions().ok_or("it can match")?;
+    /// assert_eq!(restrictions.get("app"), Some(&Restriction::OneOf(["db", "web"].into())));
+    /// assert_eq!(restrictions.get("tier"), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn restrictions(&self) -> Option<BTreeMap<&str, Restriction<'_>>> {
+        restrict::restrictions(&self.0)
+    }
+
     /// Returns `key == "value"` for a label that something has, whatever is in it. If no text can express it, it prints as
     /// one that does not read back.
     pub(crate) fn of_label(key: String, value: &str) -> Self {
@@ -294,6 +321,20 @@ impl Selector {
 
     fn group(kind: GroupKind, operands: impl IntoIterator<Item = Self>) -> Option<Self> {
         tree::join(kind, operands.into_iter().map(|it| it.0).collect()).map(Self)
+    }
+}
+
+/// As the text that [`from_canonical`](Selector::from_canonical) reads.
+impl Serialize for Selector {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Selector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::from_canonical(&text).map_err(D::Error::custom)
     }
 }
 

@@ -4,12 +4,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::flow::Direction;
 use crate::model::{Bucket, EndpointId, PolicyKey};
 use crate::text::printable;
 
 /// The answer of one direction of one endpoint. It is final.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "a packet passes or it does not")]
 pub enum Verdict {
     /// The flow passes.

@@ -1,17 +1,20 @@
 //! The engine as its callers see it: the barrier, failures, and what changes when inputs do.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_core::model::{
-    Action, Attachment, Endpoint, EndpointId, Lifecycle, Mode, Object, ObjectKey, Order, Policy,
-    PolicyKey, Rule, RuleMatch, Tier, TierEnd, Timestamp,
+    Action, Attachment, DomainAddress, DomainName, DomainPattern, Endpoint, EndpointId, Lifecycle,
+    Mode, NetworkSet, Node, Object, ObjectKey, Order, Peers, Policy, PolicyKey, Rule, RuleMatch,
+    Tier, TierEnd, Timestamp,
 };
-use netpol_core::net::Transport;
+use netpol_core::net::{Prefix, Transport};
 use netpol_core::program::Established;
 use netpol_core::{
-    Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Direction,
-    Engine, EngineError, Flow, MemoryDataplane, NodeConfig, Program, Selector, Update, Verdict,
+    Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Delta, Direction,
+    Engine, EngineError, Flow, Gate, Labels, MembersChange, MemoryDataplane, NodeConfig, Program,
+    Selector, Update, Verdict, WeakRule,
 };
 
 fn engine() -> Engine {
@@ -39,6 +42,15 @@ fn full(update: Option<Update>) -> Arc<Program> {
     match update.map(|it| it.change) {
         Some(Change::Full(program)) => program,
         other => panic!("expected a full update, got {other:?}"),
+    }
+}
+
+/// The program of an update, full or not.
+fn enforced(update: Option<Update>) -> Arc<Program> {
+    match update.map(|it| it.change) {
+        Some(Change::Full(program)) => program,
+        Some(Change::Delta(delta)) => Arc::clone(&delta.program),
+        other => panic!("expected an update of the program, got {other:?}"),
     }
 }
 
@@ -229,23 +241,26 @@ fn programs_say_what_becomes_of_established_flows() {
 fn what_is_removed_is_gone() {
     let mut engine = engine();
     engine.inputs_complete();
-    let empty = full(engine.poll_update());
+    let empty = enforced(engine.poll_update());
     done(&mut engine);
-    let (idle, inputs) = (format!("{engine:?}"), engine.inputs().clone());
+    let (idle, inputs) = (format!("{engine:?}"), engine.snapshot());
     for generation in 0..50 {
         let mut pod = pod("a", "10.0.0.1");
         pod.id = pod.id.with_uid(generation.to_string());
         let key = ObjectKey::Endpoint(pod.id.clone());
         engine.upsert(pod).unwrap();
         engine.upsert(closed("a")).unwrap();
-        full(engine.poll_update());
+        enforced(engine.poll_update());
         done(&mut engine);
         assert!(engine.remove(&key) && engine.remove(&ObjectKey::Policy(closed("a").key)));
-        assert_eq!(full(engine.poll_update()), empty);
+        assert_eq!(enforced(engine.poll_update()), empty);
         done(&mut engine);
     }
-    assert_eq!(*engine.inputs(), inputs);
-    let without_generation = |text: &str| text.replace("generation: 101", "generation: 1");
+    assert_eq!(engine.snapshot(), inputs);
+    let without_generation = |text: &str| {
+        let text = text.replace("generation: 101", "generation: 1");
+        text.replace("Some(101), rounds: 101", "Some(1), rounds: 1")
+    };
     assert_eq!(without_generation(&format!("{engine:?}")), idle);
 }
 
@@ -274,7 +289,7 @@ fn inputs_that_change_while_an_update_is_under_way_make_another() {
     done(&mut engine);
     let second = engine.poll_update().unwrap();
     assert!(second.generation > first.generation);
-    assert_eq!(full(Some(second)).endpoints.len(), 2);
+    assert_eq!(enforced(Some(second)).endpoints.len(), 2);
 }
 
 #[test]
@@ -282,13 +297,13 @@ fn removing_a_policy_undoes_exactly_what_it_did() {
     let mut engine = engine();
     engine.upsert(pod("a", "10.0.0.1")).unwrap();
     engine.inputs_complete();
-    let before = full(engine.poll_update());
+    let before = enforced(engine.poll_update());
     done(&mut engine);
     engine.upsert(closed("a")).unwrap();
-    assert_ne!(full(engine.poll_update()), before);
+    assert_ne!(enforced(engine.poll_update()), before);
     done(&mut engine);
     assert!(engine.remove(&ObjectKey::Policy(closed("a").key)));
-    assert_eq!(full(engine.poll_update()), before);
+    assert_eq!(enforced(engine.poll_update()), before);
     assert!(!engine.remove(&ObjectKey::Policy(closed("a").key)), "it is gone");
 }
 
@@ -301,7 +316,8 @@ fn removing_a_namespace_takes_along_its_policies_and_not_its_endpoints() {
     engine.upsert(pod("a", "10.0.0.1")).unwrap();
     engine.upsert(closed("a")).unwrap();
     assert!(engine.remove(&ObjectKey::Namespace("x".into())));
-    assert_eq!((engine.inputs().endpoints().count(), engine.inputs().policies().count()), (1, 0));
+    let inputs = engine.snapshot();
+    assert_eq!((inputs.endpoints().count(), inputs.policies().count()), (1, 0));
 }
 
 #[test]
@@ -491,5 +507,238 @@ fn a_restart_leaves_known_endpoints_as_they_are_and_closes_the_others() {
     apply(&mut engine, &mut dataplane);
     for address in ["10.0.0.1", "10.0.0.3", "10.0.0.4"] {
         assert_eq!(passes(&dataplane, address), Verdict::Allow, "{address}");
+    }
+}
+
+#[test]
+fn an_endpoint_may_start_when_it_is_closed_or_enforced_as_it_is_now() {
+    let mut engine = engine();
+    let a = pod("a", "10.0.0.1");
+    let gate = |engine: &Engine| engine.gate(&pod("a", "10.0.0.1").id);
+    assert_eq!(gate(&engine), Gate::Unknown);
+    engine.upsert(a.clone()).unwrap();
+    assert_eq!(gate(&engine), Gate::Pending, "the dataplane does not know it");
+    isolated(engine.poll_update());
+    assert_eq!(gate(&engine), Gate::Pending, "the dataplane has not answered");
+    done(&mut engine);
+    assert_eq!(gate(&engine), Gate::Isolated);
+    engine.inputs_complete();
+    full(engine.poll_update());
+    assert_eq!(gate(&engine), Gate::Pending);
+    done(&mut engine);
+    assert_eq!(gate(&engine), Gate::Enforcing { generation: 2 });
+    assert!(gate(&engine).may_start() && Gate::Isolated.may_start() && !Gate::Pending.may_start());
+
+    // The next pod of that name has another interface.
+    assert!(engine.remove(&ObjectKey::Endpoint(a.id.clone())));
+    assert_eq!(gate(&engine), Gate::Unknown);
+    engine.upsert(a.clone().attached_to("veth9")).unwrap();
+    assert_eq!(gate(&engine), Gate::Pending);
+    enforced(engine.poll_update());
+    assert_eq!(gate(&engine), Gate::Pending);
+    engine.handle_applied(Err(DataplaneError::new(DataplaneErrorKind::Transient, "test")));
+    assert_eq!(gate(&engine), Gate::Pending, "the update failed");
+    let program = full(engine.poll_update());
+    let mut applied = Applied::completely(4);
+    let error = DataplaneError::new(DataplaneErrorKind::Capacity, "test");
+    applied.isolated = vec![(program.endpoints[0].id.clone(), error)];
+    engine.handle_applied(Ok(applied));
+    assert_eq!(gate(&engine), Gate::Isolated, "it could not be programmed");
+    engine.resync();
+    enforced(engine.poll_update());
+    done(&mut engine);
+    assert_eq!(gate(&engine), Gate::Enforcing { generation: 5 });
+
+    // Of two pods with one interface, only the newer has it.
+    let mut newer = pod("b", "10.0.0.2").attached_to("veth9");
+    newer.created = Timestamp(1);
+    engine.upsert(newer).unwrap();
+    assert_eq!(gate(&engine), Gate::Unknown);
+    let mut elsewhere = pod("c", "10.0.0.3");
+    elsewhere.node = Some("node-b".into());
+    engine.upsert(elsewhere.clone()).unwrap();
+    assert_eq!(engine.gate(&elsewhere.id), Gate::Unknown);
+}
+
+#[test]
+fn the_status_of_a_policy_says_what_became_of_it() {
+    let mut capabilities = Capabilities::all();
+    capabilities.log = false;
+    let mut engine = Engine::new(NodeConfig::new("node-a"), &capabilities);
+    let mut policy = closed("a");
+    let rule = |index, action| Rule::new(index, action, RuleMatch::default());
+    let mut broken = rule(2, Action::Pass);
+    broken.degraded = true;
+    policy.ingress = Some(vec![rule(0, Action::Allow), rule(1, Action::Log), broken]);
+    assert_eq!(engine.policy_status(&policy.key), None);
+    engine.upsert(policy.clone()).unwrap();
+    let status = engine.policy_status(&policy.key).unwrap();
+    let direction = Direction::Ingress;
+    let weak = [
+        WeakRule { direction, index: 1, effect: None },
+        WeakRule { direction, index: 2, effect: Some(Action::Deny) },
+    ];
+    assert_eq!(status.weak_rules, weak);
+    assert_eq!((status.applies, status.generation), (false, None));
+
+    engine.inputs_complete();
+    full(engine.poll_update());
+    assert_eq!(engine.policy_status(&policy.key).unwrap().generation, None);
+    done(&mut engine);
+    let status = engine.policy_status(&policy.key).unwrap();
+    assert_eq!((status.applies, status.generation), (false, Some(1)), "there is nothing to do");
+
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    policy.ingress = Some(vec![rule(0, Action::Allow)]);
+    engine.upsert(policy.clone()).unwrap();
+    assert_eq!(engine.policy_status(&policy.key).unwrap().generation, None);
+    enforced(engine.poll_update());
+    done(&mut engine);
+    let status = engine.policy_status(&policy.key).unwrap();
+    assert_eq!((status.is_degraded(), status.applies, status.generation), (false, true, Some(2)));
+
+    engine.upsert(closed("nobody")).unwrap();
+    assert_eq!(engine.poll_update(), None, "it changes nothing");
+    assert_eq!(engine.policy_status(&closed("nobody").key).unwrap().generation, Some(2));
+}
+
+#[test]
+fn deltas_name_what_changed_and_nothing_else() {
+    let mut engine = engine();
+    let mut policy = closed("a");
+    let mut from_b = RuleMatch::default();
+    from_b.source.peers = Some(Peers::Endpoints(Selector::equal("app", "b").unwrap()));
+    policy.ingress = Some(vec![Rule::new(0, Action::Allow, from_b)]);
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.upsert(policy).unwrap();
+    engine.inputs_complete();
+    let first = (*full(engine.poll_update())).clone();
+    done(&mut engine);
+    let set = *first.address_sets.keys().next().unwrap();
+    let delta = |engine: &mut Engine| match engine.poll_update().map(|it| it.change) {
+        Some(Change::Delta(delta)) => {
+            done(engine);
+            (*delta).clone()
+        }
+        other => panic!("expected a delta, got {other:?}"),
+    };
+
+    // A pod of another node comes: its address, and nothing else.
+    let mut b = pod("b", "10.0.0.2");
+    b.node = Some("node-b".into());
+    engine.upsert(b.clone()).unwrap();
+    let joined = delta(&mut engine);
+    let mut want = Delta::default();
+    let mut members = MembersChange::new(set);
+    members.addresses.added = vec!["10.0.0.2".parse().unwrap()];
+    want.members = vec![members];
+    want.program = Arc::clone(&joined.program);
+    assert_eq!(joined, want);
+
+    // It goes and comes back before anybody asks.
+    assert!(engine.remove(&ObjectKey::Endpoint(b.id.clone())));
+    engine.upsert(b).unwrap();
+    assert_eq!(engine.poll_update(), None);
+
+    // The policy goes, and with it its policy set and set.
+    assert!(engine.remove(&ObjectKey::Policy(closed("a").key)));
+    let removed = delta(&mut engine);
+    assert_eq!((removed.members.len(), removed.new_sets.len()), (0, 0));
+    assert_eq!((removed.removed_sets.len(), removed.removed_policy_sets.len()), (1, 1));
+    assert_eq!(removed.removed_sets[0].1, joined.program.address_sets[&set]);
+    assert_eq!((removed.endpoints.len(), removed.removed_endpoints.len()), (1, 0));
+    let mut program = (*joined.program).clone();
+    program.advance(&removed).unwrap();
+    assert_eq!(program, *removed.program);
+    assert!(program.advance(&removed).is_err(), "it belongs to one program only");
+}
+
+#[test]
+fn a_dataplane_without_deltas_gets_full_updates_only() {
+    let mut capabilities = Capabilities::all();
+    capabilities.deltas = false;
+    let mut engine = Engine::new(NodeConfig::new("node-a"), &capabilities);
+    engine.inputs_complete();
+    full(engine.poll_update());
+    done(&mut engine);
+    for name in ["a", "b"] {
+        engine.upsert(pod(name, "10.0.0.1")).unwrap();
+        full(engine.poll_update());
+        done(&mut engine);
+    }
+}
+
+#[test]
+fn a_snapshot_makes_another_engine_yield_the_same() {
+    let mut engine = engine();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.upsert(closed("a")).unwrap();
+    engine.upsert(Tier::new("t", Some(Order::whole(1)), TierEnd::Pass)).unwrap();
+    engine
+        .upsert(Object::Namespace { name: "x".into(), labels: [("a", "b")].into_iter().collect() })
+        .unwrap();
+    engine.inputs_complete();
+    let program = full(engine.poll_update());
+    let mut other = self::engine();
+    engine.snapshot().into_objects().for_each(|object| other.upsert(object).unwrap());
+    other.inputs_complete();
+    assert_eq!(full(other.poll_update()), program);
+    assert_eq!(other.snapshot(), engine.snapshot());
+}
+
+/// A rule whose own side is selected by what else has the endpoint's address follows that, wherever it is.
+#[test]
+fn rules_follow_what_else_has_the_address_of_their_endpoint() {
+    let address: IpAddr = "10.0.0.1".parse().unwrap();
+    let set = NetworkSet {
+        namespace: Some("z".into()),
+        name: "s".into(),
+        labels: Labels::new(),
+        nets: [Prefix::host(address)].into_iter().collect(),
+    };
+    let mut host = Endpoint::host("h", "node-b", Attachment::Address);
+    host.addresses = vec![address];
+    host.labels = [("kind", "host")].into_iter().collect();
+    let red = [("team", "red")].into_iter().collect();
+    let node = Node { name: "n".into(), addresses: vec![address], ..Node::default() };
+    let name: DomainName = "www.example.com".parse().unwrap();
+    let answer = DomainAddress { name: name.clone(), address, expires: Timestamp(1) };
+    let changes: [(Peers, Vec<Object>, Object); 5] = [
+        (
+            Peers::Endpoints("pcns.team == 'red'".parse().unwrap()),
+            vec![set.clone().into()],
+            Object::Namespace { name: "z".into(), labels: red },
+        ),
+        (Peers::Endpoints(Selector::has("kind").unwrap()), Vec::new(), host.into()),
+        (
+            Peers::Endpoints("projectcalico.org/namespace == 'z'".parse().unwrap()),
+            Vec::new(),
+            set.into(),
+        ),
+        (Peers::Nodes(Selector::all()), Vec::new(), node.into()),
+        (Peers::DomainNames([DomainPattern::Exact(name)].into()), Vec::new(), answer.into()),
+    ];
+    for (own, before, change) in changes {
+        let mut policy = closed("a");
+        let mut matches = RuleMatch::default();
+        matches.destination.peers = Some(own);
+        policy.ingress = Some(vec![Rule::new(0, Action::Allow, matches)]);
+        let flow = Flow::to_port("192.0.2.1".parse().unwrap(), address, Transport::Tcp, 80);
+        let mut engine = engine();
+        engine.upsert(policy).unwrap();
+        engine.upsert(pod("a", "10.0.0.1")).unwrap();
+        before.into_iter().for_each(|it| engine.upsert(it).unwrap());
+        engine.inputs_complete();
+        let verdict = |update: Option<Update>| {
+            assert!(update.is_some(), "{change:?}");
+            enforced(update).outcome(&flow).verdict()
+        };
+        assert_eq!(verdict(engine.poll_update()), Verdict::Deny, "before {change:?}");
+        done(&mut engine);
+        engine.upsert(change.clone()).unwrap();
+        assert_eq!(verdict(engine.poll_update()), Verdict::Allow, "after {change:?}");
+        done(&mut engine);
+        assert!(engine.remove(&change.key()));
+        assert_eq!(verdict(engine.poll_update()), Verdict::Deny, "without {change:?}");
     }
 }

@@ -58,7 +58,7 @@ struct World {
     objects: Vec<Object>,
     engine: Engine,
     dataplane: MemoryDataplane,
-    /// The program of the last full update that was applied.
+    /// The program of the last update of it that was applied.
     in_force: Program,
     is_driven_dry: bool,
 }
@@ -124,10 +124,10 @@ impl World {
         };
         let (before, change) = (self.in_force.clone(), update.change.clone());
         let outcome = self.dataplane.apply(update);
-        if let (Ok(_), Change::Full(program)) = (&outcome, change) {
-            self.in_force = (*program).clone();
-        } else {
-            assert_eq!(self.in_force, before);
+        match (&outcome, change) {
+            (Ok(_), Change::Full(program)) => self.in_force = (*program).clone(),
+            (Ok(_), Change::Delta(delta)) => self.in_force = (*delta.program).clone(),
+            _ => assert_eq!(self.in_force, before),
         }
         self.engine.handle_applied(outcome);
     }

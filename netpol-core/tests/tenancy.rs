@@ -39,13 +39,13 @@ fn engine(tenancy: Tenancy) -> Engine {
 }
 
 fn next(engine: &mut Engine) -> Arc<Program> {
-    match engine.poll_update().map(|update| update.change) {
-        Some(Change::Full(program)) => {
-            engine.handle_applied(Ok(Applied::completely(0)));
-            program
-        }
-        other => panic!("expected a full update, got {other:?}"),
-    }
+    let program = match engine.poll_update().map(|update| update.change) {
+        Some(Change::Full(program)) => program,
+        Some(Change::Delta(delta)) => Arc::clone(&delta.program),
+        other => panic!("expected an update of the program, got {other:?}"),
+    };
+    engine.handle_applied(Ok(Applied::completely(0)));
+    program
 }
 
 fn policy_set(program: &Program, namespace: &str) -> PolicySetId {

@@ -107,13 +107,13 @@ pub(crate) fn render(program: &Program, context: &Context<'_>) -> Result<Rendere
 pub(crate) fn families(program: &Program) -> BTreeSet<Family> {
     let endpoints = program.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).copied();
     let members = program.address_sets.values().flat_map(|set| {
-        let (exact, ports): (&[IpAddr], &[(IpAddr, u16)]) = match &set.members {
-            ProgramMembers::Addresses { exact, .. } => (exact, &[]),
-            ProgramMembers::Ports(ports) => (&[], ports),
+        let has = |family| match &set.members {
+            ProgramMembers::Addresses { exact, .. } => exact.len_of(family) > 0,
+            ProgramMembers::Ports(ports) => ports.iter().any(|it| Family::of(it.0) == family),
         };
-        exact.iter().copied().chain(ports.iter().map(|(address, _)| *address))
+        Family::BOTH.into_iter().filter(move |family| has(*family))
     });
-    endpoints.chain(members).map(Family::of).collect()
+    endpoints.map(Family::of).chain(members).collect()
 }
 
 /// What happens to an endpoint's packets.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use netpol_core::model::Inputs;
 use netpol_core::program::Outcome;
-use netpol_core::{Applied, Change, Explanation, Origin, Program, Reason, Verdict};
+use netpol_core::{
+    Applied, Change, DataplaneError, DataplaneErrorKind, Explanation, Origin, Program, Reason,
+    Verdict,
+};
 
 use super::feed::Feed;
 use super::model::packets_only;
@@ -35,8 +38,17 @@ impl Subject for Programs {
             node.feed.update(&step.cluster, |_| {})?;
             while let Some(update) = node.feed.poll() {
                 node.feed.handle(Ok(Applied::completely(update.generation)));
-                if let Change::Full(program) = update.change {
-                    node.program = program;
+                match update.change {
+                    Change::Full(program) => node.program = program,
+                    Change::Delta(delta) => {
+                        let program = Arc::make_mut(&mut node.program);
+                        program.advance(&delta).map_err(|error| SubjectError::Dataplane {
+                            node: name.clone(),
+                            source: DataplaneError::new(DataplaneErrorKind::Other, "apply a delta")
+                                .with_source(error),
+                        })?;
+                    }
+                    _ => {}
                 }
             }
         }

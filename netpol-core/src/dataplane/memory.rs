@@ -3,10 +3,11 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use super::{
-    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
-    Update,
+    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Delta,
+    DeltaMismatch, Drift, Update,
 };
 use crate::flow::{Direction, Flow};
 use crate::model::{EndpointId, Mode};
@@ -71,6 +72,25 @@ impl MemoryDataplane {
         self.faults.extend(faults);
     }
 
+    /// Applies a delta to the program in force, and checks that what comes out is the delta's program.
+    fn advance(&mut self, delta: &Delta) -> Result<(), DeltaMismatch> {
+        let mut program = (*self.program).clone();
+        program.advance(delta)?;
+        if program != *delta.program {
+            return Err(DeltaMismatch);
+        }
+        self.program = Arc::new(program);
+        Ok(())
+    }
+
+    /// Makes this endpoint of the program the only closed one.
+    fn close(&mut self, id: Option<&EndpointId>) -> Vec<(EndpointId, DataplaneError)> {
+        let closed = self.program.endpoints.iter().find(|it| Some(&it.id) == id).cloned();
+        self.isolated = closed.into_iter().map(|it| (it.id.clone(), it)).collect();
+        let error = || DataplaneError::new(DataplaneErrorKind::Capacity, "program an endpoint");
+        self.isolated.keys().map(|id| (id.clone(), error())).collect()
+    }
+
     /// Returns what this node does with a flow.
     #[must_use]
     pub fn outcome(&self, flow: &Flow) -> Outcome {
@@ -115,13 +135,15 @@ impl Dataplane for MemoryDataplane {
                 }
             }
             Change::Full(program) => {
-                let closed = |it: &&Endpoint| Some(&it.id) == unprogrammable.as_ref();
-                let closed = program.endpoints.iter().find(closed).cloned();
                 self.program = program;
-                self.isolated = closed.into_iter().map(|it| (it.id.clone(), it)).collect();
-                let error =
-                    || DataplaneError::new(DataplaneErrorKind::Capacity, "program an endpoint");
-                applied.isolated = self.isolated.keys().map(|id| (id.clone(), error())).collect();
+                applied.isolated = self.close(unprogrammable.as_ref());
+            }
+            Change::Delta(delta) => {
+                self.advance(&delta).map_err(|error| {
+                    let kind = DataplaneErrorKind::Other;
+                    DataplaneError::new(kind, "apply a delta").with_source(error)
+                })?;
+                applied.isolated = self.close(unprogrammable.as_ref());
             }
         }
         Ok(applied)

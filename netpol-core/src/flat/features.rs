@@ -6,7 +6,7 @@ use core::net::IpAddr;
 
 use super::pool::id_of;
 use crate::net::{Prefix, PrefixSet};
-use crate::program::{Digest, Members, Program, SetId, digest_of};
+use crate::program::{Addresses, Digest, Members, Program, SetId, digest_of};
 
 /// Identifies a feature within a plan.
 pub(super) type FeatureId = u32;
@@ -15,7 +15,7 @@ pub(super) type FeatureId = u32;
 #[derive(Debug)]
 enum Feature<'p> {
     /// Is it in this set?
-    Set(SetId, &'p [IpAddr], &'p PrefixSet),
+    Set(SetId, &'p Addresses, &'p PrefixSet),
     /// Is it in these prefixes?
     Nets(&'p PrefixSet),
     /// Does it contribute this port to this set of named ports?
@@ -93,7 +93,7 @@ impl<'p> Features<'p> {
             let id = id_of(index);
             match feature {
                 Feature::Set(_, exact, prefixes) => {
-                    singles.extend(exact.iter().map(|&it| (it, id)));
+                    singles.extend(exact.iter().map(|it| (it, id)));
                     singles.extend(hosts(prefixes).map(|it| (it, id)));
                 }
                 Feature::Nets(nets) => singles.extend(hosts(nets).map(|it| (it, id))),

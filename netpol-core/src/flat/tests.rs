@@ -7,6 +7,7 @@ mod local;
 mod rows;
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use core::net::IpAddr;
@@ -82,6 +83,7 @@ fn port_set_of(name: &str) -> SetDefinition {
 
 fn stage(rules: Vec<Rule>, end: StageEnd) -> Stage {
     let policies = vec![PolicyKey::kubernetes("ns", "policy")];
+    let rules = rules.into_iter().map(Arc::new).collect();
     Stage { tier: "default".into(), policies, rules, end }
 }
 
@@ -101,7 +103,7 @@ fn add_endpoint(program: &mut Program, name: &str, addresses: &[&str], stages: V
     let [ingress, egress] = [stages, Vec::new()].map(|stages| {
         let set = PolicySet { stages, default: Verdict::Allow };
         let id = PolicySetId::of(&set);
-        program.policy_sets.insert(id, set);
+        program.policy_sets.insert(id, Arc::new(set));
         id
     });
     program.endpoints.push(Endpoint {
@@ -116,19 +118,17 @@ fn add_endpoint(program: &mut Program, name: &str, addresses: &[&str], stages: V
 
 /// Adds a set of addresses that rules can refer to by name.
 fn add_set(program: &mut Program, name: &str, exact: &[&str], prefixes: &[&str]) {
-    let mut exact: Vec<_> = exact.iter().map(|text| address(text)).collect();
-    exact.sort();
+    let exact = exact.iter().map(|text| address(text)).collect();
     let members = Members::Addresses { exact, prefixes: nets(prefixes) };
     let set = AddressSet::new(set_of(name), members);
-    program.address_sets.insert(SetId::of(&set.definition), set);
+    program.address_sets.insert(SetId::of(&set.definition), Arc::new(set));
 }
 
 /// Adds a set of named ports of TCP.
 fn add_port_set(program: &mut Program, name: &str, members: &[(&str, u16)]) {
-    let mut members: Vec<_> = members.iter().map(|&(text, port)| (address(text), port)).collect();
-    members.sort();
+    let members = members.iter().map(|&(text, port)| (address(text), port)).collect();
     let set = AddressSet::new(port_set_of(name), Members::Ports(members));
-    program.address_sets.insert(SetId::of(&set.definition), set);
+    program.address_sets.insert(SetId::of(&set.definition), Arc::new(set));
 }
 
 fn flat(program: &Program) -> Flat {

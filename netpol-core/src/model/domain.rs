@@ -3,7 +3,9 @@
 use alloc::string::String;
 use core::fmt;
 use core::net::IpAddr;
+
 use core::str::FromStr;
+use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
@@ -19,7 +21,8 @@ use super::Timestamp;
 /// assert_eq!(name.as_str(), "www.example.com");
 /// # Ok::<(), netpol_core::model::DomainNameError>(())
 /// ```
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct DomainName(String);
 
 /// Why a text is no domain name.
@@ -38,6 +41,20 @@ impl DomainName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<DomainName> for String {
+    fn from(name: DomainName) -> Self {
+        name.0
+    }
+}
+
+impl TryFrom<String> for DomainName {
+    type Error = DomainNameError;
+
+    fn try_from(text: String) -> Result<Self, DomainNameError> {
+        text.parse()
     }
 }
 
@@ -66,7 +83,7 @@ fn is_label(text: &str) -> bool {
 }
 
 /// A domain name, or all names below one.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "a name is compared as a whole or by its end")]
 pub enum DomainPattern {
     /// This name.
@@ -109,7 +126,7 @@ impl fmt::Display for DomainPattern {
 /// told apart. They neither filter DNS nor open the way to the DNS server. Flows that are established when an address
 /// expires go on, unless the node [judges them again](crate::program::Established). Until the answer is fed, nothing
 /// matches: who connects at once after looking a name up may have to try again.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "a name stands for an address for some time")]
 pub struct DomainAddress {
     /// The name.

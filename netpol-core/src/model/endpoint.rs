@@ -3,7 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+
 use core::net::IpAddr;
+use serde::{Deserialize, Serialize};
 
 use super::keys;
 use crate::labels::Labels;
@@ -11,7 +13,7 @@ use crate::net::Transport;
 use crate::verdict::Verdict;
 
 /// What an endpoint is.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "policy applies to workloads and hosts")]
 pub enum EndpointKind {
     /// A pod, a virtual machine or a sandbox.
@@ -21,7 +23,7 @@ pub enum EndpointKind {
 }
 
 /// Identifies an endpoint. Injective: no two endpoints share one, whatever their names.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(
     clippy::exhaustive_structs,
     reason = "kind, namespace, name and UID identify an object for good"
@@ -75,7 +77,7 @@ impl fmt::Display for EndpointId {
 }
 
 /// How a packet is known to be an endpoint's.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[non_exhaustive]
 pub enum Attachment {
     /// It passes this interface on the host's side. Nothing in the packet can forge that.
@@ -88,7 +90,9 @@ pub enum Attachment {
 }
 
 /// What is done with an endpoint's verdicts.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[expect(clippy::exhaustive_enums, reason = "every dataplane has to handle each of them")]
 pub enum Mode {
     /// Flows that are denied are dropped.
@@ -101,7 +105,9 @@ pub enum Mode {
 }
 
 /// Whether an endpoint still runs.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[expect(clippy::exhaustive_enums, reason = "it runs or it has finished")]
 pub enum Lifecycle {
     /// It runs, or will, or is being stopped: it owns its addresses.
@@ -112,12 +118,14 @@ pub enum Lifecycle {
 }
 
 /// A point in time, in seconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[expect(clippy::exhaustive_structs, reason = "a number with its unit")]
 pub struct Timestamp(pub i64);
 
 /// A port that an endpoint has given a name.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "a name stands for a transport and a number")]
 pub struct NamedPort {
     /// The name. One name may stand for several ports, of one transport or of several.
@@ -129,7 +137,7 @@ pub struct NamedPort {
 }
 
 /// Something that policy applies to.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Endpoint {
     /// Which endpoint this is.

@@ -4,15 +4,18 @@
 //! condition never allows another path than the one that is served.
 
 use alloc::collections::BTreeSet;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::text::printable;
 
 /// A condition on an HTTP request: one of the methods and one of the paths.
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "methods and paths are all that a rule can ask for")]
 pub struct HttpMatch {
     /// The methods, compared exactly; empty or with `*` in it: any.
@@ -38,7 +41,7 @@ impl HttpMatch {
 }
 
 /// A condition on the path of an HTTP request.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "a path is compared as a whole or by its beginning")]
 pub enum HttpPathMatch {
     /// The path is this.
@@ -71,7 +74,8 @@ impl HttpPathMatch {
 /// assert_eq!("/public/%252e%252e/admin".parse::<HttpPath>(), Err(HttpPathError::EncodedTwice));
 /// # Ok::<(), HttpPathError>(())
 /// ```
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct HttpPath(Vec<u8>);
 
 /// Why text is no path that every server resolves alike.
@@ -140,6 +144,30 @@ impl FromStr for HttpPath {
             resolved.push(b'/');
         }
         Ok(Self(resolved))
+    }
+}
+
+/// Percent-encoded (RFC 3986, section 2.1), so that it reads back as the same path.
+impl From<HttpPath> for String {
+    fn from(path: HttpPath) -> Self {
+        let mut text = Self::with_capacity(path.0.len());
+        for byte in path.0 {
+            let is_plain = byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+            if is_plain {
+                text.push(char::from(byte));
+            } else {
+                text.push_str(&format!("%{byte:02x}"));
+            }
+        }
+        text
+    }
+}
+
+impl TryFrom<String> for HttpPath {
+    type Error = HttpPathError;
+
+    fn try_from(text: String) -> Result<Self, HttpPathError> {
+        text.parse()
     }
 }
 

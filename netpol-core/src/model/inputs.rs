@@ -3,7 +3,9 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+
 use core::net::IpAddr;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     DomainAddress, DomainName, Endpoint, EndpointId, EndpointLabels, Policy, PolicyKey, Tier,
@@ -13,7 +15,7 @@ use crate::labels::Labels;
 use crate::net::{PrefixSet, canonical_address};
 
 /// A node of the cluster.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "policy knows nodes by labels and addresses")]
 pub struct Node {
     /// The name.
@@ -27,7 +29,7 @@ pub struct Node {
 }
 
 /// An interface of a node to the outside.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "policy knows interfaces by name and addresses")]
 pub struct Interface {
     /// The name.
@@ -37,7 +39,7 @@ pub struct Interface {
 }
 
 /// A labelled set of addresses that can only be a peer.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "policy knows network sets by labels and addresses")]
 pub struct NetworkSet {
     /// The namespace; `None` for sets of the whole cluster.
@@ -51,7 +53,7 @@ pub struct NetworkSet {
 }
 
 /// An object of the model, as the engine takes it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub enum Object {
     /// A namespace and its labels.
@@ -240,6 +242,34 @@ impl Inputs {
         }
     }
 
+    /// Returns all objects: those that others refer to come first.
+    pub fn into_objects(self) -> impl Iterator<Item = Object> {
+        let domain_addresses: Vec<_> = self.domain_addresses().collect();
+        let Self {
+            namespaces,
+            service_accounts,
+            nodes,
+            endpoints,
+            network_sets,
+            tiers,
+            policies,
+            domain_addresses: _,
+        } = self;
+        let namespaces = namespaces.into_iter();
+        let namespaces = namespaces.map(|(name, labels)| Object::Namespace { name, labels });
+        let accounts = service_accounts
+            .into_iter()
+            .map(|((namespace, name), labels)| Object::ServiceAccount { namespace, name, labels });
+        namespaces
+            .chain(accounts)
+            .chain(nodes.into_values().map(Object::Node))
+            .chain(network_sets.into_values().map(Object::NetworkSet))
+            .chain(tiers.into_values().map(Object::Tier))
+            .chain(policies.into_values().map(Object::Policy))
+            .chain(domain_addresses.into_iter().map(Object::DomainAddress))
+            .chain(endpoints.into_values().map(Object::Endpoint))
+    }
+
     /// Forgets the addresses of domain names that expire at `now` or before. Returns whether there were any.
     ///
     /// There is no clock here: until this is called, an address counts.
@@ -329,6 +359,21 @@ impl Inputs {
     }
 }
 
+/// As the list of all [objects](Inputs::into_objects).
+impl Serialize for Inputs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.clone().into_objects())
+    }
+}
+
+impl<'de> Deserialize<'de> for Inputs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut inputs = Self::default();
+        Vec::<Object>::deserialize(deserializer)?.into_iter().for_each(|it| inputs.upsert(it));
+        Ok(inputs)
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "test code")]
 mod tests {
@@ -338,6 +383,50 @@ mod tests {
     use crate::model::NamedPort;
     use crate::net::Transport;
     use crate::selector::Selector;
+
+    /// What is written reads back as the same, numbers and paths included that not every format has room for.
+    #[test]
+    fn what_is_written_reads_back() {
+        use crate::model::{
+            Action, HttpMatch, HttpPathMatch, L4Match, Order, PortConstraint, PortMatch, Rule,
+            RuleMatch, TierEnd,
+        };
+        use crate::net::PortRange;
+
+        let mut inputs = Inputs::default();
+        for (name, order) in [("a", f64::INFINITY), ("b", -0.1), ("c", 1e300)] {
+            let order = Order::new(order).ok();
+            inputs.upsert(Object::Tier(Tier::new(name, order, TierEnd::Pass)));
+        }
+        let mut matches = RuleMatch::default();
+        let path = HttpPathMatch::Exact("/a%20b/%25/%ff;x/%3f".parse().unwrap());
+        matches.http = Some(HttpMatch { paths: [path].into(), ..HttpMatch::default() });
+        let numbers = [(1, 2), (80, 80)].map(|(first, last)| PortRange::new(first, last).unwrap());
+        let list = PortMatch { numbers: numbers.into_iter().collect(), ..PortMatch::default() };
+        matches.l4 = L4Match::Ports {
+            transport: Transport::Tcp,
+            source: PortConstraint::default(),
+            destination: PortConstraint { any_of: Some(list), none_of: None },
+        };
+        matches.source.nets = Some(["10.0.0.0/8".parse().unwrap()].into_iter().collect());
+        let mut policy = Policy::new(PolicyKey::kubernetes("x", "p"), "!has(a)".parse().unwrap());
+        policy.ingress = Some(vec![Rule::new(0, Action::Allow, matches)]);
+        inputs.upsert(policy);
+        inputs.upsert(Endpoint::pod("x", "p").attached_to("veth0"));
+        let written = serde_json::to_string(&inputs).unwrap();
+        assert_eq!(serde_json::from_str::<Inputs>(&written).unwrap(), inputs);
+        for nonsense in [
+            written.replace("10.0.0.0/8", "10.0.0.0/99"),
+            written.replace("[1,2]", "[2,1]"),
+            written.replace("[1,2]", "[0,1]"),
+            written.replace("!has(a)", "!has("),
+            written.replace("/a%20b", "a%20b"),
+            written.replace("\"inf\"", "\"nan\""),
+        ] {
+            assert_ne!(nonsense, written);
+            assert!(serde_json::from_str::<Inputs>(&nonsense).is_err(), "{nonsense}");
+        }
+    }
 
     #[test]
     fn what_goes_in_is_canonical() {

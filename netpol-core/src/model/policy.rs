@@ -1,10 +1,13 @@
 //! Tiers and policies.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::fmt;
 use core::hash::{Hash, Hasher};
+
+use serde::{Deserialize, Serialize};
 
 use super::host::Bucket;
 use super::rule::Rule;
@@ -14,7 +17,8 @@ use crate::selector::Selector;
 /// A position among tiers or among the policies of a tier; lower comes first.
 ///
 /// Invariant: not NaN; negative zero is zero.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Order(f64);
 
 /// Why a number is no order.
@@ -47,6 +51,21 @@ impl Order {
     }
 }
 
+/// The number in decimal digits, or `inf` or `-inf`, as not every format of numbers has these.
+impl From<Order> for String {
+    fn from(order: Order) -> Self {
+        format!("{:?}", order.0)
+    }
+}
+
+impl TryFrom<String> for Order {
+    type Error = OrderError;
+
+    fn try_from(text: String) -> Result<Self, OrderError> {
+        Self::new(text.parse().map_err(|_| OrderError)?)
+    }
+}
+
 impl PartialEq for Order {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
@@ -74,7 +93,7 @@ impl Hash for Order {
 }
 
 /// What happens to a flow that no rule of a tier's policies matched.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "a tier ends with a denial or with the next tier")]
 pub enum TierEnd {
     /// It is denied.
@@ -86,7 +105,7 @@ pub enum TierEnd {
 /// A level of policies.
 ///
 /// A tier matters to an endpoint and direction only if one of its policies applies to them.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Tier {
     /// The name, unique among tiers.
@@ -134,7 +153,7 @@ impl Tier {
 }
 
 /// The API that a policy comes from.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[non_exhaustive]
 pub enum PolicyKind {
     /// `networking.k8s.io/v1` NetworkPolicy.
@@ -198,7 +217,7 @@ impl fmt::Display for PolicyKind {
 }
 
 /// Identifies a policy.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "kind, namespace and name identify a policy")]
 pub struct PolicyKey {
     /// The API it comes from.
@@ -245,7 +264,9 @@ impl fmt::Display for PolicyKey {
 }
 
 /// Whether a policy takes part in verdicts.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[expect(clippy::exhaustive_enums, reason = "a policy is enforced or only reported")]
 pub enum Enforcement {
     /// It does.
@@ -262,7 +283,9 @@ pub enum Enforcement {
 /// Which traffic of host interfaces a policy judges.
 ///
 /// Workloads are judged by policies of the first two, which for them are one.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[expect(
     clippy::exhaustive_enums,
     reason = "every dataplane has a place for each, or says it has not"
@@ -294,7 +317,7 @@ impl HostTraffic {
 }
 
 /// A list of rules for the endpoints that a selector selects.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Policy {
     /// Which policy this is.

@@ -1,7 +1,9 @@
 //! Rules and what they match.
 
 use alloc::collections::BTreeSet;
+
 use alloc::string::String;
+use serde::{Deserialize, Serialize};
 
 use super::domain::DomainPattern;
 use super::http::HttpMatch;
@@ -11,7 +13,7 @@ use crate::selector::Selector;
 use crate::verdict::Shortfall;
 
 /// What a rule does with a flow that it matches.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "every evaluator handles each action")]
 pub enum Action {
     /// The flow passes; no later rule or tier is asked.
@@ -25,7 +27,7 @@ pub enum Action {
 }
 
 /// One rule of a policy.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Rule {
     /// The index of the wire object's rule that this one comes from, from 0.
@@ -87,7 +89,7 @@ impl Rule {
 }
 
 /// The conditions of a rule; a flow must meet all of them. The default matches every flow.
-#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "front ends fill every condition they know")]
 pub struct RuleMatch {
     /// The address family; `None` matches both.
@@ -104,7 +106,7 @@ pub struct RuleMatch {
 }
 
 /// A condition on what follows the IP header. `P` says how a list of ports is written.
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "every evaluator and backend handles each form")]
 pub enum L4Match<P> {
     /// Every protocol, ICMP and those without ports included.
@@ -135,7 +137,7 @@ pub enum L4Match<P> {
 }
 
 /// A condition on one port.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(
     clippy::exhaustive_structs,
     reason = "a list that must hold the port and one that must not"
@@ -158,7 +160,7 @@ impl<P> Default for PortConstraint<P> {
 /// A name stands for the ports that the endpoint on this side of the flow gives it. Where the side's
 /// [`peers`](EntityMatch::peers) restrict the endpoints, only theirs count. It never matches an address that no
 /// endpoint owns.
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "a port is written as a number or a name")]
 pub struct PortMatch {
     /// The numbers.
@@ -168,7 +170,7 @@ pub struct PortMatch {
 }
 
 /// Conditions on one side of a flow; all of them must hold. The default holds for every address.
-#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[expect(clippy::exhaustive_structs, reason = "front ends fill every condition they know")]
 pub struct EntityMatch {
     /// The address belongs to one of these.
@@ -183,7 +185,7 @@ pub struct EntityMatch {
 }
 
 /// A group of owners of addresses.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "every evaluator handles each group")]
 pub enum Peers {
     /// Endpoints and network sets that the selector selects.
@@ -205,7 +207,7 @@ pub enum Peers {
 /// How the labels of two namespaces compare. It never holds without keys, nor if one of the namespaces lacks one of the keys.
 ///
 /// Labels are those that selectors see of what is in the namespaces.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "values are compared or not at all")]
 pub enum Tenancy {
     /// They have the same value for each of these keys.

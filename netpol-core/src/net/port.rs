@@ -1,13 +1,16 @@
 //! Ports: ranges and sets of them.
 
 use alloc::vec::Vec;
+
 use core::fmt;
+use serde::{Deserialize, Serialize};
 
 /// A non-empty, inclusive range of transport-layer ports.
 ///
 /// Invariant: `1 <= first <= last`. Port 0 is reserved (RFC 6335, section 6) and every policy API rejects it. A
 /// packet can still carry it, so "any port" is the absence of a range, never `1-65535`.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(into = "(u16, u16)", try_from = "(u16, u16)")]
 pub struct PortRange {
     first: u16,
     last: u16,
@@ -74,6 +77,20 @@ impl PortRange {
     }
 }
 
+impl From<PortRange> for (u16, u16) {
+    fn from(range: PortRange) -> Self {
+        (range.first, range.last)
+    }
+}
+
+impl TryFrom<(u16, u16)> for PortRange {
+    type Error = PortRangeError;
+
+    fn try_from((first, last): (u16, u16)) -> Result<Self, PortRangeError> {
+        Self::new(first, last)
+    }
+}
+
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.first == self.last {
@@ -87,7 +104,8 @@ impl fmt::Display for PortRange {
 /// A set of ports in canonical form: equal sets are equal values.
 ///
 /// Invariant: the ranges are sorted, disjoint and not adjacent.
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(from = "Vec<PortRange>")]
 pub struct PortSet(Vec<PortRange>);
 
 impl PortSet {
@@ -108,6 +126,12 @@ impl PortSet {
     pub fn contains(&self, port: u16) -> bool {
         let after = self.0.partition_point(|range| range.first <= port);
         after.checked_sub(1).and_then(|it| self.0.get(it)).is_some_and(|range| range.contains(port))
+    }
+}
+
+impl From<Vec<PortRange>> for PortSet {
+    fn from(ranges: Vec<PortRange>) -> Self {
+        ranges.into_iter().collect()
     }
 }
 

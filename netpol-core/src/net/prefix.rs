@@ -3,12 +3,14 @@
 use alloc::string::{String, ToString};
 use core::fmt;
 use core::net::IpAddr;
+
 use core::str::FromStr;
+use serde::{Deserialize, Serialize};
 
 use ipnet::IpNet;
 
 /// An address family.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "there are two versions of IP")]
 pub enum Family {
     /// IPv4.
@@ -53,7 +55,8 @@ impl fmt::Display for Family {
 /// assert!(prefix.contains("10.255.0.1".parse()?));
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Prefix(IpNet);
 
 /// Why a text or a pair of address and length is no prefix.
@@ -179,6 +182,20 @@ impl FromStr for Prefix {
         };
         let prefix = text.split_once('/').and_then(read);
         prefix.ok_or_else(|| PrefixError::Malformed { text: text.to_string() })
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        prefix.to_string()
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = PrefixError;
+
+    fn try_from(text: String) -> Result<Self, PrefixError> {
+        text.parse()
     }
 }
 

@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use ipnet::IpNet;
 
 use super::{Family, Prefix};
@@ -11,7 +13,8 @@ use super::{Family, Prefix};
 /// A set of addresses of both families in canonical form: equal sets are equal values.
 ///
 /// Invariant: the prefixes are sorted, disjoint, and as few as possible (no two are the halves of one).
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(from = "Vec<Prefix>")]
 pub struct PrefixSet(Vec<Prefix>);
 
 impl PrefixSet {
@@ -59,6 +62,12 @@ impl PrefixSet {
             subtract(prefix, &other.0, &mut rest);
         }
         Self(rest)
+    }
+}
+
+impl From<Vec<Prefix>> for PrefixSet {
+    fn from(prefixes: Vec<Prefix>) -> Self {
+        prefixes.into_iter().collect()
     }
 }
 

@@ -2,10 +2,12 @@
 
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// An IP protocol number.
 ///
 /// Source: IANA "Assigned Internet Protocol Numbers".
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Protocol(u8);
 
 impl Protocol {
@@ -50,7 +52,7 @@ impl fmt::Display for Protocol {
 }
 
 /// A protocol whose ports a rule can match.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(clippy::exhaustive_enums, reason = "the policy APIs know ports of these three only")]
 pub enum Transport {
     /// TCP.
@@ -91,7 +93,7 @@ impl fmt::Display for Transport {
 }
 
 /// An ICMP type, and a code if only that one is meant.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[expect(
     clippy::exhaustive_structs,
     reason = "ICMP has a type and a code and nothing else to match"

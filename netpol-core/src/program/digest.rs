@@ -53,25 +53,81 @@ impl fmt::Debug for Digest {
 /// the same wherever the same build runs. Another build may give other digests, which costs a restart some work and
 /// changes no verdict.
 pub(crate) fn digest_of(value: &impl Hash) -> Digest {
-    let mut feed = Feed(Sha256::new());
+    let mut feed = Feed { hash: Sha256::new(), pending: [0; Feed::PENDING], len: 0 };
     value.hash(&mut feed);
     let mut bytes = [0; Digest::LEN];
-    for (to, from) in bytes.iter_mut().zip(feed.0.finalize()) {
+    for (to, from) in bytes.iter_mut().zip(feed.finish_hash()) {
         *to = from;
     }
     Digest(bytes)
 }
 
-/// Passes what `Hash` writes on to SHA-256.
-struct Feed(Sha256);
+/// Passes what `Hash` writes on to SHA-256, in larger pieces than it comes.
+struct Feed {
+    hash: Sha256,
+    pending: [u8; Self::PENDING],
+    len: usize,
+}
+
+impl Feed {
+    const PENDING: usize = 256;
+
+    fn flush(&mut self) {
+        self.hash.update(self.pending.get(..self.len).unwrap_or_default());
+        self.len = 0;
+    }
+
+    fn finish_hash(mut self) -> impl IntoIterator<Item = u8> {
+        self.flush();
+        self.hash.finalize()
+    }
+}
 
 impl Hasher for Feed {
     fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        let end = self.len + bytes.len();
+        if let Some(place) = self.pending.get_mut(self.len..end) {
+            place.copy_from_slice(bytes);
+            self.len = end;
+        } else {
+            self.flush();
+            match self.pending.get_mut(..bytes.len()) {
+                Some(place) => {
+                    place.copy_from_slice(bytes);
+                    self.len = bytes.len();
+                }
+                None => self.hash.update(bytes),
+            }
+        }
     }
 
     /// Not used: the digest is read from the SHA-256 itself.
     fn finish(&self) -> u64 {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    /// However the bytes come, their digest is the same.
+    #[test]
+    fn pieces_make_no_difference() {
+        struct Pieces<'a>(&'a [u8], usize);
+        impl Hash for Pieces<'_> {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.0.chunks(self.1).for_each(|it| state.write(it));
+            }
+        }
+        for len in [0, 1, 255, 256, 257, 511, 512, 513, 2_000] {
+            let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(len).collect();
+            let want: Vec<u8> = Sha256::digest(&bytes).into_iter().take(Digest::LEN).collect();
+            for piece in [1, 3, 100, 255, 256, 257, 300, 4_000] {
+                assert_eq!(digest_of(&Pieces(&bytes, piece)).bytes()[..], want, "{len} by {piece}");
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Policy sets: the ordered rules in force for one direction of an endpoint.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -18,7 +19,16 @@ impl PolicySetId {
     /// Returns the id of a policy set.
     #[must_use]
     pub fn of(set: &PolicySet) -> Self {
-        Self(digest_of(&("policy set", set)))
+        let stages = set.stages.iter().map(|stage| {
+            let keys = stage.policies.iter().map(digest_of);
+            let of_one_policy = stage.rules.chunk_by(|a, b| a.origin.policy == b.origin.policy);
+            let blocks = of_one_policy.map(|rules| {
+                let digests: Vec<_> = rules.iter().map(|rule| digest_of(&**rule)).collect();
+                block_digest(&digests)
+            });
+            stage_digest(&stage.tier, stage.end, keys, blocks)
+        });
+        policy_set_id(stages, set.default)
     }
 
     /// Returns the digest.
@@ -38,6 +48,27 @@ impl fmt::Debug for PolicySetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Returns the digest of consecutive rules of one policy, given theirs. So who keeps it has to digest rules only once.
+pub(crate) fn block_digest(rules: &[Digest]) -> Digest {
+    digest_of(&("rules", rules))
+}
+
+/// Returns the digest of a stage, given those of its policies' keys and of their rules.
+pub(crate) fn stage_digest(
+    tier: &str,
+    end: StageEnd,
+    keys: impl Iterator<Item = Digest>,
+    blocks: impl Iterator<Item = Digest>,
+) -> Digest {
+    let (keys, blocks): (Vec<_>, Vec<_>) = (keys.collect(), blocks.collect());
+    digest_of(&("stage", tier, end, keys, blocks))
+}
+
+/// Returns the id of a policy set, given the digests of its stages.
+pub(crate) fn policy_set_id(stages: impl Iterator<Item = Digest>, default: Verdict) -> PolicySetId {
+    PolicySetId(digest_of(&("policy set", stages.collect::<Vec<_>>(), default)))
 }
 
 /// Identifies a rule across programs: the digest of its policy, direction and content, and its ordinal among equal
@@ -97,8 +128,8 @@ pub struct Stage {
     pub tier: String,
     /// The policies of the tier that apply, in order. Not empty.
     pub policies: Vec<PolicyKey>,
-    /// Their rules, in the order in which they are asked.
-    pub rules: Vec<Rule>,
+    /// Their rules, in the order in which they are asked. Policy sets share the rules of a policy.
+    pub rules: Vec<Arc<Rule>>,
     /// What happens to a flow that no rule decided.
     pub end: StageEnd,
 }

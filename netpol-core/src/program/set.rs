@@ -1,10 +1,11 @@
 //! Address sets: what rules refer to instead of listing addresses.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
+use super::addresses::Addresses;
 use super::digest::{Digest, digest_of};
 use crate::model::Peers;
 use crate::net::{PrefixSet, Transport};
@@ -81,13 +82,13 @@ impl AddressSet {
 pub enum Members {
     /// Addresses. A set can change at any time, so rules refer to it by id.
     Addresses {
-        /// Single addresses, sorted. One of them may also be covered by a prefix.
-        exact: Vec<IpAddr>,
+        /// Single addresses. One of them may also be covered by a prefix.
+        exact: Addresses,
         /// Blocks, disjoint.
         prefixes: PrefixSet,
     },
-    /// Ports of addresses, sorted. All have the transport of the definition.
-    Ports(Vec<(IpAddr, u16)>),
+    /// Ports of addresses. All have the transport of the definition.
+    Ports(BTreeSet<(IpAddr, u16)>),
 }
 
 impl Members {
@@ -96,10 +97,15 @@ impl Members {
     pub fn contains(&self, address: IpAddr) -> bool {
         match self {
             Self::Addresses { exact, prefixes } => {
-                exact.binary_search(&address).is_ok() || prefixes.contains(address)
+                exact.contains(address) || prefixes.contains(address)
             }
             Self::Ports(_) => false,
         }
+    }
+
+    /// Returns whether an address is one of the single addresses of a set of addresses.
+    pub(crate) fn contains_exact(&self, address: IpAddr) -> bool {
+        matches!(self, Self::Addresses { exact, .. } if exact.contains(address))
     }
 
     /// Returns whether a port of an address is in a set of ports.
@@ -107,7 +113,7 @@ impl Members {
     pub fn contains_port(&self, address: IpAddr, port: u16) -> bool {
         match self {
             Self::Addresses { .. } => false,
-            Self::Ports(ports) => ports.binary_search(&(address, port)).is_ok(),
+            Self::Ports(ports) => ports.contains(&(address, port)),
         }
     }
 }

@@ -219,7 +219,7 @@ impl<'a> PolicyRenderer<'a> {
         let ProgramMembers::Addresses { exact, .. } = self.members(id)? else {
             return Err(not_addresses(id));
         };
-        let members = exact.iter().copied().filter(|it| can_be_member(*it, family));
+        let members = exact.iter().filter(|it| can_be_member(*it, family));
         let members = members.map(Member::Address).collect();
         Ok(self.members_set(family, Members::Addresses, id, members))
     }

@@ -182,7 +182,7 @@ fn found(host: &Host, set: &str, remote: IpAddr) -> String {
 fn remotes(programs: [&Program; 2]) -> BTreeSet<IpAddr> {
     let sets = programs.into_iter().flat_map(|program| program.address_sets.values());
     let addresses = sets.flat_map(|set| match &set.members {
-        Members::Addresses { exact, .. } => exact.clone(),
+        Members::Addresses { exact, .. } => exact.iter().collect::<Vec<_>>(),
         Members::Ports(ports) => ports.iter().map(|(address, _)| *address).collect(),
     });
     let others = ["10.0.9.9", "10.9.0.1", "11.0.0.1", "fd00::9"].map(|it| it.parse().unwrap());

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use netpol_core::model::{
     Action, Attachment, Endpoint as ModelEndpoint, EndpointId, L4Match, Mode, Peers, PolicyKey,
@@ -66,7 +67,7 @@ impl Builder {
 
     pub(crate) fn policy(&mut self, set: PolicySet) -> PolicySetId {
         let id = PolicySetId::of(&set);
-        self.program.policy_sets.insert(id, set);
+        self.program.policy_sets.insert(id, Arc::new(set));
         id
     }
 
@@ -77,18 +78,13 @@ impl Builder {
         self.set(label, exact.iter().map(|it| it.parse().unwrap()).collect(), nets(&prefixes))
     }
 
-    pub(crate) fn set(
-        &mut self,
-        label: &str,
-        mut exact: Vec<IpAddr>,
-        prefixes: PrefixSet,
-    ) -> SetId {
-        exact.sort_unstable();
+    pub(crate) fn set(&mut self, label: &str, exact: Vec<IpAddr>, prefixes: PrefixSet) -> SetId {
+        let exact = exact.into_iter().collect();
         let selector: Selector = format!("{label} == 'yes'").parse().unwrap();
         let definition = SetDefinition::Addresses(Peers::Endpoints(selector));
         let id = SetId::of(&definition);
         let set = AddressSet::new(definition, Members::Addresses { exact, prefixes });
-        self.program.address_sets.insert(id, set);
+        self.program.address_sets.insert(id, Arc::new(set));
         id
     }
 
@@ -99,7 +95,8 @@ impl Builder {
         let id = SetId::of(&definition);
         let exact = members.iter().map(|it| it.parse().unwrap()).collect();
         let members = Members::Addresses { exact, prefixes: PrefixSet::default() };
-        self.program.address_sets.insert(id, AddressSet::new(definition, members));
+        let set = AddressSet::new(definition, members);
+        self.program.address_sets.insert(id, Arc::new(set));
         id
     }
 
@@ -128,10 +125,10 @@ impl Builder {
         let name = name.to_owned();
         let definition = SetDefinition::NamedPort { endpoints: None, transport, name };
         let id = SetId::of(&definition);
-        let mut members: Vec<_> =
+        let members =
             ports.iter().map(|(address, port)| (address.parse().unwrap(), *port)).collect();
-        members.sort_unstable();
-        self.program.address_sets.insert(id, AddressSet::new(definition, Members::Ports(members)));
+        let set = AddressSet::new(definition, Members::Ports(members));
+        self.program.address_sets.insert(id, Arc::new(set));
         id
     }
 
@@ -149,6 +146,7 @@ pub(crate) fn rule(number: u8, action: Action) -> Rule {
 }
 
 pub(crate) fn stage(rules: Vec<Rule>, end: StageEnd) -> Stage {
+    let rules = rules.into_iter().map(Arc::new).collect();
     Stage { tier: "default".to_owned(), policies: Vec::new(), rules, end }
 }
 

@@ -192,8 +192,7 @@ impl<'a> PolicyRenderer<'a> {
         let ProgramMembers::Addresses { exact, .. } = self.members(id)? else {
             return Err(not_addresses(id));
         };
-        let keys =
-            exact.iter().copied().filter(|address| Family::of(*address) == family).map(address_key);
+        let keys = exact.iter().filter(|address| Family::of(*address) == family).map(address_key);
         Ok(self.members_set(Members::Addresses, family, id, Elements::keys(keys)))
     }
 

@@ -169,7 +169,7 @@ fn named_ports_are_features_of_addresses() {
         };
         add_endpoint(&mut program, "pod", &["10.9.0.1"], Vec::new());
         program.endpoints[0].egress = PolicySetId::of(&set);
-        program.policy_sets.insert(PolicySetId::of(&set), set);
+        program.policy_sets.insert(PolicySetId::of(&set), Arc::new(set));
         add_port_set(&mut program, "web", members);
         let flat = flat(&program);
         let key =

@@ -4,16 +4,15 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::model::{EndpointLabels, EntityMatch, Peers, RuleMatch, Tenancy, keys};
+use crate::model::{EntityMatch, Peers, RuleMatch, Tenancy, keys};
 use crate::selector::{LabelView, Selector};
 
 /// Returns what a rule matches if it is asked for an endpoint with these labels: without [`Peers::Tenants`].
 pub(super) fn with_tenants<'m>(
     matches: &'m RuleMatch,
-    subject: &EndpointLabels<'_>,
+    subject: &impl LabelView,
 ) -> Cow<'m, RuleMatch> {
-    let has_tenants = |side: &EntityMatch| matches!(side.peers, Some(Peers::Tenants { .. }));
-    if !has_tenants(&matches.source) && !has_tenants(&matches.destination) {
+    if !has_tenants(matches) {
         return Cow::Borrowed(matches);
     }
     let mut resolved = matches.clone();
@@ -26,8 +25,14 @@ pub(super) fn with_tenants<'m>(
     Cow::Owned(resolved)
 }
 
+/// Returns whether what a rule matches depends on the namespace of the endpoint that it is asked for.
+pub(super) fn has_tenants(matches: &RuleMatch) -> bool {
+    let is_tenants = |side: &EntityMatch| matches!(side.peers, Some(Peers::Tenants { .. }));
+    is_tenants(&matches.source) || is_tenants(&matches.destination)
+}
+
 /// Returns the selector of everything in namespaces that stand so to the subject's.
-fn tenants(tenancy: &Tenancy, subject: &EndpointLabels<'_>) -> Selector {
+fn tenants(tenancy: &Tenancy, subject: &impl LabelView) -> Selector {
     let (Tenancy::Same(keys) | Tenancy::NotSame(keys)) = tenancy;
     let with_value = |key: &String| {
         let key = [keys::NAMESPACE_PREFIX, key].concat();

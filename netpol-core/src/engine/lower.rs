@@ -1,36 +1,94 @@
 //! From a rule of the model to the rule of a program, for one endpoint and direction.
 
-use alloc::collections::BTreeSet;
+use alloc::borrow::Cow;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::members::numbers_of;
-use super::owners::Owners;
-use super::tenancy::with_tenants;
+use super::endpoints::Endpoints;
+use super::sets::{SetRecord, Sets};
+use super::store::Id;
+use super::tenancy::{has_tenants, with_tenants};
+use super::views::{Time, View, Views};
+use super::world::World;
 use crate::dataplane::Capabilities;
 use crate::flow::Direction;
 use crate::model::{
-    self, EndpointKind, EntityMatch, L4Match, Peers, PolicyKey, PortConstraint, PortMatch,
+    self, EntityMatch, L4Match, NamedPort, Peers, Policy, PolicyKey, PortConstraint, PortMatch,
     RuleMatch,
 };
 use crate::net::{Family, PortRange, PrefixSet, Transport};
-use crate::program::{Address, Ports, Rule, RuleId, SetDefinition, SetId};
+use crate::program::{Address, Ports, Rule, RuleId, SetDefinition, SetId, digest_of};
 use crate::selector::Selector;
 use crate::verdict::RuleRef;
 
-/// Where rules are lowered for.
-pub(super) struct Lowering<'a, 'o> {
-    pub(super) owners: &'a Owners<'o>,
-    pub(super) capabilities: &'a Capabilities,
-    /// The sets that rules refer to.
-    pub(super) definitions: &'a mut BTreeSet<SetDefinition>,
-    /// The sets that the rule at hand refers to, which may still turn out to match nothing.
-    pub(super) pending: Vec<SetDefinition>,
-    pub(super) endpoint: &'a model::Endpoint,
-    /// The addresses that the endpoint owns.
+/// The endpoint that rules are lowered for; nothing of it for rules that are the same for all.
+#[derive(Clone, Copy)]
+pub(super) struct Own<'a> {
+    pub(super) views: &'a Views,
+    pub(super) endpoints: &'a Endpoints,
+    pub(super) world: &'a World,
+    /// What a host endpoint judges need not be its own.
+    pub(super) is_workload: bool,
+    pub(super) view: Option<Id<View>>,
+    pub(super) ports: &'a [NamedPort],
+    /// The addresses that it owns.
     pub(super) addresses: &'a [IpAddr],
-    pub(super) direction: Direction,
+}
+
+/// Where rules are lowered for.
+struct Lowering<'a> {
+    own: Own<'a>,
+    capabilities: &'a Capabilities,
+    sets: &'a mut Sets,
+    /// The sets that the rule at hand refers to, which may still turn out to match nothing. Held.
+    held: Vec<Id<SetRecord>>,
+    direction: Direction,
+}
+
+/// Returns the rules of a policy in one direction as programs hold them, and the sets they refer to, each held once.
+pub(super) fn lower(
+    policy: &Policy,
+    direction: Direction,
+    own: Own<'_>,
+    capabilities: &Capabilities,
+    sets: &mut Sets,
+) -> (Vec<Rule>, Vec<Id<SetRecord>>) {
+    let rules = policy.rules(direction).unwrap_or_default();
+    let mut lowering = Lowering { own, capabilities, sets, held: Vec::new(), direction };
+    let (mut lowered, mut used) = (Vec::with_capacity(rules.len()), BTreeSet::new());
+    for (rule, id) in rules.iter().zip(rule_ids(policy, direction)) {
+        let rule = lowering.rule(&policy.key, rule, id);
+        for set in lowering.held.drain(..) {
+            if rule.is_none() || !used.insert(set) {
+                lowering.sets.let_go(set);
+            }
+        }
+        lowered.extend(rule);
+    }
+    (lowered, used.into_iter().collect())
+}
+
+/// Returns whether what a policy's rules are lowered to depends on the endpoint: one of them has a condition on the
+/// endpoint's own side, names a port there, or asks how namespaces stand to the endpoint's.
+pub(super) fn depends_on_endpoint(policy: &Policy, direction: Direction) -> bool {
+    let any = EntityMatch::default();
+    policy.rules(direction).unwrap_or_default().iter().any(|rule| {
+        let (entity, ports) = match (direction, &rule.matches.l4) {
+            (Direction::Ingress, L4Match::Ports { destination, .. }) => {
+                (&rule.matches.destination, Some(destination))
+            }
+            (Direction::Egress, L4Match::Ports { source, .. }) => {
+                (&rule.matches.source, Some(source))
+            }
+            (Direction::Ingress, _) => (&rule.matches.destination, None),
+            (Direction::Egress, _) => (&rule.matches.source, None),
+        };
+        let lists = ports.into_iter().flat_map(|it| it.any_of.iter().chain(&it.none_of));
+        let names_port = lists.into_iter().any(|list| !list.names.is_empty());
+        *entity != any || names_port || has_tenants(&rule.matches)
+    })
 }
 
 /// The end of a flow that a condition is about.
@@ -40,23 +98,15 @@ enum End {
     Remote,
 }
 
-impl Lowering<'_, '_> {
+impl Lowering<'_> {
     /// Returns the rule as a program holds it, `None` if it can match nothing here or has no effect.
-    pub(super) fn rule(
-        &mut self,
-        policy: &PolicyKey,
-        rule: &model::Rule,
-        id: RuleId,
-    ) -> Option<Rule> {
-        self.pending.clear();
-        let lowered = self.lowered(policy, rule, id)?;
-        self.definitions.extend(self.pending.drain(..));
-        Some(lowered)
-    }
-
-    fn lowered(&mut self, policy: &PolicyKey, rule: &model::Rule, id: RuleId) -> Option<Rule> {
+    fn rule(&mut self, policy: &PolicyKey, rule: &model::Rule, id: RuleId) -> Option<Rule> {
         let action = rule.effective_action(self.capabilities)?;
-        let matches = with_tenants(&rule.matches, &self.owners.inputs.labels_of(self.endpoint));
+        let seen = self.own.view.map(|view| self.own.views.seen(view, Time::Now));
+        let matches = match &seen {
+            Some(seen) => with_tenants(&rule.matches, seen),
+            None => Cow::Borrowed(&rule.matches),
+        };
         let (remote, local) = self.ends(&matches);
         let local = self.local(local)?;
         let family =
@@ -87,11 +137,12 @@ impl Lowering<'_, '_> {
         if *entity == EntityMatch::default() {
             return Some(None);
         }
-        let meeting = self.addresses.iter().filter(|&&address| self.meets(entity, address)).count();
+        let addresses = self.own.addresses;
+        let meeting = addresses.iter().filter(|&&address| self.meets(entity, address)).count();
         match meeting {
-            _ if self.addresses.is_empty() => Some(Some(entity)),
+            _ if addresses.is_empty() => Some(Some(entity)),
             0 => None,
-            all if all == self.addresses.len() => Some(None),
+            all if all == addresses.len() => Some(None),
             _ => Some(Some(entity)),
         }
     }
@@ -109,21 +160,22 @@ impl Lowering<'_, '_> {
         match peers {
             Peers::Endpoints(selector) => self.selected_by(selector, address),
             Peers::Nodes(_) | Peers::DomainNames(_) | Peers::Tenants { .. } => {
-                self.owners.members(&SetDefinition::Addresses(peers.clone())).contains(address)
+                let definition = SetDefinition::Addresses(peers.clone());
+                self.own.world.members(&definition).contains(address)
             }
         }
     }
 
     fn selected_by(&self, selector: &Selector, address: IpAddr) -> bool {
-        let inputs = self.owners.inputs;
-        let in_set = |set: &model::NetworkSet| {
-            set.nets.contains(address) && selector.matches(&inputs.labels_of_set(set))
-        };
-        selector.matches(&inputs.labels_of(self.endpoint))
-            || inputs.network_sets.values().any(in_set)
-            || self.owners.hosts().any(|(listed, host)| {
-                listed == address && selector.matches(&inputs.labels_of(host))
-            })
+        let Own { endpoints, world, views, .. } = self.own;
+        self.selects_endpoint(selector)
+            || world.is_in_network_set(address, selector, views)
+            || endpoints.is_of_host(address, selector, views)
+    }
+
+    fn selects_endpoint(&self, selector: &Selector) -> bool {
+        let seen = self.own.view.map(|view| self.own.views.seen(view, Time::Now));
+        seen.is_some_and(|seen| selector.matches(&seen))
     }
 
     fn address(&mut self, entity: &EntityMatch) -> Address {
@@ -180,8 +232,7 @@ impl Lowering<'_, '_> {
             Some(Peers::Endpoints(selector)) => Some(selector),
             _ => None,
         };
-        // What a host endpoint judges need not be its own.
-        let is_own = end == End::Local && self.endpoint.id.kind == EndpointKind::Workload;
+        let is_own = end == End::Local && self.own.is_workload;
         let mut resolve = |list: &PortMatch| match end {
             End::Local if is_own => self.local_ports(list, transport, endpoints),
             End::Local | End::Remote => self.remote_ports(list, transport, endpoints),
@@ -203,11 +254,10 @@ impl Lowering<'_, '_> {
         transport: Transport,
         endpoints: Option<&Selector>,
     ) -> Ports {
-        let meant =
-            endpoints.is_none_or(|it| it.matches(&self.owners.inputs.labels_of(self.endpoint)));
-        let names = list.names.iter().filter(|_| meant);
-        let named = names.flat_map(|name| numbers_of(self.endpoint, transport, name));
-        let named = named.filter_map(|port| PortRange::single(port).ok());
+        let meant = endpoints.is_none_or(|it| self.selects_endpoint(it));
+        let own = self.own.ports.iter().filter(|_| meant);
+        let named = own.filter(|it| it.transport == transport && list.names.contains(&it.name));
+        let named = named.filter_map(|it| PortRange::single(it.port).ok());
         Ports {
             numbers: list.numbers.ranges().iter().copied().chain(named).collect(),
             sets: Vec::new(),
@@ -233,10 +283,27 @@ impl Lowering<'_, '_> {
     }
 
     fn set(&mut self, definition: SetDefinition) -> SetId {
-        let id = SetId::of(&definition);
-        self.pending.push(definition);
+        let (set, id) = self.sets.hold(definition);
+        self.held.push(set);
         id
     }
+}
+
+/// Returns the ids of a policy's rules: they follow from a rule's own content, and from how many equal ones precede it.
+fn rule_ids(policy: &Policy, direction: Direction) -> Vec<RuleId> {
+    let mut seen = BTreeMap::new();
+    let rules = policy.rules(direction).unwrap_or_default();
+    rules
+        .iter()
+        .map(|rule| {
+            let content =
+                digest_of(&(&policy.key, direction, rule.action, &rule.matches, rule.degraded));
+            let ordinal = seen.entry(content).or_insert(0_u32);
+            let id = RuleId::new(digest_of(&("rule", content, *ordinal)));
+            *ordinal += 1;
+            id
+        })
+        .collect()
 }
 
 /// Returns the family that a rule is restricted to, by itself or by its lists of prefixes: `None` if it can match

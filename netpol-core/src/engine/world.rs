@@ -1,0 +1,274 @@
+//! What is neither an endpoint nor a policy and has addresses: network sets, nodes and domain names.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use super::store::{Id, Relation, Slab};
+use super::views::{Time, View, Views};
+use crate::model::{DomainAddress, DomainName, DomainPattern, NetworkSet, Node, Peers, Timestamp};
+use crate::net::{Prefix, PrefixSet, canonical_address};
+use crate::program::{Addresses, Members, SetDefinition};
+use crate::selector::Selector;
+
+/// A network set, and what selectors see of it.
+#[derive(Debug)]
+pub(super) struct NetworkSetRecord {
+    set: NetworkSet,
+    view: Id<View>,
+}
+
+/// Network sets, nodes and domain names.
+#[derive(Default)]
+pub(super) struct World {
+    network_sets: Slab<NetworkSetRecord>,
+    by_name: BTreeMap<(Option<String>, String), Id<NetworkSetRecord>>,
+    by_view: Relation<View, NetworkSetRecord>,
+    nodes: BTreeMap<String, Node>,
+    /// Views of network sets that came, went or changed since the program was settled. Counted.
+    changed_views: BTreeSet<Id<View>>,
+    /// The addresses of each name, and when they expire. No name is without addresses.
+    domain_addresses: BTreeMap<DomainName, BTreeMap<IpAddr, Timestamp>>,
+    /// Addresses of nodes or names may have changed since the program was settled.
+    others_changed: bool,
+}
+
+/// Network sets.
+impl World {
+    /// Adds a network set, or replaces the one with its name.
+    pub(super) fn set_network_set(&mut self, set: NetworkSet, views: &mut Views) {
+        let name = (set.namespace.clone(), set.name.clone());
+        if let Some(id) = self.by_name.get(&name)
+            && self.network_sets[*id].set == set
+        {
+            return;
+        }
+        self.remove_network_set(&name, views);
+        let view = views.view_of(&set.labels, set.namespace.as_deref());
+        let id = self.network_sets.insert(NetworkSetRecord { set, view });
+        self.by_name.insert(name, id);
+        self.by_view.insert(view, id);
+        self.mark_view(view, views);
+    }
+
+    /// Removes a network set. Returns whether it was there.
+    pub(super) fn remove_network_set(
+        &mut self,
+        name: &(Option<String>, String),
+        views: &mut Views,
+    ) -> bool {
+        let Some(id) = self.by_name.remove(name) else { return false };
+        if let Some(record) = self.network_sets.remove(id) {
+            self.by_view.remove(record.view, id);
+            self.mark_view(record.view, views);
+            views.drop_view(record.view);
+        }
+        true
+    }
+
+    fn mark_view(&mut self, view: Id<View>, views: &mut Views) {
+        if self.changed_views.insert(view) {
+            views.keep(view);
+        }
+    }
+
+    /// Removes the network sets of a namespace.
+    pub(super) fn empty_namespace(&mut self, namespace: &str, views: &mut Views) {
+        let first = (Some(String::from(namespace)), String::new());
+        let names = self.by_name.range(first..).map(|(name, _)| name.clone());
+        let inside = |name: &(Option<String>, String)| name.0.as_deref() == Some(namespace);
+        let names: Vec<_> = names.take_while(inside).collect();
+        for name in names {
+            self.remove_network_set(&name, views);
+        }
+    }
+
+    pub(super) fn network_sets(&self) -> impl Iterator<Item = &NetworkSet> {
+        self.network_sets.iter().map(|(_, record)| &record.set)
+    }
+
+    /// Returns the blocks of the network sets with one of these views.
+    pub(super) fn nets_of(&self, views: &[Id<View>]) -> PrefixSet {
+        let sets = views.iter().flat_map(|view| self.by_view.of(*view));
+        sets.flat_map(|id| self.network_sets[id].set.nets.prefixes()).copied().collect()
+    }
+
+    /// Returns the blocks of the network sets that a selector selects.
+    pub(super) fn selected_nets(&self, selector: &Selector, views: &Views) -> PrefixSet {
+        let sets = self.network_sets.iter().map(|(_, record)| record);
+        let selected = sets.filter(|it| selector.matches(&views.seen(it.view, Time::Now)));
+        selected.flat_map(|it| it.set.nets.prefixes()).copied().collect()
+    }
+
+    /// Returns whether a network set that a selector selects has an address.
+    pub(super) fn is_in_network_set(
+        &self,
+        address: IpAddr,
+        selector: &Selector,
+        views: &Views,
+    ) -> bool {
+        self.network_sets.iter().any(|(_, it)| {
+            it.set.nets.contains(address) && selector.matches(&views.seen(it.view, Time::Now))
+        })
+    }
+
+    /// Returns whether a view is one of a network set.
+    pub(super) fn has_network_set(&self, view: Id<View>) -> bool {
+        self.by_view.of(view).next().is_some()
+    }
+}
+
+/// Nodes, and whatever else lists its addresses.
+impl World {
+    /// Adds a node, or replaces the one with its name.
+    pub(super) fn set_node(&mut self, mut node: Node) {
+        let of_interfaces = node.interfaces.iter_mut().flat_map(|it| &mut it.addresses);
+        let addresses = node.addresses.iter_mut().chain(of_interfaces);
+        addresses.for_each(|it| *it = canonical_address(*it));
+        if self.nodes.get(&node.name) != Some(&node) {
+            self.nodes.insert(node.name.clone(), node);
+            self.others_changed = true;
+        }
+    }
+
+    /// Removes a node. Returns whether it was there.
+    pub(super) fn remove_node(&mut self, name: &str) -> bool {
+        let removed = self.nodes.remove(name).is_some();
+        self.others_changed |= removed;
+        removed
+    }
+
+    pub(super) fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// Returns the addresses of the nodes that a selector selects.
+    pub(super) fn node_addresses(&self, selector: &Selector) -> impl Iterator<Item = IpAddr> {
+        let selected = self.nodes.values().filter(move |node| selector.matches(&node.labels));
+        selected.flat_map(|node| node.addresses.iter().copied())
+    }
+
+    /// Returns the members of a set that no label view has a part in.
+    pub(super) fn members(&self, definition: &SetDefinition) -> Members {
+        let exact = match definition {
+            SetDefinition::Addresses(Peers::Nodes(selector)) => {
+                self.node_addresses(selector).collect()
+            }
+            SetDefinition::Addresses(Peers::DomainNames(patterns)) => {
+                patterns.iter().flat_map(|pattern| self.addresses_of_names(pattern)).collect()
+            }
+            SetDefinition::Addresses(Peers::Endpoints(_) | Peers::Tenants { .. })
+            | SetDefinition::NamedPort { .. } => {
+                debug_assert!(false, "members of these follow from views");
+                Addresses::default()
+            }
+        };
+        Members::Addresses { exact, prefixes: PrefixSet::default() }
+    }
+}
+
+/// Domain names.
+impl World {
+    /// Adds an address of a domain name, or the time until which it is one.
+    pub(super) fn set_domain_address(&mut self, it: DomainAddress) {
+        let DomainAddress { name, address, expires } = it;
+        let of_name = self.domain_addresses.entry(name).or_default();
+        let is_new = of_name.insert(canonical_address(address), expires).is_none();
+        self.others_changed |= is_new;
+    }
+
+    /// Removes an address of a domain name. Returns whether it was there.
+    pub(super) fn remove_domain_address(&mut self, name: &DomainName, address: IpAddr) -> bool {
+        let Some(addresses) = self.domain_addresses.get_mut(name) else { return false };
+        let removed = addresses.remove(&canonical_address(address)).is_some();
+        if addresses.is_empty() {
+            self.domain_addresses.remove(name);
+        }
+        self.others_changed |= removed;
+        removed
+    }
+
+    /// Forgets the addresses that expire at `now` or before. Returns whether there were any.
+    pub(super) fn expire(&mut self, now: Timestamp) -> bool {
+        let mut expired = false;
+        self.domain_addresses.retain(|_, addresses| {
+            let before = addresses.len();
+            addresses.retain(|_, expires| *expires > now);
+            expired |= addresses.len() < before;
+            !addresses.is_empty()
+        });
+        self.others_changed |= expired;
+        expired
+    }
+
+    /// Returns when the first address expires, `None` if there is none.
+    pub(super) fn next_expiry(&self) -> Option<Timestamp> {
+        self.domain_addresses.values().flat_map(BTreeMap::values).min().copied()
+    }
+
+    pub(super) fn domain_addresses(&self) -> impl Iterator<Item = DomainAddress> {
+        self.domain_addresses.iter().flat_map(|(name, addresses)| {
+            let of_name = addresses.iter();
+            of_name.map(|(&address, &expires)| DomainAddress {
+                name: name.clone(),
+                address,
+                expires,
+            })
+        })
+    }
+
+    fn addresses_of_names<'a>(
+        &'a self,
+        pattern: &'a DomainPattern,
+    ) -> impl Iterator<Item = IpAddr> + 'a {
+        let (one, all) = match pattern {
+            DomainPattern::Exact(name) => (self.domain_addresses.get(name), None),
+            DomainPattern::Below(_) => (None, Some(&self.domain_addresses)),
+        };
+        let below = all.into_iter().flatten().filter(|(name, _)| pattern.matches(name));
+        one.into_iter()
+            .chain(below.map(|(_, addresses)| addresses))
+            .flat_map(|it| it.keys().copied())
+    }
+}
+
+/// What changed.
+impl World {
+    pub(super) fn has_changed(&self) -> bool {
+        self.others_changed || !self.changed_views.is_empty()
+    }
+
+    /// Returns whether sets other than those of views may have changed.
+    pub(super) const fn others_changed(&self) -> bool {
+        self.others_changed
+    }
+
+    /// Returns the views of network sets that came, went or changed.
+    pub(super) fn changed_views(&self) -> BTreeSet<Id<View>> {
+        self.changed_views.clone()
+    }
+
+    /// Says that the program is settled with everything as it is now.
+    pub(super) fn settle(&mut self, views: &mut Views) {
+        self.others_changed = false;
+        core::mem::take(&mut self.changed_views).into_iter().for_each(|it| views.drop_view(it));
+    }
+
+    /// Returns how many of everything there are.
+    pub(super) fn counts(&self) -> [usize; 5] {
+        let (sets, by_view) = (self.network_sets.len(), self.by_view.len());
+        [sets, by_view, self.nodes.len(), self.changed_views.len(), self.domain_addresses.len()]
+    }
+}
+
+/// Splits off the single addresses of a set of prefixes.
+pub(super) fn split_hosts(nets: &PrefixSet) -> (impl Iterator<Item = IpAddr> + '_, PrefixSet) {
+    let is_host = |it: &&Prefix| it.first() == it.last();
+    let blocks = nets.prefixes().iter().filter(move |it| !is_host(it)).copied().collect();
+    (nets.prefixes().iter().filter(is_host).map(|it| it.first()), blocks)
+}
