@@ -44,6 +44,10 @@ fn check(backend: Backend) {
     let report =
         run(&shipped(), &[backend], &Unseen).unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert!(report.conclusion() == Conclusion::Passed, "\n{}", pretty(&report));
+    // What is denied is dropped without a word: ClusterNetworkPolicy asks for that.
+    let refused: Vec<_> =
+        report.results.iter().filter(|row| row.reason.starts_with("refused")).collect();
+    assert!(refused.is_empty(), "denied by an answer: {refused:#?}");
     let skipped: BTreeSet<String> = report
         .results
         .iter()

@@ -1,6 +1,7 @@
 //! Rules of this repository that no compiler or linter knows, as checks.
 
 mod manifests;
+mod semantics;
 mod sources;
 
 use std::fs;
@@ -26,6 +27,7 @@ pub(crate) fn tidy() -> Result<String> {
     let root = workspace_root()?;
     let files = read_files(&root)?;
     let mut problems = manifests::check(&metadata()?, &files);
+    problems.extend(semantics::check(&files));
     problems.extend(sources::check(&files, &machine_paths(&root)));
     if files.is_empty() {
         return Err("no file found".into());

@@ -190,6 +190,21 @@ fn phases() {
     );
 }
 
+/// A pod that is asked to end runs on for a while, and policy with it.
+#[test]
+fn a_pod_that_terminates_counts_until_it_has_finished() {
+    for (phase, lifecycle) in [("Running", Lifecycle::Running), ("Succeeded", Lifecycle::Finished)]
+    {
+        let pod = pod(|json| {
+            json["metadata"]["deletionTimestamp"] = "2026-01-31T09:00:00Z".into();
+            json["metadata"]["deletionGracePeriodSeconds"] = 30.into();
+            json["status"]["phase"] = phase.into();
+        });
+        let endpoint = endpoint(&pod);
+        assert_eq!((endpoint.lifecycle, endpoint.addresses.len()), (lifecycle, 2), "{phase}");
+    }
+}
+
 /// While init containers run, a pod is `Pending` and yet sends.
 #[test]
 fn a_pending_pod_with_a_network_owns_its_addresses() {
