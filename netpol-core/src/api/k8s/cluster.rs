@@ -75,8 +75,8 @@ impl Node {
         self.0.name()
     }
 
-    /// Returns the node with its labels and its addresses of the types `InternalIP` and `ExternalIP`. Names, and what
-    /// is no address, are left out.
+    /// Returns the node with its labels and all its addresses, of whatever type. Names, and what is no address, are left
+    /// out.
     ///
     /// # Errors
     ///
@@ -101,13 +101,9 @@ impl Node {
         let mut read = Vec::new();
         report.each_item(&at, addresses, "an object", |report, at, address| {
             let NodeAddress { kind, address, ignored: () } = address;
-            let kind = report.given(&at.field("type"), kind).map(String::as_str);
+            report.given(&at.field("type"), kind);
             let address = report.given(&at.field("address"), address);
-            if let (Some("InternalIP" | "ExternalIP"), Some(text)) = (kind, address)
-                && let Some(address) = address::parse_address(text)
-            {
-                read.push(address);
-            }
+            read.extend(address.and_then(|text| address::parse_address(text)));
         });
         address::distinct(read)
     }

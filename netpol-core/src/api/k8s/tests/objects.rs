@@ -315,7 +315,9 @@ fn nodes_have_labels_and_addresses() {
         crate::model::Node {
             name: "node-a.example".into(),
             labels: labels(&[("zone", "a")]),
-            addresses: ["172.18.0.2", "2001:db8::2"].map(|it| it.parse().unwrap()).into(),
+            addresses: ["172.18.0.2", "10.0.0.1", "2001:db8::2"]
+                .map(|it| it.parse().unwrap())
+                .into(),
             ..Default::default()
         }
     );
