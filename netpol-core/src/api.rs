@@ -59,7 +59,7 @@ use core::fmt;
 use serde::{Deserialize, Deserializer};
 
 pub use self::diagnostic::{Accepted, Diagnostic, Refused, Strictness};
-use crate::model::{Object, ObjectKey, PolicyKey, PolicyKind};
+use crate::model::{EndpointId, Object, ObjectKey, PolicyKey, PolicyKind};
 
 /// Most entries of one list or map of an object that is converted.
 ///
@@ -206,8 +206,7 @@ impl Kind {
     }
 
     /// Returns the key of what an object of this kind and name becomes, for those who learn of its end. It is `None` if
-    /// the namespace is missing or too much, for a pod, which is told apart from others of its name by its UID, and for a
-    /// host endpoint, which becomes nothing.
+    /// the namespace is missing or too much, and for a pod, which is told apart from others of its name by its UID.
     ///
     /// ```
     /// use netpol_core::api::Kind;
@@ -232,6 +231,7 @@ impl Kind {
             Self::ServiceAccount => ObjectKey::ServiceAccount(namespace?, name),
             Self::Tier => ObjectKey::Tier(name),
             Self::NetworkSet | Self::GlobalNetworkSet => ObjectKey::NetworkSet(namespace, name),
+            Self::HostEndpoint => ObjectKey::Endpoint(EndpointId::host(name)),
             _ => return None,
         })
     }
@@ -396,7 +396,7 @@ impl Document {
             }
             Self::NetworkSet(set) => set.to_set().map(|it| accepted(Some(it.into()))),
             Self::GlobalNetworkSet(set) => set.to_set().map(|it| accepted(Some(it.into()))),
-            Self::HostEndpoint(host) => Err(host.refused()),
+            Self::HostEndpoint(host) => host.to_endpoint().map(|it| accepted(Some(it.into()))),
         }
     }
 

@@ -70,8 +70,6 @@ pub struct Capabilities {
     pub log: bool,
     /// An enforcer behind it judges HTTP requests, so that it may admit the connections that carry them.
     pub http: bool,
-    /// It can stop established flows that a new program denies.
-    pub reevaluate: bool,
     /// Which source address ingress is judged on.
     pub source_view: SourceView,
     /// It applies [`Change::Delta`]. Without it every update of an engine is a full one.
@@ -82,25 +80,13 @@ impl Capabilities {
     /// Returns the capabilities that every dataplane has; one that has more adds them.
     #[must_use]
     pub const fn minimal() -> Self {
-        Self {
-            log: false,
-            http: false,
-            reevaluate: false,
-            source_view: SourceView::BeforeSourceNat,
-            deltas: false,
-        }
+        Self { log: false, http: false, source_view: SourceView::BeforeSourceNat, deltas: false }
     }
 
     /// Returns the capabilities of a dataplane that can do everything.
     #[must_use]
     pub const fn all() -> Self {
-        Self {
-            log: true,
-            http: true,
-            reevaluate: true,
-            source_view: SourceView::BeforeSourceNat,
-            deltas: true,
-        }
+        Self { log: true, http: true, source_view: SourceView::BeforeSourceNat, deltas: true }
     }
 }
 

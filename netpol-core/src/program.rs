@@ -79,7 +79,7 @@ impl Endpoint {
 
 /// What happens to established flows that a new program denies.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[expect(clippy::exhaustive_enums, reason = "every dataplane does one or refuses")]
+#[expect(clippy::exhaustive_enums, reason = "every dataplane does both")]
 pub enum Established {
     /// They go on until they end.
     #[default]

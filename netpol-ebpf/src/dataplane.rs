@@ -171,9 +171,7 @@ impl Dataplane for EbpfDataplane {
 }
 
 fn capabilities() -> Capabilities {
-    let mut capabilities = Capabilities::all();
-    capabilities.log = false;
-    capabilities.deltas = false;
+    let mut capabilities = Capabilities::minimal();
     capabilities.source_view = SourceView::AfterSourceNat;
     capabilities
 }

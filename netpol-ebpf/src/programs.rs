@@ -31,6 +31,10 @@ const FIRST_WITH_TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 /// as on a node that had no dataplane, most of them get filters at once, and links with the updates that follow.
 const LINKS_PER_UPDATE: u32 = 2;
 
+/// How often a program is given to the kernel. Its verifier gives up with `EAGAIN` when a signal is pending (`do_check`
+/// in `kernel/bpf/verifier.c`). libbpf tries again, too (`PROG_LOAD_ATTEMPTS`).
+const LOAD_TRIES: usize = 20;
+
 /// Maps that only userland uses are pinned too.
 const PINNED: [&str; 19] = [
     maps::INTERFACES,
@@ -110,7 +114,8 @@ impl Programs {
         let mut object =
             loader.load(OBJECT).map_err(|source| EbpfError::Load { source: Box::new(source) })?;
         for side in Side::BOTH {
-            program(&mut object, side)?.load().map_err(|error| refused("load a program", error))?;
+            let program = program(&mut object, side)?;
+            verify(program).map_err(|error| refused("load a program", error))?;
         }
         let hook = match *hook {
             Hook::Detected if KernelVersion::current().is_ok_and(|it| it >= FIRST_WITH_TCX) => {
@@ -262,6 +267,21 @@ fn program(object: &mut Ebpf, side: Side) -> Result<&mut SchedClassifier, EbpfEr
     let missing = || EbpfError::Dangling { missing: format!("program `{}`", side.program()) };
     let program = object.program_mut(side.program()).ok_or_else(missing)?;
     program.try_into().map_err(|error| refused("find a program", error))
+}
+
+/// Loads a program, again where the kernel was interrupted.
+fn verify(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    let mut tries = LOAD_TRIES;
+    loop {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == io::ErrorKind::WouldBlock && tries > 1 =>
+            {
+                tries -= 1;
+            }
+            done => return done,
+        }
+    }
 }
 
 fn refused(operation: &'static str, error: ProgramError) -> EbpfError {

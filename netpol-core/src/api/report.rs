@@ -182,13 +182,10 @@ impl Report {
             Some(value) if !self.is_refused => {
                 Ok(Accepted { value, diagnostics: self.diagnostics })
             }
-            _ => Err(self.into_refused()),
+            _ => {
+                debug_assert!(!self.diagnostics.is_empty(), "an object is refused for a reason");
+                Err(Refused { diagnostics: self.diagnostics })
+            }
         }
-    }
-
-    /// Returns why an object that nothing is made of is refused. Something was found to be wrong with it.
-    pub(super) fn into_refused(self) -> Refused {
-        debug_assert!(!self.diagnostics.is_empty(), "an object is refused for a reason");
-        Refused { diagnostics: self.diagnostics }
     }
 }

@@ -8,7 +8,8 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 
 use crate::model::{
-    EntityMatch, HttpMatch, HttpPathMatch, L4Match, Peers, Policy, PortMatch, Rule, Tenancy};
+    EntityMatch, HttpMatch, HttpPathMatch, L4Match, Peers, Policy, PortMatch, Rule, Tenancy,
+};
 use crate::net::IcmpMatch;
 
 /// Prints what a policy does, one rule a line. `PODS` stands for the orchestrator's term, `NS` for the key of the

@@ -50,6 +50,12 @@ impl EndpointId {
         }
     }
 
+    /// Returns the id of a host endpoint.
+    pub fn host(name: impl Into<String>) -> Self {
+        let (kind, uid) = (EndpointKind::Host, String::new());
+        Self { kind, namespace: None, name: name.into(), uid }
+    }
+
     /// Returns the same id with a UID.
     #[must_use]
     pub fn with_uid(self, uid: impl Into<String>) -> Self {
@@ -183,13 +189,7 @@ impl Endpoint {
     /// Returns a host endpoint of a node that denies where no policy decides, except for failsafe ports.
     #[must_use]
     pub fn host(name: impl Into<String>, node: impl Into<String>, attachment: Attachment) -> Self {
-        let id = EndpointId {
-            kind: EndpointKind::Host,
-            namespace: None,
-            name: name.into(),
-            uid: String::new(),
-        };
-        Self { node: Some(node.into()), attachment, ..Self::new(id) }
+        Self { node: Some(node.into()), attachment, ..Self::new(EndpointId::host(name)) }
     }
 
     /// Returns a running Kubernetes pod of the service account `default`, without labels or addresses. It allows where no

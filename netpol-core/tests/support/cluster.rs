@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netpol_core::model::{
-    Action, DomainAddress, DomainPattern, Endpoint, EndpointId, Enforcement, EntityMatch, L4Match,
-    Lifecycle, Mode, NamedPort, NetworkSet, Node, Object, Order, Peers, Policy, PolicyKey,
-    PolicyKind, PortConstraint, PortMatch, Rule, RuleMatch, Tenancy, Tier, TierEnd, Timestamp,
+    Action, DomainAddress, DomainPattern, Endpoint, EndpointId, Enforcement, EntityMatch,
+    HttpMatch, L4Match, Lifecycle, Mode, NamedPort, NetworkSet, Node, Object, Order, Peers, Policy,
+    PolicyKey, PolicyKind, PortConstraint, PortMatch, Rule, RuleMatch, Tenancy, Tier, TierEnd,
+    Timestamp,
 };
 use netpol_core::net::{Family, IcmpMatch, PortRange, Prefix, PrefixSet, Protocol, Transport};
 use netpol_core::program::Program;
@@ -186,14 +187,14 @@ fn rules() -> impl Strategy<Value = Option<Vec<Rule>>> {
         4 => Just(Action::Allow), 2 => Just(Action::Deny), 1 => Just(Action::Pass), 1 => Just(Action::Log)
     ];
     let family = option::weighted(0.1, select(Family::BOTH.to_vec()));
-    let rule = (action, family, l4(), entity(), entity(), prop::bool::weighted(0.1)).prop_map(
-        |(action, family, l4, source, destination, degraded)| {
-            let mut rule =
-                Rule::new(0, action, RuleMatch { family, l4, source, destination, http: None });
+    let http = option::weighted(0.1, Just(HttpMatch::default()));
+    let rule = (action, family, l4(), entity(), entity(), http, prop::bool::weighted(0.1))
+        .prop_map(|(action, family, l4, source, destination, http, degraded)| {
+            let matches = RuleMatch { family, l4, source, destination, http };
+            let mut rule = Rule::new(0, action, matches);
             rule.degraded = degraded;
             rule
-        },
-    );
+        });
     option::of(vec(rule, 0..4).prop_map(|mut rules| {
         rules.iter_mut().enumerate().for_each(|(index, rule)| rule.index = index);
         rules

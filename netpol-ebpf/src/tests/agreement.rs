@@ -107,8 +107,11 @@ fn compare(
 /// numbers of extension headers are no protocols over IPv6.
 fn is_a_packet(flow: &Flow) -> bool {
     if let Payload::Icmp { kind, .. } = flow.payload {
-        // Listener discovery is not forwarded, so it has no address of a pod.
-        return flow.source.is_ipv4() || !matches!(kind, 130..=132 | 143);
+        // Discovery is not forwarded: that of listeners has no address of a pod, and that of neighbours goes to no group
+        // beyond the link.
+        let of_listeners = matches!(kind, 130..=132 | 143);
+        let of_neighbours = (133..=137).contains(&kind) && flow.destination.is_multicast();
+        return flow.source.is_ipv4() || !of_listeners && !of_neighbours;
     }
     let Payload::Other(protocol) = flow.payload else { return true };
     let v6 = flow.destination.is_ipv6();

@@ -126,12 +126,7 @@ impl Entity {
     }
 
     /// Reads what selects the owners of addresses. The policy's own namespace is meant only where anything does.
-    fn read_selected(
-        &self,
-        at: &Path<'_>,
-        scope: &RuleScope<'_>,
-        report: &mut Report,
-    ) -> Selected {
+    fn read_selected(&self, at: &Path<'_>, scope: &RuleScope<'_>, report: &mut Report) -> Selected {
         let selector_at = at.field("selector");
         let selector =
             report.complete(|report| read_selector(&selector_at, &self.selector, report));
@@ -153,16 +148,23 @@ impl Entity {
             && namespaces.is_some()
             && not.is_some()
             && accounts.is_some();
-        let selects = !matches!((&selector, &not), (Some(None), Some(None)))
-            || accounts.as_ref().is_none_or(|terms| !terms.is_empty());
         let namespace = match namespaces {
-            Some(None) if selects && is_known => scope.namespace.cloned(),
+            Some(None) if self.selects() && is_known => scope.namespace.cloned(),
             Some(namespaces) => namespaces,
             None => None,
         };
         let terms = namespace.into_iter().chain(accounts.unwrap_or_default());
         let terms = terms.chain(selector.flatten()).collect();
         Selected { terms, not: not.flatten(), is_complete }
+    }
+
+    /// Returns whether something is there that selects owners of addresses, whether or not it makes sense.
+    fn selects(&self) -> bool {
+        let accounts = self.service_accounts.value();
+        has_text(&self.selector)
+            || has_text(&self.not_selector)
+            || accounts
+                .is_some_and(|it| it.names.values().next().is_some() || has_text(&it.selector))
     }
 
     /// Refuses the rule for a Service, which cannot be matched yet, or for what is wrong with it.
@@ -261,4 +263,9 @@ impl ServiceAccounts {
         let selector = read_selector(&at.field("selector"), selector, report);
         named.into_iter().chain(selector.map(|it| it.in_service_accounts())).collect()
     }
+}
+
+/// Returns whether a field holds text that is not empty.
+fn has_text(field: &Field<String>) -> bool {
+    field.value().is_some_and(|text| !text.is_empty())
 }

@@ -84,9 +84,7 @@ impl ProtocolMatch {
 
 impl SidePorts {
     fn is_any(&self) -> bool {
-        self.only_exclude()
-            && self.source.none_of.is_none()
-            && self.destination.none_of.is_none()
+        self.only_exclude() && self.source.none_of.is_none() && self.destination.none_of.is_none()
     }
 
     fn only_exclude(&self) -> bool {

@@ -4,7 +4,6 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 
-
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
@@ -170,11 +169,7 @@ pub(super) fn to_policy(
     spec.read(&at, form, meta, strictness, report)
 }
 
-fn read_meta(
-    manifest: &PolicyManifest,
-    form: Form,
-    report: &mut Report,
-) -> Option<Meta> {
+fn read_meta(manifest: &PolicyManifest, form: Form, report: &mut Report) -> Option<Meta> {
     let meta = manifest.meta_of_named(form.kind, form.scope, form.names, report);
     report.unknown_fields(None, &manifest.extra);
     meta

@@ -96,7 +96,9 @@ fn read_range(at: &Path<'_>, text: &str, report: &mut Report) -> Option<PortRang
         refuse_port(at, text, report);
         return None;
     };
-    PortRange::new(first, last).map_err(|error| report.refuse(at, format!("`{text}`: {error}"))).ok()
+    PortRange::new(first, last)
+        .map_err(|error| report.refuse(at, format!("`{text}`: {error}")))
+        .ok()
 }
 
 fn refuse_port(at: &Path<'_>, text: &str, report: &mut Report) {

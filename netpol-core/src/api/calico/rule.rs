@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 
 use serde::Deserialize;
 
+use super::super::Strictness;
 use super::super::field::{Extra, Field, List, Map};
 use super::super::manifest::check_label_key;
 use super::super::number::{Number, NumberOrName};
 use super::super::report::{Path, Report};
-use super::super::Strictness;
 use super::super::rules::degraded;
 use super::entity::{Entity, Side, SideMatch};
 use super::http::Http;
@@ -296,7 +296,9 @@ fn check_version(
         };
         report.refuse(
             at,
-            format!("`{protocol}` belongs to {family}, expected `ipVersion` to be {number} or left out"),
+            format!(
+                "`{protocol}` belongs to {family}, expected `ipVersion` to be {number} or left out"
+            ),
         );
     }
 }
@@ -324,11 +326,7 @@ fn check_http(
 }
 
 /// Returns the name of a rule: its annotations, `key=value` one after the other.
-fn read_name(
-    at: &Path<'_>,
-    metadata: &Field<RuleMetadata>,
-    report: &mut Report,
-) -> Option<String> {
+fn read_name(at: &Path<'_>, metadata: &Field<RuleMetadata>, report: &mut Report) -> Option<String> {
     let RuleMetadata { annotations, extra } = report.given(at, metadata)?;
     report.unknown_fields(Some(at), extra);
     let at = at.field("annotations");

@@ -292,18 +292,26 @@ fn actions_and_names() {
         ingress 2 `Why=` Deny UDP `http`
         ingress 2 `Why=` Deny SCTP `http`
         ingress 3 Allow everything
-    "#]].assert_eq(&shown(&policy(Kind::NetworkPolicy, &spec)));
+    "#]]
+    .assert_eq(&shown(&policy(Kind::NetworkPolicy, &spec)));
 }
 
 #[test]
 fn directions() {
     let (rule, none) = (json!([{"action": "Allow"}]), json!([]));
     let mut text = String::new();
-    for types in [json!(null), json!([]), json!(["Ingress"]), json!(["Egress"]), json!(["Egress", "Ingress"])] {
+    for types in [
+        json!(null),
+        json!([]),
+        json!(["Ingress"]),
+        json!(["Egress"]),
+        json!(["Egress", "Ingress"]),
+    ] {
         for (ingress, egress) in [(&none, &none), (&rule, &none), (&none, &rule), (&rule, &rule)] {
             let spec = json!({"types": &types, "ingress": ingress, "egress": egress});
             let policy = policy(Kind::NetworkPolicy, &spec);
-            let count = |rules: Option<&[_]>| rules.map_or("-".into(), |it| alloc::format!("{}", it.len()));
+            let count =
+                |rules: Option<&[_]>| rules.map_or("-".into(), |it| alloc::format!("{}", it.len()));
             text += &alloc::format!(
                 "{types} with {} ingress {} egress: {} {}\n",
                 ingress.as_array().unwrap().len(),
@@ -334,7 +342,8 @@ fn directions() {
         ["Egress","Ingress"] with 1 ingress 0 egress: 1 0
         ["Egress","Ingress"] with 0 ingress 1 egress: 0 1
         ["Egress","Ingress"] with 1 ingress 1 egress: 1 1
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 }
 
 #[test]

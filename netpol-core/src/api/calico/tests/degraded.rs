@@ -34,9 +34,12 @@ fn check(kind: Kind, rules: &[Value], want: Expect) {
         for line in shown(&policy).lines().skip(1) {
             text.extend(["    ", line.strip_prefix("ingress 0 Deny ").unwrap(), "\n"]);
         }
-        for (action, effect) in
-            [("Allow", None), ("Log", None), ("Pass", Some(Action::Deny)), ("Deny", Some(Action::Deny))]
-        {
+        for (action, effect) in [
+            ("Allow", None),
+            ("Log", None),
+            ("Pass", Some(Action::Deny)),
+            ("Deny", Some(Action::Deny)),
+        ] {
             let mut rule = rule.clone();
             rule["action"] = action.into();
             let (policy, _) = degraded(kind, &json!({"ingress": [rule]}));
@@ -134,6 +137,8 @@ fn what_can_be_read_of_blocks() {
 fn what_can_be_read_of_selectors() {
     let rules = [
         json!({"source": {"selector": "a = 'b'"}}),
+        json!({"source": {"selector": true}}),
+        json!({"source": {"serviceAccounts": true}}),
         json!({"source": {"selector": "a = 'b'", "notSelector": "has(c)"}}),
         json!({"source": {"selector": "has(a)", "notSelector": "global()"}}),
         json!({"source": {"notSelector": "global()"}}),
@@ -146,8 +151,15 @@ fn what_can_be_read_of_selectors() {
         json!({"protocol": "TCP", "source": {"selector": "a = 'b'", "notPorts": ["http"], "ports": ["dns"]}}),
         json!({"source": {"services": {"name": "s", "namespace": "ns"}}, "destination": {"selector": "has(a)"}}),
     ];
-    check(Kind::GlobalNetworkPolicy, &rules, expect![[r#"
+    check(
+        Kind::GlobalNetworkPolicy,
+        &rules,
+        expect![[r#"
         {"source":{"selector":"a = 'b'"}}
+            everything degraded
+        {"source":{"selector":true}}
+            everything degraded
+        {"source":{"serviceAccounts":true}}
             everything degraded
         {"source":{"notSelector":"has(c)","selector":"a = 'b'"}}
             everything degraded
@@ -171,10 +183,18 @@ fn what_can_be_read_of_selectors() {
             TCP source `dns` degraded
         {"destination":{"selector":"has(a)"},"source":{"services":{"name":"s","namespace":"ns"}}}
             everything to has(a) degraded
-    "#]]);
-    check(Kind::NetworkPolicy, &rules, expect![[r#"
+    "#]],
+    );
+    check(
+        Kind::NetworkPolicy,
+        &rules,
+        expect![[r#"
         {"source":{"selector":"a = 'b'"}}
             everything from NS == "ns" degraded
+        {"source":{"selector":true}}
+            everything degraded
+        {"source":{"serviceAccounts":true}}
+            everything degraded
         {"source":{"notSelector":"has(c)","selector":"a = 'b'"}}
             everything from (NS == "ns" && !has(c)) degraded
         {"source":{"notSelector":"global()","selector":"has(a)"}}
@@ -197,15 +217,27 @@ fn what_can_be_read_of_selectors() {
             TCP source `dns` from NS == "ns" degraded
         {"destination":{"selector":"has(a)"},"source":{"services":{"name":"s","namespace":"ns"}}}
             everything to (has(a) && NS == "ns") degraded
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_rule_without_a_readable_action_denies() {
-    for rule in [json!(null), json!("x"), json!([]), json!({}), json!({"action": "Permit"}), json!({"action": 1})] {
+    for rule in [
+        json!(null),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!({"action": "Permit"}),
+        json!({"action": 1}),
+    ] {
         let (policy, diagnostics) = degraded(Kind::NetworkPolicy, &json!({"ingress": [rule]}));
         assert_eq!(diagnostics.len(), 1, "{rule}");
-        assert_eq!(shown(&policy), "subject NS == \"ns\"\ningress 0 Deny everything degraded\n", "{rule}");
+        assert_eq!(
+            shown(&policy),
+            "subject NS == \"ns\"\ningress 0 Deny everything degraded\n",
+            "{rule}"
+        );
     }
     let rule = json!({"action": "Permit", "protocol": "TCP", "source": {"selector": "has(a)"}});
     let (policy, _) = degraded(Kind::NetworkPolicy, &json!({"ingress": [rule]}));
@@ -217,15 +249,19 @@ fn a_rule_without_a_readable_action_denies() {
 
 #[test]
 fn the_other_rules_stay() {
-    let rules = json!([{"action": "Allow"}, {"action": "Allow", "protocol": "tcp"}, {"action": "Deny"}]);
+    let rules =
+        json!([{"action": "Allow"}, {"action": "Allow", "protocol": "tcp"}, {"action": "Deny"}]);
     for kind in [Kind::NetworkPolicy, Kind::StagedNetworkPolicy, Kind::GlobalNetworkPolicy] {
         let (policy, diagnostics) = degraded(kind, &json!({"ingress": rules}));
-        let marks: Vec<_> = policy.ingress.unwrap().iter().map(|it| (it.index, it.degraded)).collect();
+        let marks: Vec<_> =
+            policy.ingress.unwrap().iter().map(|it| (it.index, it.degraded)).collect();
         assert_eq!(marks, [(0, false), (1, true), (2, false)]);
         assert_eq!(
             diagnostics,
-            ["spec.ingress[1].protocol: `tcp` is not a protocol, expected `TCP`, `UDP`, `ICMP`, `ICMPv6`, `SCTP`, \
-              `UDPLite` or 1 to 255"]
+            [
+                "spec.ingress[1].protocol: `tcp` is not a protocol, expected `TCP`, `UDP`, `ICMP`, `ICMPv6`, `SCTP`, \
+              `UDPLite` or 1 to 255"
+            ]
         );
     }
 }

@@ -145,7 +145,8 @@ fn orders() {
     let then = json!({"order": 20, "preDNAT": true, "applyOnForward": true, "ingress": [
         {"action": "Deny"},
     ], "selector": "has(kubernetes-host)"});
-    let allow = policy(&document("GlobalNetworkPolicy", "allow-cluster-internal-ingress", None, first));
+    let allow =
+        policy(&document("GlobalNetworkPolicy", "allow-cluster-internal-ingress", None, first));
     let drop = policy(&document("GlobalNetworkPolicy", "drop-other-ingress", None, then));
     assert!(allow.order < drop.order);
     assert_eq!(allow.host_traffic, HostTraffic::BeforeDestinationNat);
@@ -154,7 +155,8 @@ fn orders() {
         ingress 0 Allow IPv4 everything from [10.240.0.0/16, 192.168.0.0/16]
         subject has(kubernetes-host)
         ingress 0 Deny everything
-    "#]].assert_eq(&(shown(&allow) + &shown(&drop)));
+    "#]]
+    .assert_eq(&(shown(&allow) + &shown(&drop)));
 }
 
 #[test]
@@ -187,7 +189,9 @@ fn service_accounts() {
 
 #[test]
 fn network_sets() {
-    for (kind, namespace) in [("GlobalNetworkSet", None), ("NetworkSet", Some("advanced-policy-demo"))] {
+    for (kind, namespace) in
+        [("GlobalNetworkSet", None), ("NetworkSet", Some("advanced-policy-demo"))]
+    {
         let mut set = document(
             kind,
             "google-and-k8s.io",
@@ -279,7 +283,8 @@ fn logs() {
 
 #[test]
 fn tiers_and_staged_policies() {
-    let tier = document("Tier", "internal-access", None, json!({"order": 100, "defaultAction": "Pass"}));
+    let tier =
+        document("Tier", "internal-access", None, json!({"order": 100, "defaultAction": "Pass"}));
     assert!(matches!(convert(&tier), Ok(Some(Object::Tier(_)))));
     let staged = json!({
         "tier": "internal-access", "order": 100, "selector": "all()", "types": ["Ingress", "Egress"],
@@ -289,12 +294,14 @@ fn tiers_and_staged_policies() {
         }],
         "egress": [{"action": "Allow"}], "performanceHints": ["AssumeNeededOnEveryNode"],
     });
-    let staged = document("StagedNetworkPolicy", "internal-access.allow-tcp-6379", Some("default"), staged);
+    let staged =
+        document("StagedNetworkPolicy", "internal-access.allow-tcp-6379", Some("default"), staged);
     expect![[r#"
         subject (all() && NS == "default")
         ingress 0 Allow TCP 80 from (NS == "default" && type == "blue")
         egress 0 Allow everything
-    "#]].assert_eq(&shown(&policy(&staged)));
+    "#]]
+    .assert_eq(&shown(&policy(&staged)));
 }
 
 #[test]
@@ -328,5 +335,6 @@ fn hosts() {
         ingress 1 Allow IPv4 ICMP
         Untracked subject has(host-endpoint)
         ingress 0 Deny everything from xdp-filter == "true"
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 }

@@ -233,7 +233,10 @@ fn peers_of_policies_of_the_cluster() {
     check(json!({"notSelector": "all()"}), "ext");
     check(json!({"notSelector": "role == 'nobody'"}), EVERYBODY);
     check(json!({"notSelector": "role == 'web'", "selector": "has(role)"}), "set dset gset");
-    check(json!({"notSelector": "role == 'web'", "namespaceSelector": "env == 'prod'"}), "plain set");
+    check(
+        json!({"notSelector": "role == 'web'", "namespaceSelector": "env == 'prod'"}),
+        "plain set",
+    );
 }
 
 #[test]
@@ -242,10 +245,26 @@ fn peers_by_service_account() {
         (Kind::NetworkPolicy, json!({"serviceAccounts": {}}), EVERYBODY),
         (Kind::NetworkPolicy, json!({"serviceAccounts": {"names": ["api"]}}), "web"),
         (Kind::GlobalNetworkPolicy, json!({"serviceAccounts": {"names": ["api"]}}), "web dweb"),
-        (Kind::GlobalNetworkPolicy, json!({"serviceAccounts": {"names": ["api", "default"]}}), "web plain dweb dbare"),
-        (Kind::GlobalNetworkPolicy, json!({"serviceAccounts": {"selector": "grade == 'gold'"}}), "web"),
-        (Kind::GlobalNetworkPolicy, json!({"serviceAccounts": {"selector": "all()"}}), "web plain dweb dbare"),
-        (Kind::GlobalNetworkPolicy, json!({"serviceAccounts": {"selector": "projectcalico.org/name == 'api'"}}), "web dweb"),
+        (
+            Kind::GlobalNetworkPolicy,
+            json!({"serviceAccounts": {"names": ["api", "default"]}}),
+            "web plain dweb dbare",
+        ),
+        (
+            Kind::GlobalNetworkPolicy,
+            json!({"serviceAccounts": {"selector": "grade == 'gold'"}}),
+            "web",
+        ),
+        (
+            Kind::GlobalNetworkPolicy,
+            json!({"serviceAccounts": {"selector": "all()"}}),
+            "web plain dweb dbare",
+        ),
+        (
+            Kind::GlobalNetworkPolicy,
+            json!({"serviceAccounts": {"selector": "projectcalico.org/name == 'api'"}}),
+            "web dweb",
+        ),
         (
             Kind::GlobalNetworkPolicy,
             json!({"serviceAccounts": {"names": ["default"], "selector": "grade == 'gold'"}}),
@@ -262,7 +281,11 @@ fn peers_by_service_account() {
             json!({"serviceAccounts": {"names": ["api"]}, "namespaceSelector": "all()"}),
             "web dweb",
         ),
-        (Kind::NetworkPolicy, json!({"serviceAccounts": {"names": ["api"]}, "notSelector": "has(role)"}), ""),
+        (
+            Kind::NetworkPolicy,
+            json!({"serviceAccounts": {"names": ["api"]}, "notSelector": "has(role)"}),
+            "",
+        ),
     ] {
         check_peers(kind, entity, want);
     }
@@ -291,7 +314,13 @@ fn peers_by_block() {
 
 #[test]
 fn the_family_of_a_rule() {
-    let egress = |rule| with([object(Kind::NetworkPolicy, "p", &json!({"selector": "role == 'db'", "egress": [rule]}))]);
+    let egress = |rule| {
+        with([object(
+            Kind::NetworkPolicy,
+            "p",
+            &json!({"selector": "role == 'db'", "egress": [rule]}),
+        )])
+    };
     let (flows, none): (&[_], &[&str]) = (&["db > web tcp/80", "db > ext 47"], &[]);
     for (rule, v4, v6) in [
         (json!({"action": "Allow"}), true, true),
@@ -309,9 +338,12 @@ fn the_family_of_a_rule() {
             check_family(&inputs, family, allowed, denied);
         }
     }
-    for (protocol, v4, v6) in
-        [(json!("ICMP"), true, false), (json!("ICMPv6"), false, true), (json!(1), true, false), (json!(58), false, true)]
-    {
+    for (protocol, v4, v6) in [
+        (json!("ICMP"), true, false),
+        (json!("ICMPv6"), false, true),
+        (json!(1), true, false),
+        (json!(58), false, true),
+    ] {
         let inputs = egress(json!({"action": "Allow", "protocol": protocol}));
         for (family, passes) in [(Family::V4, v4), (Family::V6, v6)] {
             let flows: &[_] = &["db > web icmp/8.0"];
@@ -333,7 +365,8 @@ fn ingress(rule: Value) -> Inputs {
 
 #[test]
 fn protocols() {
-    let check = |rule: Value, allowed: &[&str], denied: &[&str]| check(&ingress(rule), allowed, denied);
+    let check =
+        |rule: Value, allowed: &[&str], denied: &[&str]| check(&ingress(rule), allowed, denied);
     check(
         json!({"action": "Allow", "protocol": "UDP"}),
         &["web > db udp/80", "web > db udp/0"],
@@ -361,7 +394,11 @@ fn protocols() {
         &["web > db tcp/80"],
         &["web > db udp/80", "web > db 47"],
     );
-    check(json!({"action": "Allow", "protocol": "TCP", "notProtocol": 6}), &[], &["web > db tcp/80"]);
+    check(
+        json!({"action": "Allow", "protocol": "TCP", "notProtocol": 6}),
+        &[],
+        &["web > db tcp/80"],
+    );
 }
 
 #[test]
@@ -389,9 +426,18 @@ fn messages() {
         &["web > db icmp/3.3"],
         &["web > db icmp/3.4", "web > db icmp/8.0"],
     );
-    v4(json!({"action": "Allow", "protocol": "ICMPv6", "icmp": {"type": 8}}), &[], &["web > db icmp/8.0"]);
+    v4(
+        json!({"action": "Allow", "protocol": "ICMPv6", "icmp": {"type": 8}}),
+        &[],
+        &["web > db icmp/8.0"],
+    );
     let v6 = ingress(json!({"action": "Allow", "protocol": "ICMPv6", "icmp": {"type": 128}}));
-    check_family(&v6, Family::V6, &["web > db icmp/128.0"], &["web > db icmp/129.0", "web > db tcp/80"]);
+    check_family(
+        &v6,
+        Family::V6,
+        &["web > db icmp/128.0"],
+        &["web > db icmp/129.0", "web > db tcp/80"],
+    );
     check_family(&v6, Family::V4, &[], &["web > db icmp/128.0"]);
     // Without a protocol, a condition on messages is one on ICMP.
     let any = ingress(json!({"action": "Allow", "notICMP": {"type": 8}}));
@@ -400,7 +446,8 @@ fn messages() {
 
 #[test]
 fn ports() {
-    let check = |rule: Value, allowed: &[&str], denied: &[&str]| check(&ingress(rule), allowed, denied);
+    let check =
+        |rule: Value, allowed: &[&str], denied: &[&str]| check(&ingress(rule), allowed, denied);
     check(
         json!({"action": "Allow", "protocol": "TCP", "destination": {"ports": [80, "443", "8080:8082", "sql"]}}),
         &["web > db tcp/80", "ext > db tcp/443", "web > db tcp/8082", "web > db tcp/5432"],
@@ -425,7 +472,8 @@ fn ports() {
 
 #[test]
 fn names_of_ports() {
-    let check = |rule: Value, allowed: &[&str], denied: &[&str]| check(&ingress(rule), allowed, denied);
+    let check =
+        |rule: Value, allowed: &[&str], denied: &[&str]| check(&ingress(rule), allowed, denied);
     // The numbers are those of the side on which the name stands.
     check(
         json!({"action": "Allow", "protocol": "TCP", "destination": {"ports": ["http"]}}),
@@ -450,7 +498,13 @@ fn names_of_ports() {
     );
     check(
         json!({"action": "Allow", "destination": {"notPorts": ["http"]}}),
-        &["ext > db tcp/9091", "ext > db udp/9090", "ext > db sctp/9090", "ext > db icmp/8.0", "ext > db 47"],
+        &[
+            "ext > db tcp/9091",
+            "ext > db udp/9090",
+            "ext > db sctp/9090",
+            "ext > db icmp/8.0",
+            "ext > db 47",
+        ],
         &["ext > db tcp/9090", "ext > db udp/9091"],
     );
     check(
@@ -493,7 +547,8 @@ fn names_of_ports_of_the_other_side() {
         {"action": "Allow", "protocol": "SCTP", "destination": {"ports": ["http"], "nets": ["10.0.0.0/8"]}},
     ]});
     let inputs = with([object(Kind::NetworkPolicy, "p", &spec)]);
-    let denied = ["db > dweb tcp/8080", "db > web tcp/9090", "db > ext tcp/8080", "db > plain tcp/8080"];
+    let denied =
+        ["db > dweb tcp/8080", "db > web tcp/9090", "db > ext tcp/8080", "db > plain tcp/8080"];
     check(&inputs, &["db > web tcp/8080"], &denied);
     check_family(&inputs, Family::V4, &["db > dweb sctp/8080"], &["db > web sctp/8080"]);
     check_family(&inputs, Family::V6, &[], &["db > dweb sctp/8080"]);
@@ -505,7 +560,11 @@ fn conditions_on_the_policys_own_side() {
         {"action": "Allow", "source": {"selector": "role == 'web'"}, "destination": {"selector": "role == 'db'"}},
     ]});
     let inputs = with([object(Kind::NetworkPolicy, "p", &spec)]);
-    check(&inputs, &["web > db tcp/1", "web > ext tcp/1"], &["plain > db tcp/1", "web > plain tcp/1"]);
+    check(
+        &inputs,
+        &["web > db tcp/1", "web > ext tcp/1"],
+        &["plain > db tcp/1", "web > plain tcp/1"],
+    );
     let spec = json!({"egress": [
         {"action": "Allow", "source": {"selector": "role == 'web'"}},
         {"action": "Allow", "source": {"nets": ["10.0.0.2/32"]}},
@@ -530,13 +589,29 @@ fn subjects() {
         (Kind::GlobalNetworkPolicy, json!({"selector": "role == 'web'"}), "web dweb"),
         (Kind::GlobalNetworkPolicy, json!({"namespaceSelector": "env == 'prod'"}), "web db plain"),
         (Kind::GlobalNetworkPolicy, json!({"namespaceSelector": "!has(env)"}), "dweb dbare"),
-        (Kind::GlobalNetworkPolicy, json!({"namespaceSelector": "all()", "selector": "!has(role)"}), "plain dbare"),
-        (Kind::GlobalNetworkPolicy, json!({"serviceAccountSelector": "projectcalico.org/name == 'api'"}), "web dweb"),
-        (Kind::GlobalNetworkPolicy, json!({"serviceAccountSelector": "!has(grade)"}), "db plain dweb dbare"),
+        (
+            Kind::GlobalNetworkPolicy,
+            json!({"namespaceSelector": "all()", "selector": "!has(role)"}),
+            "plain dbare",
+        ),
+        (
+            Kind::GlobalNetworkPolicy,
+            json!({"serviceAccountSelector": "projectcalico.org/name == 'api'"}),
+            "web dweb",
+        ),
+        (
+            Kind::GlobalNetworkPolicy,
+            json!({"serviceAccountSelector": "!has(grade)"}),
+            "db plain dweb dbare",
+        ),
         // These are about hosts only.
         (Kind::GlobalNetworkPolicy, json!({"preDNAT": true, "applyOnForward": true}), ""),
         (Kind::GlobalNetworkPolicy, json!({"doNotTrack": true, "applyOnForward": true}), ""),
-        (Kind::GlobalNetworkPolicy, json!({"applyOnForward": true, "selector": "role == 'db'"}), "db"),
+        (
+            Kind::GlobalNetworkPolicy,
+            json!({"applyOnForward": true, "selector": "role == 'db'"}),
+            "db",
+        ),
     ] {
         let mut spec = selection.clone();
         spec["ingress"] = deny.clone();
@@ -555,7 +630,8 @@ fn directions() {
     let check_both = |spec: Value, want: [bool; 2]| {
         let inputs = with([object(Kind::NetworkPolicy, "p", &spec)]);
         for (text, passes) in [("ext > db tcp/80", want[0]), ("db > ext tcp/80", want[1])] {
-            let (allowed, denied): (&[_], &[_]) = if passes { (&[text], &[]) } else { (&[], &[text]) };
+            let (allowed, denied): (&[_], &[_]) =
+                if passes { (&[text], &[]) } else { (&[], &[text]) };
             check(&inputs, allowed, denied);
         }
     };
@@ -584,12 +660,24 @@ fn tiers_orders_and_actions() {
     let none = Value::Null;
     let default = |name, order, actions: &[&str]| policy(name, "default", order, actions);
     // Within a tier: by order, where none is last, then by name.
-    assert!(!passes([default("a", none.clone(), &["Deny"]), default("b", none.clone(), &["Allow"])].into()));
-    assert!(passes([default("b", none.clone(), &["Deny"]), default("a", none.clone(), &["Allow"])].into()));
-    assert!(passes([default("a", none.clone(), &["Deny"]), default("b", json!(1), &["Allow"])].into()));
-    assert!(passes([default("a", json!(1), &["Deny"]), default("b", json!(-1), &["Allow"])].into()));
-    assert!(passes([default("a", json!(1), &["Deny"]), default("b", json!(0.5), &["Allow"])].into()));
-    assert!(!passes([default("a", json!(1), &["Log"]), default("b", json!(2), &["Log", "Deny"])].into()));
+    assert!(!passes(
+        [default("a", none.clone(), &["Deny"]), default("b", none.clone(), &["Allow"])].into()
+    ));
+    assert!(passes(
+        [default("b", none.clone(), &["Deny"]), default("a", none.clone(), &["Allow"])].into()
+    ));
+    assert!(passes(
+        [default("a", none.clone(), &["Deny"]), default("b", json!(1), &["Allow"])].into()
+    ));
+    assert!(passes(
+        [default("a", json!(1), &["Deny"]), default("b", json!(-1), &["Allow"])].into()
+    ));
+    assert!(passes(
+        [default("a", json!(1), &["Deny"]), default("b", json!(0.5), &["Allow"])].into()
+    ));
+    assert!(!passes(
+        [default("a", json!(1), &["Log"]), default("b", json!(2), &["Log", "Deny"])].into()
+    ));
     // At the end of the last tier the pod's default stands.
     assert!(passes([default("a", none.clone(), &["Pass"])].into()));
     assert!(!passes([default("a", none.clone(), &["Log"])].into()));
@@ -604,19 +692,21 @@ fn tiers_orders_and_actions() {
     assert!(passes([first("Pass"), in_first(&[]), allow()].into()));
     assert!(passes([first("Deny"), in_first(&["Pass"]), allow()].into()));
     // A tier without order is last, even after the built-in ones; one that does not exist denies.
-    let last = [tier("last", none.clone(), "Pass"), policy("p", "last", none.clone(), &["Deny"]), allow()];
+    let last =
+        [tier("last", none.clone(), "Pass"), policy("p", "last", none.clone(), &["Deny"]), allow()];
     assert!(passes(last.into()));
-    assert!(!passes([policy("p", "absent", none.clone(), &["Log"]), default("q", none, &["Pass"])].into()));
+    assert!(!passes(
+        [policy("p", "absent", none.clone(), &["Log"]), default("q", none, &["Pass"])].into()
+    ));
 }
 
 #[test]
 fn staged_policies_are_pending() {
-    let spec = |action: &str, staged: Value| {
-        json!({"selector": "role == 'db'", "ingress": [{"action": action}], "stagedAction": staged})
-    };
+    let spec = |action: &str, staged: Value| json!({"selector": "role == 'db'", "ingress": [{"action": action}], "stagedAction": staged});
     let verdicts = |objects: Vec<Option<Object>>| {
         let inputs = with(objects.into_iter().flatten());
-        let Evaluation { enforced, pending } = evaluate(&inputs, &flow("ext > db tcp/80", Family::V4));
+        let Evaluation { enforced, pending } =
+            evaluate(&inputs, &flow("ext > db tcp/80", Family::V4));
         [enforced.verdict(), pending.verdict()]
     };
     let staged = |kind: Kind, spec: Value| {
@@ -631,7 +721,9 @@ fn staged_policies_are_pending() {
         (Kind::StagedNetworkPolicy, Kind::NetworkPolicy),
         (Kind::StagedGlobalNetworkPolicy, Kind::GlobalNetworkPolicy),
     ] {
-        for (action, want) in [(json!(null), deny), (json!("Learn"), deny), (json!("Ignore"), allow)] {
+        for (action, want) in
+            [(json!(null), deny), (json!("Learn"), deny), (json!("Ignore"), allow)]
+        {
             assert_eq!(verdicts([staged(kind, spec("Deny", action))].into()), [allow, want]);
         }
         let enforced = |action: &str| {
@@ -646,7 +738,10 @@ fn staged_policies_are_pending() {
         let ignored = [enforced("Deny"), staged(kind, spec("Allow", json!("Ignore")))];
         assert_eq!(verdicts(ignored.into()), [deny, deny]);
     }
-    let kubernetes = staged(Kind::StagedKubernetesNetworkPolicy, json!({"podSelector": {"matchLabels": {"role": "db"}}}));
+    let kubernetes = staged(
+        Kind::StagedKubernetesNetworkPolicy,
+        json!({"podSelector": {"matchLabels": {"role": "db"}}}),
+    );
     assert_eq!(verdicts([kubernetes].into()), [allow, deny]);
 }
 

@@ -1,6 +1,7 @@
 //! Tiers, sets and staged policies, and what documents say of themselves.
 
 use alloc::string::ToString;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use serde_json::{Value, json};
@@ -8,7 +9,12 @@ use serde_json::{Value, json};
 use super::{convert, manifest, policy};
 use crate::api::shown::shown;
 use crate::api::{Document, Kind, Strictness};
-use crate::model::{Enforcement, NetworkSet, Object, ObjectKey, Order, PolicyKind, Tier, TierEnd};
+use crate::model::{
+    Attachment, Endpoint, Enforcement, NamedPort, NetworkSet, Object, ObjectKey, Order, PolicyKind,
+    Tier, TierEnd,
+};
+use crate::net::Transport;
+use crate::verdict::Verdict;
 
 #[test]
 fn tiers() {
@@ -21,7 +27,10 @@ fn tiers() {
         (json!(null), Tier::new("p", None, TierEnd::Deny)),
         (json!({}), Tier::new("p", None, TierEnd::Deny)),
         (json!({"order": 100}), Tier::new("p", order(100.0), TierEnd::Deny)),
-        (json!({"order": -0.5, "defaultAction": "Pass"}), Tier::new("p", order(-0.5), TierEnd::Pass)),
+        (
+            json!({"order": -0.5, "defaultAction": "Pass"}),
+            Tier::new("p", order(-0.5), TierEnd::Pass),
+        ),
         (json!({"defaultAction": "Deny"}), Tier::new("p", None, TierEnd::Deny)),
         (json!({"defaultAction": ""}), Tier::new("p", None, TierEnd::Deny)),
     ] {
@@ -45,6 +54,36 @@ fn built_in_tiers_are_there_already() {
         tier["spec"] = json!({"order": 1, "defaultAction": "Deny"});
         convert(&tier).unwrap_err();
     }
+}
+
+#[test]
+fn host_endpoints() {
+    let host = |spec: Value| match convert(&manifest(Kind::HostEndpoint, &spec)).unwrap() {
+        Some(Object::Endpoint(host)) => host,
+        other => panic!("no endpoint: {other:?}"),
+    };
+    for (interface, want) in [
+        (json!("*"), Attachment::OtherInterfaces),
+        (json!("eth0"), Attachment::Interface("eth0".into())),
+        (json!(null), Attachment::Address),
+        (json!(""), Attachment::Address),
+    ] {
+        let spec = json!({"node": "n", "interfaceName": interface, "expectedIPs": ["10.0.0.1"]});
+        assert_eq!(host(spec).attachment, want, "{interface}");
+    }
+    let all = host(json!({
+        "node": "n", "expectedIPs": ["10.0.0.1", "fd00::1"], "profiles": ["p", "projectcalico-default-allow"],
+        "ports": [{"name": "http", "protocol": "TCP", "port": 80}],
+    }));
+    let mut want = Endpoint::host("p", "n", Attachment::Address);
+    want.addresses = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+    want.ports = vec![NamedPort { name: "http".into(), transport: Transport::Tcp, port: 80 }];
+    want.default_verdict = Verdict::Allow;
+    assert_eq!(all, want);
+    assert_eq!(
+        host(json!({"node": "n", "interfaceName": "*", "profiles": ["p"]})).default_verdict,
+        Verdict::Deny
+    );
 }
 
 #[test]
@@ -90,10 +129,15 @@ fn a_set_holds_as_many_blocks_as_an_api_server_takes() {
 
 #[test]
 fn staged_policies() {
-    let spec = json!({"tier": "t", "order": 5, "selector": "has(a)", "ingress": [{"action": "Deny"}]});
+    let spec =
+        json!({"tier": "t", "order": 5, "selector": "has(a)", "ingress": [{"action": "Deny"}]});
     for (kind, of, staged) in [
         (Kind::StagedNetworkPolicy, Kind::NetworkPolicy, PolicyKind::StagedNetworkPolicy),
-        (Kind::StagedGlobalNetworkPolicy, Kind::GlobalNetworkPolicy, PolicyKind::StagedGlobalNetworkPolicy),
+        (
+            Kind::StagedGlobalNetworkPolicy,
+            Kind::GlobalNetworkPolicy,
+            PolicyKind::StagedGlobalNetworkPolicy,
+        ),
     ] {
         let mut want = policy(of, &spec);
         assert_eq!(staged.staged_for(), Some(want.key.kind));
@@ -149,7 +193,11 @@ fn staged_kubernetes_policies() {
 fn the_key_of_a_name_is_that_of_the_object() {
     let mut keys = 0;
     for &kind in Kind::ALL.iter().filter(|it| it.api_version() == "projectcalico.org/v3") {
-        let json = manifest(kind, &json!({}));
+        let spec = match kind {
+            Kind::HostEndpoint => json!({"node": "n", "interfaceName": "*"}),
+            _ => json!({}),
+        };
+        let json = manifest(kind, &spec);
         let namespace = kind.is_namespaced().then_some("ns");
         let document = Document::read(kind, &json).unwrap();
         assert_eq!((document.name(), document.namespace()), (Some("p"), namespace), "{kind}");
@@ -158,7 +206,7 @@ fn the_key_of_a_name_is_that_of_the_object() {
         assert_eq!(kind.object_key(namespace.xor(Some("x")), "p"), None, "{kind}");
         keys += usize::from(kind.object_key(namespace, "p").is_some());
     }
-    assert_eq!(keys, 8);
+    assert_eq!(keys, 9);
     assert_eq!(
         Kind::GlobalNetworkSet.object_key(None, "p"),
         Some(ObjectKey::NetworkSet(None, "p".into()))

@@ -39,7 +39,11 @@ const THINGS: [Thing; 8] = [
         Some("db"),
         "prod",
         "default",
-        &[("http", Transport::Tcp, 9090), ("http", Transport::Udp, 9091), ("sql", Transport::Tcp, 5432)],
+        &[
+            ("http", Transport::Tcp, 9090),
+            ("http", Transport::Udp, 9091),
+            ("sql", Transport::Tcp, 5432),
+        ],
     ),
     pod(["10.0.0.3", "fd00::3"], None, "prod", "default", &[]),
     pod(["10.0.1.1", "fd00::1:1"], Some("web"), "dev", "api", &[("http", Transport::Sctp, 8080)]),
@@ -56,7 +60,14 @@ const fn pod(
     account: &'static str,
     ports: &'static [(&'static str, Transport, u16)],
 ) -> Thing {
-    Thing { addresses, role, namespace: Some(namespace), account: Some(account), ports, is_pod: true }
+    Thing {
+        addresses,
+        role,
+        namespace: Some(namespace),
+        account: Some(account),
+        ports,
+        is_pod: true,
+    }
 }
 
 /// A network set of all addresses that begin so.
@@ -116,7 +127,10 @@ fn says(tests: &[(&str, Test)], text: &Value, thing: &Thing) -> bool {
 // The oracle.
 
 fn owns(thing: &Thing, address: &str) -> bool {
-    thing.addresses.iter().any(|it| if thing.is_pod { *it == address } else { address.starts_with(it) })
+    thing
+        .addresses
+        .iter()
+        .any(|it| if thing.is_pod { *it == address } else { address.starts_with(it) })
 }
 
 fn items<'v>(value: &'v Value, field: &str) -> &'v [Value] {
@@ -149,7 +163,10 @@ fn selects(entity: &Value, own: Option<&str>, thing: &Thing) -> Option<bool> {
         return None;
     }
     let excluded = &entity["notSelector"];
-    Some(terms.into_iter().all(|it| it) && !(excluded.is_string() && says(&SELECTORS, excluded, thing)))
+    Some(
+        terms.into_iter().all(|it| it)
+            && !(excluded.is_string() && says(&SELECTORS, excluded, thing)),
+    )
 }
 
 fn meets(entity: &Value, own: Option<&str>, address: &str) -> bool {
@@ -172,11 +189,20 @@ fn meets(entity: &Value, own: Option<&str>, address: &str) -> bool {
         }
     };
     let nets = items(entity, "nets");
-    peers && (nets.is_empty() || nets.iter().any(is_in)) && !items(entity, "notNets").iter().any(is_in)
+    peers
+        && (nets.is_empty() || nets.iter().any(is_in))
+        && !items(entity, "notNets").iter().any(is_in)
 }
 
 /// Returns whether a list of ports lists the port of an address.
-fn lists(list: &[Value], entity: &Value, own: Option<&str>, address: &str, transport: Transport, port: u16) -> bool {
+fn lists(
+    list: &[Value],
+    entity: &Value,
+    own: Option<&str>,
+    address: &str,
+    transport: Transport,
+    port: u16,
+) -> bool {
     let owner = THINGS.iter().find(|it| it.is_pod && owns(it, address));
     let owner = owner.filter(|it| selects(entity, own, it) != Some(false));
     list.iter().any(|item| match item {
@@ -223,8 +249,11 @@ fn is_message(icmp: &Value, flow: &Flow) -> bool {
 fn rule_matches(rule: &Value, own: Option<&str>, flow: &Flow) -> bool {
     let version: u64 = if flow.source.is_ipv4() { 4 } else { 6 };
     let protocol = u64::from(flow.protocol().number());
-    let nets = ["source", "destination"].iter().flat_map(|side| ["nets", "notNets"].map(|list| items(&rule[side], list)));
-    let mut families = nets.flatten().map(|net| if net.as_str().unwrap().contains(':') { 6 } else { 4 });
+    let nets = ["source", "destination"]
+        .iter()
+        .flat_map(|side| ["nets", "notNets"].map(|list| items(&rule[side], list)));
+    let mut families =
+        nets.flatten().map(|net| if net.as_str().unwrap().contains(':') { 6 } else { 4 });
     let by_name = match rule["protocol"].as_str() {
         Some("ICMP") => Some(4),
         Some("ICMPv6") => Some(6),
@@ -242,25 +271,31 @@ fn rule_matches(rule: &Value, own: Option<&str>, flow: &Flow) -> bool {
     {
         return false;
     }
-    [("source", flow.source), ("destination", flow.destination)].into_iter().all(|(side, address)| {
-        let (entity, address) = (&rule[side], format!("{address}"));
-        let (any_of, none_of) = (items(entity, "ports"), items(entity, "notPorts"));
-        let ports = match flow.payload {
-            Payload::Ports { transport, source, destination } => {
-                let port = if side == "source" { source } else { destination };
-                (any_of.is_empty() || lists(any_of, entity, own, &address, transport, port))
-                    && !lists(none_of, entity, own, &address, transport, port)
-            }
-            // What has no ports is none of those that are excluded.
-            _ => any_of.is_empty() && (none_of.is_empty() || number(&rule["protocol"]).is_none()),
-        };
-        ports && meets(entity, own, &address)
-    })
+    [("source", flow.source), ("destination", flow.destination)].into_iter().all(
+        |(side, address)| {
+            let (entity, address) = (&rule[side], format!("{address}"));
+            let (any_of, none_of) = (items(entity, "ports"), items(entity, "notPorts"));
+            let ports = match flow.payload {
+                Payload::Ports { transport, source, destination } => {
+                    let port = if side == "source" { source } else { destination };
+                    (any_of.is_empty() || lists(any_of, entity, own, &address, transport, port))
+                        && !lists(none_of, entity, own, &address, transport, port)
+                }
+                // What has no ports is none of those that are excluded.
+                _ => {
+                    any_of.is_empty() && (none_of.is_empty() || number(&rule["protocol"]).is_none())
+                }
+            };
+            ports && meets(entity, own, &address)
+        },
+    )
 }
 
 /// Returns the verdict of policies that stand in their order: those of tier `first`, then those of the default one.
 fn half(subject: &Thing, direction: &str, flow: &Flow, first: &Value, policies: &[Value]) -> bool {
-    for (tier, end) in [("first", first["spec"]["defaultAction"].as_str()), ("default", Some("Deny"))] {
+    for (tier, end) in
+        [("first", first["spec"]["defaultAction"].as_str()), ("default", Some("Deny"))]
+    {
         let mut is_governed = false;
         let mut passed = false;
         'policies: for policy in policies {
@@ -303,9 +338,13 @@ fn half(subject: &Thing, direction: &str, flow: &Flow, first: &Value, policies: 
 }
 
 fn is_allowed(flow: &Flow, first: &Value, policies: &[Value]) -> bool {
-    let pod = |address: IpAddr| THINGS.iter().find(|it| it.is_pod && owns(it, &format!("{address}")));
-    let half = |address, direction| pod(address).is_none_or(|it| half(it, direction, flow, first, policies));
-    flow.source == flow.destination || (half(flow.source, "egress") && half(flow.destination, "ingress"))
+    let pod =
+        |address: IpAddr| THINGS.iter().find(|it| it.is_pod && owns(it, &format!("{address}")));
+    let half = |address, direction| {
+        pod(address).is_none_or(|it| half(it, direction, flow, first, policies))
+    };
+    flow.source == flow.destination
+        || (half(flow.source, "egress") && half(flow.destination, "ingress"))
 }
 
 // Manifests.
@@ -320,7 +359,8 @@ fn texts<const N: usize>(tests: [(&'static str, Test); N]) -> impl Strategy<Valu
 }
 
 fn entity(family: usize) -> impl Strategy<Value = Value> {
-    let blocks = || subsequence(BLOCKS[family].map(|it| json!(it.0)).to_vec(), 1..3).prop_map(Value::from);
+    let blocks =
+        || subsequence(BLOCKS[family].map(|it| json!(it.0)).to_vec(), 1..3).prop_map(Value::from);
     let ports = || {
         let ports = [json!("http"), json!("sql"), json!(80), json!(8080), json!("5000:9090")];
         prop_oneof![
@@ -328,7 +368,10 @@ fn entity(family: usize) -> impl Strategy<Value = Value> {
             select([json!(["http"]), json!(["http", "sql"])].to_vec()),
         ]
     };
-    let accounts = (option::of(select([json!([]), json!(["api"]), json!(["api", "default"])].to_vec())), option::of(texts(ACCOUNTS)))
+    let accounts = (
+        option::of(select([json!([]), json!(["api"]), json!(["api", "default"])].to_vec())),
+        option::of(texts(ACCOUNTS)),
+    )
         .prop_map(|(names, selector)| object([("names", names), ("selector", selector)]));
     (
         option::weighted(0.3, texts(SELECTORS)),
@@ -357,12 +400,24 @@ fn entity(family: usize) -> impl Strategy<Value = Value> {
 fn rule() -> impl Strategy<Value = Value> {
     let protocol = || {
         select(
-            [json!("TCP"), json!("UDP"), json!("SCTP"), json!(6), json!("ICMP"), json!("ICMPv6"), json!(1), json!("58"), json!(47)]
-                .to_vec(),
+            [
+                json!("TCP"),
+                json!("UDP"),
+                json!("SCTP"),
+                json!(6),
+                json!("ICMP"),
+                json!("ICMPv6"),
+                json!(1),
+                json!("58"),
+                json!(47),
+            ]
+            .to_vec(),
         )
     };
-    let icmp = || select([json!({"type": 8}), json!({"type": 8, "code": 1}), json!({"type": 3})].to_vec());
-    let action = prop_oneof![4 => Just("Allow"), 2 => Just("Deny"), 1 => Just("Pass"), 1 => Just("Log")];
+    let icmp =
+        || select([json!({"type": 8}), json!({"type": 8, "code": 1}), json!({"type": 3})].to_vec());
+    let action =
+        prop_oneof![4 => Just("Allow"), 2 => Just("Deny"), 1 => Just("Pass"), 1 => Just("Log")];
     let entities = (0..2_usize).prop_flat_map(|family| (entity(family), entity(family)));
     (
         action,
@@ -385,7 +440,9 @@ fn rule() -> impl Strategy<Value = Value> {
                 ("destination", Some(destination)),
             ])
         })
-        .prop_filter("Calico refuses it", |rule| convert(&policy_of(json!({"ingress": [rule]}), None, "p")).is_ok())
+        .prop_filter("Calico refuses it", |rule| {
+            convert(&policy_of(json!({"ingress": [rule]}), None, "p")).is_ok()
+        })
 }
 
 fn policy_of(spec: Value, namespace: Option<&str>, name: &str) -> Value {
@@ -400,12 +457,20 @@ fn policy_of(spec: Value, namespace: Option<&str>, name: &str) -> Value {
 /// Returns policies, each with an order that puts it before the next one.
 fn policies() -> impl Strategy<Value = Vec<Value>> {
     let rules = || option::weighted(0.7, vec(rule(), 0..4).prop_map(Value::from));
-    let types = || option::weighted(0.3, subsequence([json!("Ingress"), json!("Egress")].to_vec(), 0..=2).prop_map(Value::from));
+    let types = || {
+        option::weighted(
+            0.3,
+            subsequence([json!("Ingress"), json!("Egress")].to_vec(), 0..=2).prop_map(Value::from),
+        )
+    };
     let policy = (
         option::weighted(0.5, select(["prod", "dev"].to_vec())),
         option::of(Just(json!("first"))),
         option::weighted(0.4, texts(SELECTORS)),
-        option::weighted(0.3, select(NAMESPACES[..5].iter().map(|it| json!(it.0)).collect::<Vec<_>>())),
+        option::weighted(
+            0.3,
+            select(NAMESPACES[..5].iter().map(|it| json!(it.0)).collect::<Vec<_>>()),
+        ),
         option::weighted(0.2, texts(ACCOUNTS)),
         types(),
         rules(),
@@ -436,9 +501,15 @@ fn policies() -> impl Strategy<Value = Vec<Value>> {
 fn payloads() -> Vec<Payload> {
     let mut payloads = Vec::new();
     for transport in [Transport::Tcp, Transport::Udp, Transport::Sctp] {
-        for (source, destination) in
-            [(40_000, 80), (8080, 9090), (9090, 8080), (80, 9091), (5432, 5432), (4999, 5000), (9091, 1)]
-        {
+        for (source, destination) in [
+            (40_000, 80),
+            (8080, 9090),
+            (9090, 8080),
+            (80, 9091),
+            (5432, 5432),
+            (4999, 5000),
+            (9091, 1),
+        ] {
             payloads.push(Payload::Ports { transport, source, destination });
         }
     }
@@ -450,12 +521,16 @@ fn payloads() -> Vec<Payload> {
 }
 
 fn flows() -> impl Iterator<Item = Flow> {
-    let pairs = ADDRESSES.into_iter().flat_map(|from| ADDRESSES.into_iter().map(move |to| (from, to)));
-    pairs.flat_map(|(from, to)| (0..2).map(move |family| [from[family], to[family]])).flat_map(|ends| {
-        let [source, destination] = ends.map(|it| it.parse().unwrap());
-        let flow = move |payload| Flow { source, destination, payload, origin: Origin::Endpoint };
-        payloads().into_iter().map(flow)
-    })
+    let pairs =
+        ADDRESSES.into_iter().flat_map(|from| ADDRESSES.into_iter().map(move |to| (from, to)));
+    pairs.flat_map(|(from, to)| (0..2).map(move |family| [from[family], to[family]])).flat_map(
+        |ends| {
+            let [source, destination] = ends.map(|it| it.parse().unwrap());
+            let flow =
+                move |payload| Flow { source, destination, payload, origin: Origin::Endpoint };
+            payloads().into_iter().map(flow)
+        },
+    )
 }
 
 /// Returns the rule with one thing in it made unreadable, in every way: a field has another name or a value of another

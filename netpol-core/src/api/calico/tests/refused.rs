@@ -103,13 +103,14 @@ fn v2_ports_of_a_protocol_without_ports() {
             (json!(136), "UDPLite"),
             (json!("47"), "47"),
         ] {
-            let rule =
-                json!({"action": "Allow", "protocol": protocol, side: {list: ["http"]}});
+            let rule = json!({"action": "Allow", "protocol": protocol, side: {list: ["http"]}});
             let want = format!("@.{side}.{list}: given for `{name}`, {WITH_PORTS}");
             check_one(rule, &want);
         }
         for protocol in [json!("TCP"), json!("UDP"), json!("SCTP"), json!(6), json!("17")] {
-            accepts_rule(json!({"action": "Allow", "protocol": protocol, side: {list: ["http", 80]}}));
+            accepts_rule(
+                json!({"action": "Allow", "protocol": protocol, side: {list: ["http", 80]}}),
+            );
         }
         accepts_rule(json!({"action": "Allow", "protocol": "ICMP", side: {list: []}}));
     }
@@ -172,7 +173,9 @@ fn v5_messages_of_the_other_family() {
         ] {
             check_one(
                 json!({"action": "Allow", "ipVersion": version, field: protocol}),
-                &format!("@.{field}: `{name}` belongs to IPv{own}, expected `ipVersion` to be {own} or left out"),
+                &format!(
+                    "@.{field}: `{name}` belongs to IPv{own}, expected `ipVersion` to be {own} or left out"
+                ),
             );
             accepts_rule(json!({"action": "Allow", "ipVersion": own, field: protocol}));
             accepts_rule(json!({"action": "Allow", field: protocol}));
@@ -291,15 +294,21 @@ fn v9_blocks_of_both_families() {
     for (index, (side, list)) in lists.into_iter().enumerate() {
         check_one(
             json!({"action": "Allow", side: {list: ["10.0.0.0/8", "fd00::/8"]}}),
-            &format!("@.{side}.{list}[1]: `fd00::/8` is IPv6, expected IPv4 as the blocks before it"),
+            &format!(
+                "@.{side}.{list}[1]: `fd00::/8` is IPv6, expected IPv4 as the blocks before it"
+            ),
         );
         check_one(
             json!({"action": "Allow", "ipVersion": 4, side: {list: ["10.0.0.0/8", "fd00::/8"]}}),
-            &format!("@.{side}.{list}[1]: `fd00::/8` is IPv6, expected IPv4 because of `ipVersion`"),
+            &format!(
+                "@.{side}.{list}[1]: `fd00::/8` is IPv6, expected IPv4 because of `ipVersion`"
+            ),
         );
         check_one(
             json!({"action": "Allow", "ipVersion": 6, side: {list: ["10.0.0.0/8"]}}),
-            &format!("@.{side}.{list}[0]: `10.0.0.0/8` is IPv4, expected IPv6 because of `ipVersion`"),
+            &format!(
+                "@.{side}.{list}[0]: `10.0.0.0/8` is IPv4, expected IPv6 because of `ipVersion`"
+            ),
         );
         for (other_side, other_list) in &lists[..index] {
             let mut rule = json!({"action": "Allow", "source": {}, "destination": {}});
@@ -307,7 +316,9 @@ fn v9_blocks_of_both_families() {
             rule[side][list] = json!(["fd00::/8"]);
             check_one(
                 rule,
-                &format!("@.{side}.{list}[0]: `fd00::/8` is IPv6, expected IPv4 as the blocks before it"),
+                &format!(
+                    "@.{side}.{list}[0]: `fd00::/8` is IPv6, expected IPv4 as the blocks before it"
+                ),
             );
         }
     }
@@ -323,7 +334,9 @@ fn v10_blocks_that_leave_nothing() {
         for side in ["source", "destination"] {
             check_one(
                 json!({"action": "Allow", side: {"notNets": [block]}}),
-                &format!("@.{side}.notNets[0]: `{block}` is every address, expected a smaller block"),
+                &format!(
+                    "@.{side}.notNets[0]: `{block}` is every address, expected a smaller block"
+                ),
             );
         }
     }
@@ -346,8 +359,9 @@ fn v11_services_beside_other_conditions() {
         ] {
             let service = json!({"name": "s", "namespace": "ns"});
             let rule = json!({"action": "Allow", side: {"services": service, field: value}});
-            let want =
-                format!("spec.{direction}[0].{side}.services: given with `{field}`, expected it without");
+            let want = format!(
+                "spec.{direction}[0].{side}.services: given with `{field}`, expected it without"
+            );
             check_spec(json!({direction: [rule]}), &[&want]);
         }
     }
@@ -381,7 +395,9 @@ fn v12_services() {
         let entity = json!({"services": {"name": "s", "namespace": "ns"}, field: ["http"]});
         check_spec(
             json!({"egress": [{"action": "Allow", "destination": entity}]}),
-            &[&format!("spec.egress[0].destination.services: given with `{field}`, expected it without")],
+            &[&format!(
+                "spec.egress[0].destination.services: given with `{field}`, expected it without"
+            )],
         );
     }
 }
@@ -392,7 +408,9 @@ fn services_cannot_be_matched_yet() {
         let service = json!({"name": "s", "namespace": "ns"});
         check_spec(
             json!({direction: [{"action": "Allow", side: {"services": service}}]}),
-            &[&format!("spec.{direction}[0].{side}.services: not supported, expected other conditions")],
+            &[&format!(
+                "spec.{direction}[0].{side}.services: not supported, expected other conditions"
+            )],
         );
     }
 }
@@ -428,7 +446,8 @@ fn v13_http_where_nobody_asks_for_it() {
 
 #[test]
 fn v14_methods_and_paths() {
-    let check = |http: Value, want: &str| check_http(json!({"action": "Allow", "http": http}), want);
+    let check =
+        |http: Value, want: &str| check_http(json!({"action": "Allow", "http": http}), want);
     check(
         json!({"paths": [{"exact": "/a", "prefix": "/b"}]}),
         ".paths[0]: both `exact` and `prefix`, expected one of them",
@@ -488,7 +507,10 @@ fn v15_global_where_it_means_nothing() {
 fn v16_selectors() {
     let long = format!("a == '{}'", "x".repeat(1018));
     for (text, want) in [
-        ("a = 'b'", "at byte 2: expected `==`, `!=`, `in`, `not in`, `contains`, `starts with` or `ends with`, found `=`"),
+        (
+            "a = 'b'",
+            "at byte 2: expected `==`, `!=`, `in`, `not in`, `contains`, `starts with` or `ends with`, found `=`",
+        ),
         ("a == 'b", "string at byte 5 is not closed, expected `'`"),
         ("has()", "at byte 4: expected a label key, found `)`"),
         (long.as_str(), "selector has 1025 characters, more than 1024"),
@@ -604,12 +626,16 @@ fn v20_ports() {
         check(json!("0:80"), ": `0:80`: port 0 is reserved, expected 1 to 65535");
         check(json!("90:80"), ": `90:80`: the last port 80 is below the first port 90");
         let long = "a".repeat(129);
-        for text in ["65536", "80:65536", "80:", ":80", "80:90:100", "80-90 ", "http:80", "a b", "", &long] {
+        for text in
+            ["65536", "80:65536", "80:", ":80", "80:90:100", "80-90 ", "http:80", "a b", "", &long]
+        {
             check(json!(text), &format!(": `{text}` is not a port, {PORT}"));
         }
         check(json!(80.5), ": invalid type: floating point `80.5`, expected a number or a name");
         check(json!(null), ": missing, expected a port");
-        for port in [json!("80:80"), json!("1:65535"), json!("A_b.c-9"), json!("-"), json!(long[..128])] {
+        for port in
+            [json!("80:80"), json!("1:65535"), json!("A_b.c-9"), json!("-"), json!(long[..128])]
+        {
             let rule = json!({"action": "Allow", "protocol": "TCP", side: {list: [port]}});
             accepts_rule(rule);
         }
@@ -628,7 +654,8 @@ fn v21_limits() {
         accepts(Kind::NetworkPolicy, spec);
     }
     for list in ["nets", "notNets"] {
-        let nets: Vec<_> = (0..257).map(|it| format!("10.{}.{}.0/24", it / 256, it % 256)).collect();
+        let nets: Vec<_> =
+            (0..257).map(|it| format!("10.{}.{}.0/24", it / 256, it % 256)).collect();
         check_one(
             json!({"action": "Allow", "source": {list: nets}}),
             &format!("@.source.{list}: 257 entries, expected at most 256"),
@@ -654,7 +681,8 @@ fn v22_names() {
     };
     let long = "a".repeat(64);
     for kind in POLICIES {
-        let mut bad = Vec::from(["A", "a.b.c", ".a", "a.", "a_b", "-a", "a b", &long, "knp.default.A"]);
+        let mut bad =
+            Vec::from(["A", "a.b.c", ".a", "a.", "a_b", "-a", "a b", &long, "knp.default.A"]);
         if !kind.is_namespaced() {
             bad.extend(["knp.default.a", "ossg.default.a"]);
         }
@@ -686,7 +714,9 @@ fn v23_hints() {
     let hint = "AssumeNeededOnEveryNode";
     check_spec(
         json!({"performanceHints": [hint, hint]}),
-        &["spec.performanceHints[1]: `AssumeNeededOnEveryNode` is listed before, expected each hint once"],
+        &[
+            "spec.performanceHints[1]: `AssumeNeededOnEveryNode` is listed before, expected each hint once",
+        ],
     );
     check_spec(
         json!({"performanceHints": ["Fast"]}),
@@ -747,8 +777,10 @@ fn v25_sets() {
         set["metadata"]["labels"] = json!({"projectcalico.org/namespace": "x", "a": "b"});
         refuses(
             &set,
-            &["metadata.labels.projectcalico.org/namespace: reserved for the namespace of the set itself, expected \
-               another label"],
+            &[
+                "metadata.labels.projectcalico.org/namespace: reserved for the namespace of the set itself, expected \
+               another label",
+            ],
         );
         for text in ["", "10.0.0.0/33", "10.0.0", "host", "010.0.0.1", "10.0.0.1-10.0.0.2"] {
             let want = format!(
@@ -768,8 +800,7 @@ fn v26_host_endpoints() {
         "node": "n", "interfaceName": "eth0", "expectedIPs": ["10.0.0.1", "fd00::1"], "profiles": ["p"],
         "ports": [{"name": "http", "protocol": "TCP", "port": 80}],
     });
-    // A valid one is refused all the same, for now.
-    check(valid.clone(), &["kind: host endpoints are not supported"]);
+    accepts(Kind::HostEndpoint, valid.clone());
     let with = |field: &str, value: Value| {
         let mut spec = valid.clone();
         spec[field] = value;
@@ -788,7 +819,7 @@ fn v26_host_endpoints() {
         check(with("interfaceName", json!(name)), &[&want]);
     }
     for name in ["*", "", "fifteen_letters", "eth0.1"] {
-        check(with("interfaceName", json!(name)), &["kind: host endpoints are not supported"]);
+        accepts(Kind::HostEndpoint, with("interfaceName", json!(name)));
     }
     check(
         with("expectedIPs", json!(["10.0.0.0/8"])),
@@ -811,7 +842,10 @@ fn v26_host_endpoints() {
         json!({"name": "a b", "protocol": 6, "port": 80}),
         ".name: `a b` is not a port name, expected at most 128 letters, digits, `_`, `.` and `-`",
     );
-    check_port(json!({"name": "x", "port": 1}), ".protocol: missing, expected `TCP`, `UDP` or `SCTP`");
+    check_port(
+        json!({"name": "x", "port": 1}),
+        ".protocol: missing, expected `TCP`, `UDP` or `SCTP`",
+    );
     let none = manifest(Kind::HostEndpoint, &json!(null));
     refuses(&none, &["spec: missing, expected an object with a node"]);
 }
@@ -822,7 +856,9 @@ fn tiers() {
     for action in ["Allow", "deny", "Log"] {
         check(
             json!({"defaultAction": action}),
-            &format!("spec.defaultAction: `{action}` is not a default action, expected `Deny` or `Pass`"),
+            &format!(
+                "spec.defaultAction: `{action}` is not a default action, expected `Deny` or `Pass`"
+            ),
         );
     }
     check(json!({"order": "1"}), "spec.order: invalid type: string \"1\", expected a number");
@@ -875,7 +911,10 @@ fn orders() {
             accepts(kind, json!({"order": order}));
         }
     }
-    check_spec(json!({"order": "10"}), &["spec.order: invalid type: string \"10\", expected a number"]);
+    check_spec(
+        json!({"order": "10"}),
+        &["spec.order: invalid type: string \"10\", expected a number"],
+    );
 }
 
 #[test]

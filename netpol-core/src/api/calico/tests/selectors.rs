@@ -151,7 +151,11 @@ fn global_stands_alone() {
             "has(a) || global()",
         ] {
             let want = "spec.ingress[0].source.namespaceSelector: `global()` with something else, expected it alone";
-            assert_eq!(convert(&manifest(kind, &rule(text))), Err([want.to_string()].into()), "{text}");
+            assert_eq!(
+                convert(&manifest(kind, &rule(text))),
+                Err([want.to_string()].into()),
+                "{text}"
+            );
         }
     }
 }
