@@ -10,6 +10,8 @@
 //!   [`Topology`](topology::Topology) of network namespaces, tried with [real connections](probe). It needs root, of the
 //!   machine or of a user namespace.
 //!
+//! `FORMAT.md` beside this crate's manifest says what a scenario file may hold.
+//!
 //! # A scenario on the model
 //!
 //! ```

@@ -70,6 +70,8 @@ pub struct IptablesDataplane {
     /// Whether chains of ours may be in the table that is not used: the configuration was another one before.
     moved: bool,
     flows: EndingFlows,
+    /// Whether there may be flows that an earlier program stopped.
+    may_have_stopped: bool,
 }
 
 impl IptablesDataplane {
@@ -82,7 +84,7 @@ impl IptablesDataplane {
     pub fn open(config: IptablesConfig) -> Result<Self, IptablesError> {
         let families = probe::families();
         probe::check_bridge(config.pods, &families)?;
-        let tools = Processes::start(config.time_limit)?;
+        let tools = Processes::start(&config.owner, config.time_limit)?;
         Self::with_tools(Box::new(tools), families, config)
     }
 
@@ -105,7 +107,8 @@ impl IptablesDataplane {
         tools.save_sets()?;
         let capabilities = capabilities();
         let flows = EndingFlows::default();
-        Ok(Self { tools, config, flavour, families, capabilities, moved, flows })
+        let may_have_stopped = true;
+        Ok(Self { tools, config, flavour, families, capabilities, moved, flows, may_have_stopped })
     }
 
     /// Removes the chains and jumps of an owner from one flavour of iptables, and those of its sets that the other one
@@ -116,7 +119,7 @@ impl IptablesDataplane {
     ///
     /// [`IptablesError`] if something of ours may be left in this flavour. One that is not installed has nothing.
     pub fn remove_flavour(config: &IptablesConfig, flavour: Flavour) -> Result<(), IptablesError> {
-        let mut tools = Processes::start(config.time_limit)?;
+        let mut tools = Processes::start(&config.owner, config.time_limit)?;
         removal::remove_flavour(&mut tools, &config.owner, &probe::families(), flavour)
     }
 
@@ -201,6 +204,18 @@ impl IptablesDataplane {
         }
         let plan = plan(owner, observed, &rendered.ruleset)?;
         Ok((rendered, plan))
+    }
+
+    /// Stops the established flows that a program denies, if it wants that; returns how many those were. Another process
+    /// may have stopped some; they may go on with a program that keeps established flows.
+    fn reevaluate(&mut self, program: &Program) -> Result<u64, IptablesError> {
+        let keeps = program.established == Established::Keep;
+        if keeps && !self.may_have_stopped {
+            return Ok(0);
+        }
+        let stopped = self.tools.reevaluate_flows(program)?;
+        self.may_have_stopped = !keeps;
+        Ok(stopped)
     }
 
     /// Isolates the endpoints that the chains do not know, and changes nothing else.
@@ -401,15 +416,14 @@ impl Dataplane for IptablesDataplane {
                 self.isolate(&endpoints)
                     .map_err(|error| error.into_dataplane("isolate endpoints"))?;
             }
-            Change::Full(program) if program.established == Established::Reevaluate => {
-                let kind = DataplaneErrorKind::Unsupported;
-                return Err(DataplaneError::new(kind, "stop established flows"));
-            }
             Change::Full(program) => {
                 applied.isolated = self
                     .enforce(&program)
                     .map_err(|error| error.into_dataplane("enforce a program"))?;
                 self.flows.enforced(&program, &applied.isolated);
+                applied.revoked = self
+                    .reevaluate(&program)
+                    .map_err(|error| error.into_dataplane("stop established flows"))?;
             }
             _ => {
                 let kind = DataplaneErrorKind::Unsupported;
@@ -419,7 +433,8 @@ impl Dataplane for IptablesDataplane {
         // The update is in force. But flows that go on are none that it allows, so this is no success; it is tried again
         // with the next update.
         let ended = self.flows.end(|addresses| self.tools.forget_flows(addresses));
-        applied.revoked = ended.map_err(|error| error.into_dataplane("end flows"))?;
+        let ended = ended.map_err(|error| error.into_dataplane("end flows"))?;
+        applied.revoked = applied.revoked.saturating_add(ended);
         Ok(applied)
     }
 
@@ -488,7 +503,7 @@ impl Failed {
     }
 }
 
-/// What iptables can express here. Established flows cannot be stopped yet.
+/// What iptables can express here.
 fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
     capabilities.log = true;

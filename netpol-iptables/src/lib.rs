@@ -39,8 +39,10 @@
 //!   switched together with the chains.
 //! - What fails before the sweep is taken back.
 //! - Names and comments of our objects are digests. A process that starts finds what an earlier one left, and changes
-//!   only what differs; packets are judged all the while.
+//!   only what differs; packets are judged all the while. It waits for tools that outlive an earlier process.
 //! - What tenants name never reaches a command line, a script or the kernel.
+//! - What comes in on an endpoint's interface and does not carry one of its addresses is dropped, in every state of a flow.
+//!   ICMP errors that it sends are taken for a part of a flow only if it is an end of that flow.
 //!
 //! # Limits
 //!
@@ -49,11 +51,14 @@
 //!   a writable `/run/xtables.lock`, or another file named by `XTABLES_LOCKFILE`.
 //! - IPv4 and IPv6 are two tables, which change one after the other.
 //! - A rule of ours that somebody changes is noticed by its comment, sets and target; another change of it is not.
-//! - Endpoints are listed one by one, so that the first packet of a flow costs more with every endpoint of the node.
-//! - An endpoint that is known by its address can forge that of another one; one that is known by its interface cannot.
+//! - The first packet of a flow meets about as many rules of other endpoints as four times the square root of their number;
+//!   how many depends on the names of interfaces. A policy set has at most 10 chains in a row: the nft flavour follows no
+//!   more than 15 below a built-in one.
+//! - An endpoint that is known by its address can forge that of another one.
 //! - Endpoints in audit mode pass; their verdicts are not reported.
-//! - Established flows go on when policy changes. They end when their endpoint goes, is isolated, or loses its address to
-//!   another; of what changed while no process was running, only new flows notice.
+//! - Established flows go on when policy changes; programs that ask for more are refused. They end when their endpoint
+//!   goes, is isolated, or loses its address to another; of what changed while no process was running, only new flows
+//!   notice.
 //! - IP protocol 0 and ICMP type 255 cannot be matched; endpoints whose policy names them are isolated.
 //!
 //! # Features and versions

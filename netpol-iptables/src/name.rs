@@ -295,6 +295,7 @@ mod tests {
         let owner = Owner::new("ab").unwrap();
         let chain = owner.policy_chain(Side::Ingress, "content");
         assert_eq!(chain.as_str().len(), 27);
+        assert_eq!(owner.list_chain("content").as_str().len(), 27);
         let set = owner.members(Family::V6, Members::Addresses, id(), Slot::Second);
         assert_eq!(set.as_str().len(), 31);
         assert!(owner.chain(Fixed::Endpoints).as_str().len() <= 28);

@@ -117,9 +117,11 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    /// Returns whether the chain has a rule.
-    pub(crate) fn has(&self, rule: &Rule) -> bool {
-        self.rules.iter().any(|listed| listed.mark == Mark::of(rule))
+    /// Returns those of some rules that the chain does not have.
+    pub(crate) fn missing<'r>(&self, rules: &'r [Rule]) -> Vec<&'r Rule> {
+        let id = |mark: &Mark| (mark.comment.clone(), mark.target.clone());
+        let known: BTreeSet<_> = self.rules.iter().map(|listed| id(&listed.mark)).collect();
+        rules.iter().filter(|rule| !known.contains(&id(&Mark::of(rule)))).collect()
     }
 
     /// Returns whether the chain is the desired one.

@@ -154,8 +154,7 @@ pub(crate) fn plan_isolation(
         let change = |(name, chain): (&Name, &Chain)| match observed.chain(family, name) {
             Some(listed) if kept.contains(name) || listed.is(chain) => None,
             Some(listed) if appended.contains(name) => {
-                let missing = chain.rules.iter().filter(|rule| !listed.has(rule));
-                let rules: Vec<Rule> = missing.cloned().collect();
+                let rules: Vec<Rule> = listed.missing(&chain.rules).into_iter().cloned().collect();
                 let append = ChainChange::Append { name: name.clone(), rules };
                 (!append.rules().is_empty()).then_some(append)
             }

@@ -5,14 +5,16 @@ use std::net::IpAddr;
 use std::process::Output;
 use std::time::Duration;
 
+use netpol_core::Program;
 use netpol_core::net::Family;
 use netpol_netfilter::Conntrack;
 
 use crate::error::IptablesError;
-use crate::name::Name;
+use crate::name::{Name, Owner};
 use crate::probe::{Flavour, TableName};
 use crate::restore::jump;
 
+mod orphans;
 mod process;
 mod worker;
 
@@ -76,12 +78,17 @@ pub(crate) trait Tools: Send {
 
     /// Forgets all tracked flows of these addresses, and returns how many those were.
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, IptablesError>;
+
+    /// Stops the tracked flows that a program denies, and returns how many those were; if the program keeps established
+    /// flows, those that were stopped before may go on.
+    fn reevaluate_flows(&mut self, program: &Program) -> Result<u64, IptablesError>;
 }
 
 /// The real tools, in the network namespace of the thread that started them here.
 #[derive(Debug)]
 pub(crate) struct Processes {
     worker: Worker,
+    owner: Owner,
     limit: Duration,
     conntrack: Conntrack,
 }
@@ -94,16 +101,30 @@ const NO_TABLE_NAMES: &str = "Failed to list table names";
 const WAIT: &str = "5";
 
 impl Processes {
-    /// Starts a thread for the tools. None of them may take longer than `limit`.
-    pub(crate) fn start(limit: Duration) -> Result<Self, IptablesError> {
+    /// Starts a thread for the tools. None of them may take longer than `limit`. Those of an earlier process have ended
+    /// when this returns.
+    pub(crate) fn start(owner: &Owner, limit: Duration) -> Result<Self, IptablesError> {
         let start = |source| IptablesError::Process { operation: "start a thread", source };
         let worker = Worker::start().map_err(start)?;
         let conntrack = Conntrack::open().map_err(|source| IptablesError::Conntrack { source })?;
-        Ok(Self { worker, limit, conntrack })
+        let waiting = owner.clone();
+        let wait = move || orphans::wait(&waiting).map_err(start);
+        worker.call("wait for tools of an earlier process", Duration::MAX, wait)??;
+        Ok(Self { worker, owner: owner.clone(), limit, conntrack })
     }
 
-    fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
-        let command = Command::new(program, arguments, input, self.limit);
+    /// Runs a tool that changes nothing, and returns what it prints.
+    fn read(&self, program: &str, arguments: &[&str]) -> Result<String, IptablesError> {
+        self.run(Command::new(program, arguments, self.limit))
+    }
+
+    /// Runs a tool that changes what a script says.
+    fn change(&self, program: &str, arguments: &[&str], script: &str) -> Result<(), IptablesError> {
+        let command = Command::new(program, arguments, self.limit);
+        self.run(command.with_script(script, &self.owner)).map(drop)
+    }
+
+    fn run(&self, command: Command) -> Result<String, IptablesError> {
         // The limit of the command ends it; the worker needs a little longer to say so.
         self.worker.call("run a tool", self.limit.saturating_mul(2), move || command.run())?
     }
@@ -132,7 +153,7 @@ type Failure = Box<dyn std::error::Error>;
 
 impl Tools for Processes {
     fn version(&mut self) -> Result<String, IptablesError> {
-        self.run("iptables", &["--version"], "")
+        self.read("iptables", &["--version"])
     }
 
     fn save(
@@ -141,10 +162,10 @@ impl Tools for Processes {
         table: Option<TableName>,
     ) -> Result<String, IptablesError> {
         let program = format!("{}-save", variant.command());
-        let list = |table: TableName| self.run(&program, &["-c", "-t", table.as_str()], "");
+        let list = |table: TableName| self.read(&program, &["-c", "-t", table.as_str()]);
         match table {
             Some(table) => list(table),
-            None => match self.run(&program, &["-c"], "") {
+            None => match self.read(&program, &["-c"]) {
                 Err(error) if error.says(NO_TABLE_NAMES) => {
                     Ok(list(TableName::Filter)? + &list(TableName::Mangle)?)
                 }
@@ -155,7 +176,7 @@ impl Tools for Processes {
 
     fn restore(&mut self, variant: Variant, script: &str) -> Result<(), IptablesError> {
         let program = format!("{}-restore", variant.command());
-        self.run(&program, &["-w", WAIT, "--noflush"], script).map(drop)
+        self.change(&program, &["-w", WAIT, "--noflush"], script)
     }
 
     fn insert_jump(
@@ -181,15 +202,19 @@ impl Tools for Processes {
     }
 
     fn save_sets(&mut self) -> Result<String, IptablesError> {
-        self.run("ipset", &["save"], "")
+        self.read("ipset", &["save"])
     }
 
     fn restore_sets(&mut self, script: &str) -> Result<(), IptablesError> {
-        self.run("ipset", &["-exist", "restore"], script).map(drop)
+        self.change("ipset", &["-exist", "restore"], script)
     }
 
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, IptablesError> {
         self.conntrack.forget(addresses).map_err(|source| IptablesError::Conntrack { source })
+    }
+
+    fn reevaluate_flows(&mut self, program: &Program) -> Result<u64, IptablesError> {
+        self.conntrack.reevaluate(program).map_err(|source| IptablesError::Conntrack { source })
     }
 }
 

@@ -13,18 +13,19 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::local::LocalAddresses;
 use crate::message::{ACKNOWLEDGE, Answer, DUMP, NESTED, REQUEST, answers, find, message};
 
 /// `IPCTNL_MSG_CT_GET`, `IPCTNL_MSG_CT_DELETE` and `IPCTNL_MSG_CT_GET_STATS` of the subsystem `NFNL_SUBSYS_CTNETLINK`.
 ///
 /// Source, like the attributes below: `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
-const GET: u16 = SUBSYSTEM | 1;
+pub(crate) const GET: u16 = SUBSYSTEM | 1;
 const DELETE: u16 = SUBSYSTEM | 2;
 const STATISTICS: u16 = SUBSYSTEM | 5;
-const SUBSYSTEM: u16 = 1 << 8;
+pub(crate) const SUBSYSTEM: u16 = 1 << 8;
 /// `CTA_TUPLE_ORIG`, `CTA_TUPLE_REPLY`, `CTA_ID`, `CTA_ZONE`
-const ORIGINAL: u16 = 1;
-const REPLY: u16 = 2;
+pub(crate) const ORIGINAL: u16 = 1;
+pub(crate) const REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 /// `CTA_TUPLE_IP` in a tuple, `CTA_IP_V4_SRC` and `CTA_IP_V6_SRC` in that.
@@ -43,6 +44,7 @@ const PATIENCE: i64 = 10;
 pub struct Conntrack {
     socket: OwnedFd,
     sequence: u32,
+    pub(crate) local: LocalAddresses,
 }
 
 /// A tracked flow: what the kernel needs for finding it, as it wrote it.
@@ -50,10 +52,10 @@ pub struct Conntrack {
 /// Flows are listed and deleted one by one. The kernel could delete by address, but its filter for IPv6 takes every
 /// address but the one that is meant (`ctnetlink_filter_match_tuple`, Linux 5.8 to 6.18).
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct TrackedFlow {
-    original: Vec<u8>,
+pub(crate) struct TrackedFlow {
+    pub(crate) original: Vec<u8>,
     id: Option<Vec<u8>>,
-    zone: Option<Vec<u8>>,
+    pub(crate) zone: Option<Vec<u8>>,
 }
 
 impl Conntrack {
@@ -68,7 +70,7 @@ impl Conntrack {
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
-        let mut conntrack = Self { socket, sequence: 0 };
+        let mut conntrack = Self { socket, sequence: 0, local: LocalAddresses::open()? };
         conntrack.ask(STATISTICS, ACKNOWLEDGE, 0, &[], |_| {})?;
         Ok(conntrack)
     }
@@ -96,7 +98,7 @@ impl Conntrack {
     }
 
     /// Deletes one flow, and returns 1, or 0 if it has ended by itself.
-    fn delete(&mut self, flow: &TrackedFlow, family: u8) -> io::Result<u64> {
+    pub(crate) fn delete(&mut self, flow: &TrackedFlow, family: u8) -> io::Result<u64> {
         let optional = [(ID, &flow.id), (ZONE, &flow.zone)];
         let optional = optional.iter().filter_map(|(kind, value)| Some((*kind, value.as_deref()?)));
         let attributes: Vec<(u16, &[u8])> =
@@ -108,7 +110,7 @@ impl Conntrack {
     }
 
     /// Sends a request and gives each object of the answer to `each`.
-    fn ask(
+    pub(crate) fn ask(
         &mut self,
         kind: u16,
         flags: u16,
@@ -145,8 +147,13 @@ impl TrackedFlow {
         let ends = [Some(original), find(attributes, REPLY)];
         let concerned =
             ends.into_iter().flatten().filter_map(source).any(|it| addresses.contains(&it));
+        concerned.then(|| Self::with(original, attributes))
+    }
+
+    /// Returns what the kernel needs for finding the flow with these attributes, of which one is its tuple.
+    pub(crate) fn with(original: &[u8], attributes: &[u8]) -> Self {
         let owned = |kind| find(attributes, kind).map(<[u8]>::to_vec);
-        concerned.then(|| Self { original: original.to_vec(), id: owned(ID), zone: owned(ZONE) })
+        Self { original: original.to_vec(), id: owned(ID), zone: owned(ZONE) }
     }
 }
 
@@ -159,7 +166,7 @@ fn source(tuple: &[u8]) -> Option<IpAddr> {
 }
 
 /// Returns a family as netlink writes it: `AF_INET` and `AF_INET6`.
-fn family_number(family: Family) -> u8 {
+pub(crate) fn family_number(family: Family) -> u8 {
     match family {
         Family::V4 => 2,
         Family::V6 => 10,

@@ -5,14 +5,17 @@
 //!
 //! - [`EndingFlows`] knows which flows must end with an update, and keeps them until they have.
 //! - [`Holders`] knows who had which address.
-//! - [`Conntrack`] forgets tracked flows, over netlink.
+//! - [`Conntrack`] forgets tracked flows, and stops those that a program denies, over netlink.
 
 #![forbid(unsafe_code)]
 
 mod conntrack;
 mod ending;
 mod holders;
+mod local;
 mod message;
+mod reevaluate;
+mod tuple;
 
 pub use self::conntrack::Conntrack;
 pub use self::ending::EndingFlows;

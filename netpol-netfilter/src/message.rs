@@ -3,10 +3,11 @@
 //! Source: `struct nlmsghdr` and `struct nlattr` in `include/uapi/linux/netlink.h`, `struct nfgenmsg` in
 //! `include/uapi/linux/netfilter/nfnetlink.h`. Numbers of the headers are in the byte order of the machine.
 
-/// `NLM_F_REQUEST`, `NLM_F_ACK`, `NLM_F_DUMP`
+/// `NLM_F_REQUEST`, `NLM_F_ACK`, `NLM_F_DUMP`, `NLM_F_CREATE | NLM_F_EXCL`
 pub(crate) const REQUEST: u16 = 0x001;
 pub(crate) const ACKNOWLEDGE: u16 = 0x004;
 pub(crate) const DUMP: u16 = 0x300;
+pub(crate) const CREATE: u16 = 0x600;
 /// `NLMSG_ERROR`, `NLMSG_DONE`
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -26,13 +27,7 @@ pub(crate) fn message(
     attributes: &[(u16, &[u8])],
 ) -> Vec<u8> {
     let mut body = vec![family, 0, 0, 0];
-    for (kind, value) in attributes {
-        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-        body.extend(length.to_ne_bytes());
-        body.extend(kind.to_ne_bytes());
-        body.extend(*value);
-        body.resize(body.len().next_multiple_of(4), 0);
-    }
+    body.extend(encoded(attributes));
     let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend(length.to_ne_bytes());
@@ -41,6 +36,19 @@ pub(crate) fn message(
     bytes.extend(sequence.to_ne_bytes());
     bytes.extend([0; 4]);
     bytes.extend(body);
+    bytes
+}
+
+/// Returns attributes as bytes, which can be the value of a nested one.
+pub(crate) fn encoded(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (kind, value) in attributes {
+        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+        bytes.extend(length.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(*value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
     bytes
 }
 

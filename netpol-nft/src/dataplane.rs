@@ -69,6 +69,8 @@ pub struct NftDataplane {
     holders: Holders,
     /// The addresses whose flows must still be forgotten.
     ended: BTreeSet<IpAddr>,
+    /// Whether there may be flows that an earlier program stopped.
+    may_have_stopped: bool,
 }
 
 impl NftDataplane {
@@ -95,7 +97,8 @@ impl NftDataplane {
         let NftConfig { priority, log_group, mark, .. } = config;
         let options = Options { priority, log_group, mark };
         let (holders, ended) = Default::default();
-        Ok(Self { kernel, owner: config.owner, options, capabilities, holders, ended })
+        let (owner, may_have_stopped) = (config.owner, true);
+        Ok(Self { kernel, owner, options, capabilities, holders, ended, may_have_stopped })
     }
 
     /// Enforces a whole program.
@@ -154,12 +157,22 @@ impl NftDataplane {
 
     /// Forgets the flows of addresses that changed hands, and returns how many those were. What fails is tried again with
     /// the next update.
-    fn end_flows(&mut self) -> u64 {
-        let forgotten = self.kernel.forget_flows(&self.ended);
-        if forgotten.is_ok() {
-            self.ended.clear();
+    fn end_flows(&mut self) -> Result<u64, NftError> {
+        let forgotten = self.kernel.forget_flows(&self.ended)?;
+        self.ended.clear();
+        Ok(forgotten)
+    }
+
+    /// Stops the established flows that a program denies, if it wants that; returns how many those were. Another process
+    /// may have stopped some; they may go on with a program that keeps established flows.
+    fn reevaluate(&mut self, program: &Program) -> Result<u64, NftError> {
+        let keeps = program.established == Established::Keep;
+        if keeps && !self.may_have_stopped {
+            return Ok(0);
         }
-        forgotten.unwrap_or_default()
+        let stopped = self.kernel.reevaluate_flows(program)?;
+        self.may_have_stopped = !keeps;
+        Ok(stopped)
     }
 
     /// Isolates the endpoints that the table does not know, and changes nothing else.
@@ -310,12 +323,6 @@ impl Dataplane for NftDataplane {
                 self.isolate(&endpoints)
                     .map_err(|error| error.into_dataplane("isolate endpoints"))?;
             }
-            Change::Full(program) if program.established == Established::Reevaluate => {
-                return Err(DataplaneError::new(
-                    DataplaneErrorKind::Unsupported,
-                    "stop established flows",
-                ));
-            }
             Change::Full(program) => {
                 applied.isolated = self
                     .apply_program(&program)
@@ -323,6 +330,9 @@ impl Dataplane for NftDataplane {
                 let holders = Holders::of(&program, &applied.isolated);
                 self.ended.append(&mut self.holders.ended_by(&holders));
                 self.holders = holders;
+                applied.revoked = self
+                    .reevaluate(&program)
+                    .map_err(|error| error.into_dataplane("stop established flows"))?;
             }
             _ => {
                 return Err(DataplaneError::new(
@@ -331,7 +341,10 @@ impl Dataplane for NftDataplane {
                 ));
             }
         }
-        applied.revoked = self.end_flows();
+        let ended = self.end_flows();
+        applied.revoked = applied.revoked.saturating_add(
+            ended.map_err(|error| error.into_dataplane("end established flows"))?,
+        );
         Ok(applied)
     }
 
@@ -432,7 +445,7 @@ impl From<NftError> for Failure {
     }
 }
 
-/// What nf_tables can express here. Established flows cannot be stopped yet.
+/// What nf_tables can express here.
 fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
     capabilities.log = true;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
+use netpol_core::Program;
 use netpol_netfilter::Conntrack;
 use nftnl_sys::libc;
 
@@ -28,6 +29,10 @@ pub(crate) trait Kernel: Send {
 
     /// Forgets all tracked flows of these addresses, and returns how many those were.
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, NftError>;
+
+    /// Stops the tracked flows that a program denies, and returns how many those were; if the program keeps established
+    /// flows, those that were stopped before may go on.
+    fn reevaluate_flows(&mut self, program: &Program) -> Result<u64, NftError>;
 }
 
 /// How much of a table is read.
@@ -340,6 +345,10 @@ impl Kernel for Netlink {
 
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, NftError> {
         self.conntrack.forget(addresses).map_err(|source| NftError::Conntrack { source })
+    }
+
+    fn reevaluate_flows(&mut self, program: &Program) -> Result<u64, NftError> {
+        self.conntrack.reevaluate(program).map_err(|source| NftError::Conntrack { source })
     }
 }
 

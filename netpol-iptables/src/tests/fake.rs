@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use netpol_core::Program;
 use netpol_core::net::Family;
 
 use crate::error::IptablesError;
@@ -41,8 +43,8 @@ struct State {
     host: Host,
     /// The host after each change.
     history: Vec<Host>,
-    /// The changes from now on that fail, by number.
-    faults: BTreeSet<usize>,
+    /// The changes from now on that fail, by number, and how.
+    faults: BTreeMap<usize, Fault>,
     /// Words with which nothing can be done, and what the tool says.
     refused: Vec<(String, String)>,
     changes: usize,
@@ -52,12 +54,24 @@ struct State {
     clinging: bool,
 }
 
+/// How a change fails.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fault {
+    /// It is refused.
+    Refused,
+    /// It is done, but nobody hears of it in time.
+    Late,
+}
+
+/// What stands for a message where there is none.
+const LATE: &str = "late";
+
 impl Fake {
     /// Lets the `nth` change from now on fail. A transaction and a line of `ipset restore` are a change each.
-    pub(crate) fn fail(&self, nth: usize) {
+    pub(crate) fn fail(&self, nth: usize, fault: Fault) {
         let mut state = self.0.lock().unwrap();
         let number = state.changes + nth;
-        state.faults.insert(number);
+        state.faults.insert(number, fault);
     }
 
     /// Lets everything fail that has this word, or nothing any more.
@@ -92,7 +106,11 @@ impl Fake {
 }
 
 fn failed(message: impl Into<String>) -> IptablesError {
-    IptablesError::Failed { command: "fake".to_owned(), message: message.into() }
+    let (command, message) = ("fake".to_owned(), message.into());
+    if message.ends_with(LATE) {
+        return IptablesError::TimedOut { command, limit: Duration::from_secs(1) };
+    }
+    IptablesError::Failed { command, message }
 }
 
 impl State {
@@ -103,7 +121,8 @@ impl State {
     ) -> Result<(), String> {
         let number = self.changes;
         self.changes += 1;
-        if self.faults.contains(&number) {
+        let fault = self.faults.get(&number).copied();
+        if fault == Some(Fault::Refused) {
             return Err("Resource temporarily unavailable".to_owned());
         }
         if let Some((_, message)) = self.refused.iter().find(|(word, _)| text.contains(word)) {
@@ -113,7 +132,7 @@ impl State {
         change(&mut host)?;
         self.history.push(host.clone());
         self.host = host;
-        Ok(())
+        if fault == Some(Fault::Late) { Err(LATE.to_owned()) } else { Ok(()) }
     }
 }
 
@@ -199,6 +218,10 @@ impl Tools for Fake {
         state.forgotten.extend(addresses);
         Ok(addresses.len().try_into().unwrap())
     }
+
+    fn reevaluate_flows(&mut self, _: &Program) -> Result<u64, IptablesError> {
+        Ok(0)
+    }
 }
 
 fn restore(host: &mut Host, variant: Variant, transaction: &str) -> Result<(), String> {
@@ -215,6 +238,8 @@ fn restore(host: &mut Host, variant: Variant, transaction: &str) -> Result<(), S
     for line in lines.filter(|line| *line != "COMMIT") {
         let (option, rest) = line.split_once(' ').unwrap_or((line, ""));
         if let Some(chain) = option.strip_prefix(':') {
+            let name = chain.split(' ').next().unwrap();
+            assert!(name.len() <= 28, "{name}");
             table.insert(chain.to_owned(), Vec::new());
             continue;
         }

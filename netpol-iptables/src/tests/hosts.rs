@@ -157,14 +157,3 @@ fn a_table_that_cannot_be_listed_is_not_empty() {
         dataplane.remove().unwrap();
     });
 }
-
-#[test]
-fn programs_that_stop_flows_are_refused() {
-    in_namespaces(|flavour| {
-        let mut program = everything().build();
-        program.established = netpol_core::program::Established::Reevaluate;
-        let error = open(flavour).apply(full(&program)).unwrap_err();
-        assert_eq!(error.kind(), DataplaneErrorKind::Unsupported);
-        assert!(!state(flavour).contains("NP-"));
-    });
-}

@@ -12,7 +12,7 @@ use netpol_core::program::{Members, Program, StageEnd};
 use netpol_core::{Change, Dataplane, DataplaneErrorKind, Update, Verdict};
 use proptest::prelude::*;
 
-use super::fake::{Fake, FakeTable, Host, sets_of, target};
+use super::fake::{Fake, FakeTable, Fault, Host, sets_of, target};
 use super::program::{Builder, deny_unless, in_nets, in_set, numbers, rule, stage, to_ports};
 use crate::{IptablesConfig, IptablesDataplane};
 
@@ -228,15 +228,16 @@ proptest! {
 
     #[test]
     fn a_failure_leaves_the_old_state_in_force(
-        random in (programs(), programs()), related in relabelled(), nth in 0_usize..60,
+        random in (programs(), programs()), related in relabelled(), nth in 0_usize..60, late: bool,
     ) {
+        let fault = if late { Fault::Late } else { Fault::Refused };
         for (one, two) in [random, related] {
             let fake = Fake::default();
             let mut dataplane = open(&fake);
             dataplane.apply(full(&one)).unwrap();
             let remotes = remotes([&one, &two]);
             let old = policies(&fake.host(), &remotes);
-            fake.fail(nth);
+            fake.fail(nth, fault);
             if let Err(error) = dataplane.apply(full(&two)) {
                 prop_assert_eq!(error.kind(), DataplaneErrorKind::Transient);
                 prop_assert_eq!(&policies(&fake.host(), &remotes), &old);
@@ -351,7 +352,7 @@ fn members_are_taken_back_too() {
         let mut dataplane = open(&fake);
         dataplane.apply(full(&one)).unwrap();
         let old = policies(&fake.host(), &remotes);
-        fake.fail(nth);
+        fake.fail(nth, Fault::Refused);
         if dataplane.apply(full(&two)).is_err() {
             failures += 1;
             assert_eq!(policies(&fake.host(), &remotes), old, "change {nth}");

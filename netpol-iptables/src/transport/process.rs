@@ -12,8 +12,18 @@ use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::printed;
+use super::{orphans, printed};
 use crate::error::IptablesError;
+use crate::name::Owner;
+
+/// What becomes of what a tool prints.
+#[derive(Clone, Debug)]
+pub(super) enum Printed {
+    /// It is wanted.
+    Wanted,
+    /// There is nothing of interest; the tool holds a name instead, see [`orphans`].
+    Holding(Owner),
+}
 
 /// A tool with its arguments and its input.
 #[derive(Debug)]
@@ -21,13 +31,21 @@ pub(super) struct Command {
     program: String,
     arguments: Vec<String>,
     input: String,
+    printed: Printed,
     limit: Duration,
 }
 
 impl Command {
-    pub(super) fn new(program: &str, arguments: &[&str], input: &str, limit: Duration) -> Self {
+    /// Returns a tool with no input whose output is wanted.
+    pub(super) fn new(program: &str, arguments: &[&str], limit: Duration) -> Self {
         let arguments = arguments.iter().map(|&it| it.to_owned()).collect();
-        Self { program: program.to_owned(), arguments, input: input.to_owned(), limit }
+        let (program, input) = (program.to_owned(), String::new());
+        Self { program, arguments, input, printed: Printed::Wanted, limit }
+    }
+
+    /// Returns the same for a tool that changes something: with a script, and holding a name.
+    pub(super) fn with_script(self, script: &str, owner: &Owner) -> Self {
+        Self { input: script.to_owned(), printed: Printed::Holding(owner.clone()), ..self }
     }
 
     /// Runs the tool in the network namespace of the calling thread, and returns what it printed.
@@ -37,16 +55,28 @@ impl Command {
         let mut command = process::Command::new(&self.program);
         command.args(&self.arguments).stdin(in_memory(&self.input).map_err(talk)?);
         // Errors are known by their words.
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).env("LC_ALL", "C");
+        command.stdout(self.printed.output().map_err(talk)?);
+        command.stderr(Stdio::piped()).env("LC_ALL", "C");
         let mut child = command.spawn().map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => IptablesError::NoTool { program: self.program, source },
             _ => IptablesError::Process { operation: "start a tool", source },
         })?;
+        // The tool alone holds its name now.
+        drop(command);
         match communicate(&mut child, self.limit) {
             Ok(Some(output)) => printed(&name, output),
             Ok(None) => Err(IptablesError::TimedOut { command: name, limit: self.limit }),
             Err(source) => Err(talk(source)),
         }
+    }
+}
+
+impl Printed {
+    fn output(&self) -> io::Result<Stdio> {
+        Ok(match self {
+            Self::Wanted => Stdio::piped(),
+            Self::Holding(owner) => orphans::hold(owner)?.map_or_else(Stdio::null, Stdio::from),
+        })
     }
 }
 
@@ -95,7 +125,8 @@ mod tests {
     use super::*;
 
     fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
-        Command::new(program, arguments, input, Duration::from_secs(10)).run()
+        let command = Command::new(program, arguments, Duration::from_secs(10));
+        Command { input: input.to_owned(), ..command }.run()
     }
 
     #[test]
@@ -116,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_tool_that_hangs_is_killed() {
-        let command = Command::new("sleep", &["60"], "", Duration::from_millis(50));
+        let command = Command::new("sleep", &["60"], Duration::from_millis(50));
         assert!(matches!(command.run().unwrap_err(), IptablesError::TimedOut { .. }));
     }
 }

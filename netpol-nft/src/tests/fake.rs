@@ -7,6 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
+use netpol_core::Program;
 use nftnl_sys::libc;
 
 use crate::error::NftError;
@@ -104,6 +105,10 @@ impl Kernel for Fake {
         }
         state.forgotten.extend(addresses);
         Ok(addresses.len() as u64)
+    }
+
+    fn reevaluate_flows(&mut self, _: &Program) -> Result<u64, NftError> {
+        Ok(0)
     }
 
     fn observe(&mut self, _: Depth) -> Result<Option<Observed>, NftError> {

@@ -91,7 +91,8 @@ fn what_could_not_be_forgotten_is_tried_again() {
     let mut dataplane = open(&fake);
     apply(&mut dataplane, &program(&[("a", "1", "10.0.0.1", Mode::Enforce)]));
     fake.fail_flows(Some(libc::ENOMEM));
-    apply(&mut dataplane, &program(&[]));
+    let update = Update::new(2, Change::Full(Arc::new(program(&[]))));
+    dataplane.apply(update).unwrap_err();
     assert_eq!(fake.take_forgotten(), ips(&[]));
     fake.fail_flows(None);
     apply(&mut dataplane, &program(&[]));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use netpol_core::model::{Action, Attachment, Mode};
 use netpol_core::net::Transport;
-use netpol_core::program::{Established, Program, StageEnd};
+use netpol_core::program::{Program, StageEnd};
 use netpol_core::{Change, Dataplane, DataplaneErrorKind, Update, Verdict};
 use nftnl_sys::libc;
 use proptest::prelude::*;
@@ -301,14 +301,4 @@ fn what_is_held_back_by_others_is_swept_later() {
     dataplane.apply(full(&program(&[], &[]))).unwrap();
     let table = fake.table().unwrap();
     assert!(table.sets.contains_key(&set), "it is in use");
-}
-
-#[test]
-fn what_cannot_be_done_is_refused() {
-    let fake = Fake::default();
-    let mut program = program(&[1], &[]);
-    program.established = Established::Reevaluate;
-    let error = open(&fake).apply(full(&program)).unwrap_err();
-    assert_eq!(error.kind(), DataplaneErrorKind::Unsupported);
-    assert_eq!(fake.table(), None);
 }

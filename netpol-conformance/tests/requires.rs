@@ -1,0 +1,164 @@
+//! Every shipped scenario names in `requires` what it needs, and nothing else.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use netpol_conformance::document::{files, read};
+use serde_json::Value;
+
+/// A scenario file, taken apart.
+struct File {
+    objects: Vec<Value>,
+    probes: Vec<Value>,
+    matrices: Vec<Value>,
+    requires: BTreeSet<String>,
+}
+
+impl File {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap();
+        let mut objects: Vec<Value> =
+            read(&text).into_iter().map(|it| it.content.unwrap()).collect();
+        let scenario = objects.pop().unwrap();
+        let requires = list(scenario.pointer("/spec/requires"));
+        let requires = requires.iter().map(|it| it.as_str().unwrap().to_owned()).collect();
+        let (mut probes, mut matrices) = (Vec::new(), Vec::new());
+        for step in list(scenario.pointer("/spec/steps")) {
+            objects.extend(list(step.get("apply")));
+            probes.extend(list(step.get("probes")));
+            matrices.extend(step.get("matrix").cloned());
+        }
+        Self { objects, probes, matrices, requires }
+    }
+
+    /// Returns the addresses of pods and nodes.
+    fn own_addresses(&self) -> BTreeSet<IpAddr> {
+        let of = |object: &Value| {
+            let pods = list(object.pointer("/status/podIPs"));
+            let nodes = list(object.pointer("/status/addresses"));
+            pods.iter()
+                .filter_map(|it| text(it, "ip"))
+                .chain(nodes.iter().filter_map(|it| text(it, "address")))
+                .filter_map(|it| it.parse().ok())
+                .collect::<Vec<IpAddr>>()
+        };
+        self.objects.iter().flat_map(of).collect()
+    }
+
+    fn needs(&self, feature: &str) -> bool {
+        let kind = |wanted: &[&str]| {
+            self.objects.iter().any(|it| wanted.contains(&text(it, "kind").unwrap_or_default()))
+        };
+        let api =
+            |wanted: &str| self.objects.iter().any(|it| text(it, "apiVersion") == Some(wanted));
+        let key = |wanted: &str| self.objects.iter().any(|it| has_key(it, wanted));
+        let field = |wanted: &str| self.probes.iter().any(|it| it.get(wanted).is_some());
+        let protocol = |wanted: &str| {
+            self.probes.iter().chain(&self.matrices).any(|it| text(it, "protocol") == Some(wanted))
+        };
+        match feature {
+            "np" => self.objects.iter().any(|it| {
+                text(it, "kind") == Some("NetworkPolicy")
+                    && text(it, "apiVersion") == Some("networking.k8s.io/v1")
+            }),
+            "cnp" => api("policy.networking.k8s.io/v1alpha2"),
+            "anp" => api("policy.networking.k8s.io/v1alpha1"),
+            "calico" => api("projectcalico.org/v3"),
+            "tiers" => {
+                let tier = |it: &Value| {
+                    it.pointer("/spec/tier").and_then(Value::as_str).map(str::to_owned)
+                };
+                kind(&["Tier"])
+                    || self
+                        .objects
+                        .iter()
+                        .filter(|it| text(it, "apiVersion") == Some("projectcalico.org/v3"))
+                        .filter_map(tier)
+                        .any(|it| it != "default")
+            }
+            "staged" => kind(&[
+                "StagedNetworkPolicy",
+                "StagedGlobalNetworkPolicy",
+                "StagedKubernetesNetworkPolicy",
+            ]),
+            "service-accounts" => {
+                kind(&["ServiceAccount"]) || key("serviceAccounts") || key("serviceAccountSelector")
+            }
+            "network-sets" => kind(&["NetworkSet", "GlobalNetworkSet"]),
+            "udp" => protocol("UDP"),
+            "sctp" => protocol("SCTP"),
+            "icmp" => protocol("ICMP"),
+            "ipv6" => self.ends().any(|it| it.parse::<IpAddr>().is_ok_and(|it| it.is_ipv6())),
+            "external" => {
+                let own = self.own_addresses();
+                self.ends().any(|it| it.parse::<IpAddr>().is_ok_and(|it| !own.contains(&it)))
+            }
+            "node-source" => {
+                self.probes.iter().any(|it| text(it, "from").unwrap().starts_with("node:"))
+            }
+            "loopback" => self.probes.iter().any(|it| text(it, "from") == text(it, "to")),
+            "host-network" => key("hostNetwork"),
+            "nodes" => key("nodes"),
+            "cnp-named-port" => key("destinationNamedPort"),
+            "protocol-numbers" => {
+                self.probes.iter().any(|it| it.get("protocol").is_some_and(Value::is_u64))
+            }
+            "icmp-types" => field("icmp"),
+            "source-ports" => field("sourcePort"),
+            "http" => field("http"),
+            "pending" => field("pending"),
+            "reasons" => field("reasons"),
+            // Only the author knows what no API knows.
+            "cnp-unknown-field" => self.requires.contains(feature),
+            unknown => panic!("no rule for `{unknown}`"),
+        }
+    }
+
+    fn ends(&self) -> impl Iterator<Item = &str> {
+        self.probes.iter().flat_map(|it| [text(it, "from").unwrap(), text(it, "to").unwrap()])
+    }
+}
+
+fn list(value: Option<&Value>) -> Vec<Value> {
+    value.and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    value.get(key)?.as_str()
+}
+
+fn has_key(value: &Value, key: &str) -> bool {
+    match value {
+        Value::Object(fields) => {
+            fields.contains_key(key) || fields.values().any(|it| has_key(it, key))
+        }
+        Value::Array(items) => items.iter().any(|it| has_key(it, key)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+#[test]
+fn requires_is_complete_and_minimal() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut wrong = String::new();
+    for path in files(&folder).unwrap() {
+        let file = File::read(&path);
+        let features = netpol_conformance::scenario::Feature::ALL.iter().map(ToString::to_string);
+        let needed: BTreeSet<String> = features.filter(|it| file.needs(it)).collect();
+        // Addresses of IPv6 that only matter to policies are the author's to name.
+        let named: BTreeSet<String> = file
+            .requires
+            .iter()
+            .filter(|it| *it != "ipv6" || needed.contains(*it))
+            .cloned()
+            .collect();
+        if needed != named {
+            wrong += &format!("{}: needs {needed:?}, names {named:?}\n", path.display());
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
