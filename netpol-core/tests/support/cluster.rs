@@ -65,6 +65,12 @@ fn selector() -> impl Strategy<Value = Selector> {
         "kind == 'set'",
         "pcsa.grade == 'gold'",
         "projectcalico.org/serviceaccount == 's'",
+        "pcsa.projectcalico.org/name == 's' && app in {'a', 'b'}",
+        "pcns.projectcalico.org/name in {'x', 'z'}",
+        "has(pcns.team) && has(app)",
+        "has(pcsa.grade) || pcsa.grade == 'gold'",
+        "!has(app) && !has(pcns.team)",
+        "app == 'a' && app == 'b'",
     ];
     select(texts.to_vec()).prop_map(|text| text.parse().unwrap())
 }
