@@ -102,6 +102,22 @@ fn surroundings() -> impl Strategy<Value = Object> {
     ]
 }
 
+/// Selectors of every way to be filed in an index.
+const SELECTORS: [&str; 12] = [
+    "all()",
+    "has(role)",
+    "!has(role)",
+    "app == 'a'",
+    "pcsa.projectcalico.org/name == 's' && app in {'a', 'b'}",
+    "pcns.projectcalico.org/name in {'x', 'z'}",
+    "projectcalico.org/namespace == 'y' && has(app)",
+    "has(pcns.team) && has(app)",
+    "has(pcsa.grade) || pcsa.grade == 'gold'",
+    "pcns.team == 'blue' || pcns.team in {'red', 'green'}",
+    "!has(app) && !has(pcns.team)",
+    "app == 'a' && app == 'b'",
+];
+
 /// What the generator of small clusters leaves out: other nodes, interfaces, hosts, and selected nodes.
 fn varied(object: Object, choice: u8) -> Object {
     match object {
@@ -123,12 +139,20 @@ fn varied(object: Object, choice: u8) -> Object {
             Object::Endpoint(endpoint)
         }
         Object::Policy(mut policy) => {
-            let selectors = ["has(role)", "app == 'a'", "!has(role)", "all()"];
-            let selector: Selector = selectors[usize::from(choice % 4)].parse().unwrap();
+            let selector = |offset: u8| -> Selector {
+                SELECTORS[usize::from(choice.wrapping_add(offset)) % SELECTORS.len()]
+                    .parse()
+                    .unwrap()
+            };
+            if choice.is_multiple_of(3) {
+                policy.subject = selector(1);
+            }
             for rule in policy.ingress.iter_mut().chain(&mut policy.egress).flatten() {
                 for side in [&mut rule.matches.source, &mut rule.matches.destination] {
-                    if let Some(Peers::Nodes(it)) = &mut side.peers {
-                        *it = selector.clone();
+                    match &mut side.peers {
+                        Some(Peers::Nodes(it)) => *it = selector(0),
+                        Some(Peers::Endpoints(it)) if choice.is_multiple_of(2) => *it = selector(2),
+                        _ => {}
                     }
                 }
             }
