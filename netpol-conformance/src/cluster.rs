@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use netpol_core::api::Strictness;
 use netpol_core::api::k8s::Phase;
-use netpol_core::model::{Inputs, Object, ObjectKey};
+use netpol_core::model::{self, Attachment, EndpointKind, Inputs, Interface, Object, ObjectKey};
 use netpol_core::net::{Family, Transport};
 use serde_json::{Value, json};
 
 use crate::scenario::Problem;
 use crate::scenario::object::{ObjectId, PodView, group_of, map_below, node_addresses};
 use crate::scenario::spec::ObjectRef;
-use crate::topology::Host;
+use crate::topology::{Host, UPLINK};
 use crate::wire::{self, Conversion};
 
 /// The node of pods that name none, where no node is declared.
@@ -38,8 +38,27 @@ pub struct Cluster {
     default_node: String,
     addresses: Addresses,
     incarnations: u32,
+    /// Nodes that have host endpoints and no object, by name.
+    implied: BTreeMap<String, Object>,
+    reading: Reading,
+}
+
+/// How objects are taken where that is open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
     /// What becomes of a ClusterNetworkPolicy with something that its API does not know.
-    unknown_fields: Strictness,
+    pub(crate) unknown_fields: Strictness,
+    /// What a host endpoint is that names no interface.
+    pub(crate) nameless_hosts: NamelessHosts,
+}
+
+/// What a host endpoint is that names no interface.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum NamelessHosts {
+    /// Only a peer.
+    Peers,
+    /// The interfaces of its node that have one of its addresses, as its API says.
+    Enforced,
 }
 
 /// A node.
@@ -86,12 +105,11 @@ pub enum PodNetwork {
 impl Cluster {
     /// Returns an empty cluster in which no address of `taken` is given away.
     ///
-    /// Pods that name no node are placed on `default_node`. A ClusterNetworkPolicy with something that its API does not
-    /// know is taken as `unknown_fields` says.
+    /// Pods that name no node are placed on `default_node`.
     pub(crate) fn new(
         default_node: Option<String>,
         taken: BTreeSet<IpAddr>,
-        unknown_fields: Strictness,
+        reading: Reading,
     ) -> Self {
         Self {
             objects: BTreeMap::new(),
@@ -100,7 +118,8 @@ impl Cluster {
             default_node: default_node.unwrap_or_else(|| IMPLICIT_NODE.to_owned()),
             addresses: Addresses { taken },
             incarnations: 0,
-            unknown_fields,
+            implied: BTreeMap::new(),
+            reading,
         }
     }
 
@@ -124,6 +143,7 @@ impl Cluster {
         }
         match wire::convert_as(&value, self.strictness(&id)) {
             Conversion::Accepted(object) => {
+                let object = object.map(|object| self.finished(object));
                 self.objects.insert(id, object);
                 Ok(())
             }
@@ -171,21 +191,23 @@ impl Cluster {
             }
         }
         self.require_namespaces()?;
+        self.imply_nodes();
         self.owners().map(|_| ())
     }
 
     /// Returns the objects of the model, by key.
     #[must_use]
     pub fn model(&self) -> BTreeMap<ObjectKey, &Object> {
-        self.objects.values().flatten().map(|object| (object.key(), &**object)).collect()
+        let applied = self.objects.values().flatten().map(|object| &**object);
+        applied.chain(self.implied.values()).map(|object| (object.key(), object)).collect()
     }
 
     /// Returns what the judge sees.
     #[must_use]
     pub fn inputs(&self) -> Inputs {
         let mut inputs = Inputs::default();
-        for object in self.objects.values().flatten() {
-            inputs.upsert(Object::clone(object));
+        for object in self.model().into_values() {
+            inputs.upsert(object.clone());
         }
         inputs
     }
@@ -268,9 +290,50 @@ impl Cluster {
 
     fn strictness(&self, id: &ObjectId) -> Strictness {
         match (id.group.as_str(), id.kind.as_str()) {
-            ("policy.networking.k8s.io", "ClusterNetworkPolicy") => self.unknown_fields,
+            ("policy.networking.k8s.io", "ClusterNetworkPolicy") => self.reading.unknown_fields,
             _ => Strictness::Strict,
         }
+    }
+
+    /// Adds what no object says: the interfaces of nodes, and which host endpoints are only peers.
+    fn finished(&self, mut object: Arc<Object>) -> Arc<Object> {
+        match Arc::make_mut(&mut object) {
+            Object::Node(node) => node.interfaces = self.interfaces_of(&node.name),
+            Object::Endpoint(endpoint)
+                if endpoint.id.kind == EndpointKind::Host
+                    && endpoint.attachment == Attachment::Address
+                    && self.reading.nameless_hosts == NamelessHosts::Peers =>
+            {
+                endpoint.node = None;
+            }
+            _ => {}
+        }
+        object
+    }
+
+    fn interfaces_of(&self, node: &str) -> Vec<Interface> {
+        let interface =
+            |it: &Node| Interface { name: UPLINK.to_owned(), addresses: it.addresses.clone() };
+        self.nodes.get(node).map(interface).into_iter().collect()
+    }
+
+    /// Makes up the objects of nodes with host endpoints: a machine has interfaces whether or not anybody declares it.
+    fn imply_nodes(&mut self) {
+        let host = |object: &Arc<Object>| match &**object {
+            Object::Endpoint(it) if it.id.kind == EndpointKind::Host => it.node.clone(),
+            _ => None,
+        };
+        let declared: BTreeSet<_> = self.objects.keys().filter(|id| id.is_core("Node")).collect();
+        let is_declared = |name: &String| declared.iter().any(|id| id.name == *name);
+        let names = self.objects.values().flatten().filter_map(host);
+        let implied = names.filter(|name| !is_declared(name)).filter_map(|name| {
+            let addresses = self.nodes.get(&name)?.addresses.clone();
+            let interfaces = self.interfaces_of(&name);
+            let labels = netpol_core::Labels::default();
+            let node = model::Node { name: name.clone(), labels, addresses, interfaces };
+            Some((name, Object::Node(node)))
+        });
+        self.implied = implied.collect();
     }
 
     fn apply_node(&mut self, name: &str, value: &mut Value) -> Result<(), Problem> {

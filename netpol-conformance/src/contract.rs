@@ -47,6 +47,8 @@ pub enum Promise {
     Adoption,
     /// No packet meets neither the old policy nor the new one.
     NoGap,
+    /// Updates for changes of the inputs lead where a whole program does, be they deltas or not.
+    Updates,
     /// What cannot be programmed is closed and named, and the others proceed.
     OthersProceed,
     /// Removal leaves nothing, and can be repeated.
@@ -65,11 +67,12 @@ pub enum Promise {
 
 impl Promise {
     /// All promises.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Idempotence,
         Self::Isolation,
         Self::Adoption,
         Self::NoGap,
+        Self::Updates,
         Self::OthersProceed,
         Self::Removal,
         Self::Keep,
@@ -94,6 +97,7 @@ impl Promise {
             Self::Isolation => changing::isolation(&mut lab),
             Self::Adoption => lasting::adoption(&mut lab),
             Self::NoGap => lasting::no_gap(&mut lab),
+            Self::Updates => changing::updates(&mut lab),
             Self::OthersProceed => changing::others_proceed(&mut lab),
             Self::Removal => lasting::removal(&mut lab),
             Self::Keep => flows::keep(&mut lab),
@@ -112,6 +116,7 @@ impl fmt::Display for Promise {
             Self::Isolation => "closing endpoints leaves those alone that are known",
             Self::Adoption => "enforcement goes on without a process, and a new one adopts it",
             Self::NoGap => "a packet meets the old policy or the new one",
+            Self::Updates => "updates lead where a whole program does",
             Self::OthersProceed => "what cannot be programmed is named, and the others proceed",
             Self::Removal => "removal leaves nothing, and can be repeated",
             Self::Keep => "established flows go on, if they are to be kept",

@@ -4,10 +4,10 @@ use std::fmt::{self, Write};
 
 use netpol_core::eval::{Evaluation, Judgement};
 use netpol_core::model::{EndpointId, Inputs, PolicyKey, PolicyKind};
-use netpol_core::{Direction, Explanation, Reason, RuleRef, Step, Verdict};
+use netpol_core::{Direction, Explanation, HostJudgement, Packet, Reason, RuleRef, Step, Verdict};
 
-/// Returns what the judge of these inputs says: the verdict, and each half with the tiers on its way. Where staged policies
-/// would change something, what would be with them. Each line ends.
+/// Returns what the judge of these inputs says: the verdict, and each half with the tiers on its way, then the host
+/// endpoints that the flow passes. Where staged policies would change something, what would be with them. Each line ends.
 ///
 /// ```text
 /// deny
@@ -30,22 +30,25 @@ pub fn explain(evaluation: &Evaluation, inputs: &Inputs) -> String {
     text
 }
 
-/// Returns why a flow passes or does not, of those halves that somebody judged: those that deny, or all if all allow. No
-/// line end follows.
+/// Returns why a flow passes or does not, of those halves and host endpoints that judged: those that deny, or all if all
+/// allow. No line end follows.
 #[must_use]
 pub fn reasons(
     egress: Option<&Explanation>,
     ingress: Option<&Explanation>,
+    hosts: &[HostJudgement],
     inputs: &Inputs,
 ) -> String {
     let half = |direction, explanation: Option<_>| {
-        explanation.map(|explanation| Half { direction, endpoint: None, explanation })
+        explanation.map(|explanation| Half::of_workload(direction, None, explanation))
     };
     let halves = [half(Direction::Egress, egress), half(Direction::Ingress, ingress)];
+    let halves: Vec<_> =
+        halves.into_iter().flatten().chain(hosts.iter().map(Half::of_host)).collect();
     let denies = |half: &Half<'_>| half.explanation.verdict == Verdict::Deny;
-    let is_denied = halves.iter().flatten().any(denies);
+    let is_denied = halves.iter().any(denies);
     let mut text = String::new();
-    for half in halves.iter().flatten().filter(|half| !is_denied || denies(half)) {
+    for half in halves.iter().filter(|half| !is_denied || denies(half)) {
         // Writing to a string cannot fail.
         let _ = Writer { inputs, out: &mut text }.half(half, 0);
     }
@@ -72,20 +75,20 @@ pub fn policy(key: &PolicyKey) -> impl fmt::Display + '_ {
     })
 }
 
-/// One half of a judgement.
+/// One half of a judgement, or what a host endpoint says.
 struct Half<'a> {
+    title: String,
     direction: Direction,
-    endpoint: Option<&'a EndpointId>,
     explanation: &'a Explanation,
 }
 
-fn halves(judgement: &Judgement) -> [Half<'_>; 2] {
-    let Judgement { source, egress, destination, ingress, .. } = judgement;
-    let half = |direction, endpoint, explanation| Half { direction, endpoint, explanation };
-    [
-        half(Direction::Egress, source.as_ref(), egress),
-        half(Direction::Ingress, destination.as_ref(), ingress),
-    ]
+fn halves(judgement: &Judgement) -> Vec<Half<'_>> {
+    let Judgement { source, egress, destination, ingress, hosts, .. } = judgement;
+    let halves = [
+        Half::of_workload(Direction::Egress, source.as_ref(), egress),
+        Half::of_workload(Direction::Ingress, destination.as_ref(), ingress),
+    ];
+    halves.into_iter().chain(hosts.iter().map(Half::of_host)).collect()
 }
 
 struct Writer<'a> {
@@ -104,12 +107,15 @@ impl Writer<'_> {
             return Ok(());
         }
         self.line(0, format_args!("with staged policies: {}", pending.verdict()))?;
-        for (half, enforced) in halves(pending).iter().zip(halves(enforced)) {
-            if half.explanation == enforced.explanation {
+        let enforced = halves(enforced);
+        for half in halves(pending) {
+            let is_same =
+                |it: &Half<'_>| (&it.title, it.explanation) == (&half.title, half.explanation);
+            if enforced.iter().any(is_same) {
                 let verdict = half.explanation.verdict;
-                self.line(1, format_args!("{}: {verdict}, as without them", half.title()))?;
+                self.line(1, format_args!("{}: {verdict}, as without them", half.title))?;
             } else {
-                self.half(half, 1)?;
+                self.half(&half, 1)?;
             }
         }
         Ok(())
@@ -117,7 +123,7 @@ impl Writer<'_> {
 
     fn half(&mut self, half: &Half<'_>, depth: usize) -> fmt::Result {
         let Explanation { verdict, reason, steps } = half.explanation;
-        self.line(depth, format_args!("{}: {verdict}", half.title()))?;
+        self.line(depth, format_args!("{}: {verdict}", half.title))?;
         let mut tier = None;
         for step in steps {
             self.tier(&mut tier, self.tier_of_step(step), depth + 1)?;
@@ -188,12 +194,24 @@ impl Writer<'_> {
     }
 }
 
-impl Half<'_> {
-    fn title(&self) -> impl fmt::Display + '_ {
-        fmt::from_fn(|f| {
-            write!(f, "{}", self.direction)?;
-            self.endpoint.map_or(Ok(()), |endpoint| write!(f, " of {endpoint}"))
-        })
+impl<'a> Half<'a> {
+    fn of_workload(
+        direction: Direction,
+        endpoint: Option<&EndpointId>,
+        explanation: &'a Explanation,
+    ) -> Self {
+        let of = endpoint.map_or_else(String::new, |endpoint| format!(" of {endpoint}"));
+        Self { title: format!("{direction}{of}"), direction, explanation }
+    }
+
+    fn of_host(said: &'a HostJudgement) -> Self {
+        let HostJudgement { endpoint, bucket, direction, packet, explanation, .. } = said;
+        let reply = match packet {
+            Packet::Request => "",
+            Packet::Reply => " (the reply)",
+        };
+        let title = format!("{bucket} {direction} of {endpoint}{reply}");
+        Self { title, direction: *direction, explanation }
     }
 }
 

@@ -63,6 +63,8 @@
 //! assert_eq!(backend.name(), "yours");
 //! ```
 //!
+//! Scenarios say whether it understands policy; [`contract`] says whether it keeps what the trait promises.
+//!
 //! # Guarantees
 //!
 //! - What is wrong with a scenario file is found before anything runs: [`scenario::load`] works out every state and probe.
@@ -81,6 +83,7 @@
 
 pub mod check;
 pub mod cluster;
+pub mod contract;
 pub mod document;
 pub mod explain;
 pub mod manifests;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use netpol_core::api::{Kind, Strictness};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, is_cluster_wide};
+use crate::cluster::{Cluster, NamelessHosts, Reading, is_cluster_wide};
 use crate::document;
 use crate::scenario::object::{ObjectId, map_below};
 use crate::scenario::{Problem, ScenarioError, Step, addresses_in, is_scenario};
@@ -82,7 +82,9 @@ pub fn load(files: &[PathBuf]) -> Result<Manifests, ScenarioError> {
     let taken = addresses_in(found.iter().map(|object| &object.value));
     let node = found.iter().find(|object| object.id.is_core("Node"));
     let name = node.map(|object| object.id.name.clone());
-    let mut cluster = Cluster::new(name, taken, Strictness::Degraded);
+    let reading =
+        Reading { unknown_fields: Strictness::Degraded, nameless_hosts: NamelessHosts::Enforced };
+    let mut cluster = Cluster::new(name, taken, reading);
     for name in undeclared_namespaces(&found) {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});

@@ -66,7 +66,7 @@ impl Backend {
     fn play(&self, plan: &Plan) -> Result<Vec<Row>, SubjectError> {
         let mut rows = Vec::new();
         let mut subject = (self.open)()?;
-        let mut failure: Option<String> = None;
+        let mut failure: Option<Row> = None;
         for (index, step) in plan.steps.iter().enumerate() {
             let later = plan.steps.get(index + 1..).unwrap_or_default();
             if failure.is_none() {
@@ -75,11 +75,11 @@ impl Backend {
                         rows.extend(self.rows(&plan.about, step, &*subject, observations));
                     }
                     Err(error) if error.is_fatal() => return Err(error),
-                    Err(error) => failure = Some(chain(&error)),
+                    Err(error) => failure = Some(self.failure(&plan.about, &error)),
                 }
             }
-            if let Some(reason) = &failure {
-                rows.extend(self.failed(&plan.about, step, reason));
+            if let Some(failure) = &failure {
+                rows.extend(self.failed(&plan.about, step, failure));
             }
         }
         Ok(rows)
@@ -109,8 +109,9 @@ impl Backend {
             ];
             let passed = got.is(attempt.expect) && wrong.iter().all(Option::is_none);
             let model = || {
-                let Judgement { egress, ingress, .. } = judges.evaluate(attempt).enforced;
-                format!("model:\n{}", explain::reasons(Some(&egress), Some(&ingress), &inputs))
+                let Judgement { egress, ingress, hosts, .. } = judges.evaluate(attempt).enforced;
+                let reasons = explain::reasons(Some(&egress), Some(&ingress), &hosts, &inputs);
+                format!("model:\n{reasons}")
             };
             // The subject's own words are enough where it is right.
             let why = match detail {
@@ -130,11 +131,19 @@ impl Backend {
         rows
     }
 
+    /// Returns what every row says from a step on whose state could not be reached.
+    fn failure(&self, about: &About, error: &SubjectError) -> Row {
+        let row = Row::skipped(about, &self.name, chain(error));
+        if error.is_inability() {
+            return row;
+        }
+        Row { got: Some(Got::Error), status: Status::Fail, ..row }
+    }
+
     /// Returns rows for a step whose state could not be reached.
-    fn failed(&self, about: &About, step: &Step, reason: &str) -> Vec<Row> {
-        let row = |attempt| {
-            self.row(about, step, attempt, Some(Got::Error), Status::Fail, reason.to_owned())
-        };
+    fn failed(&self, about: &About, step: &Step, failure: &Row) -> Vec<Row> {
+        let Row { got, status, reason, .. } = failure;
+        let row = |attempt| self.row(about, step, attempt, *got, *status, reason.clone());
         if step.attempts.is_empty() {
             return vec![row(None)];
         }

@@ -115,6 +115,12 @@ pub enum SubjectError {
 }
 
 impl SubjectError {
+    /// Returns whether the subject says that it cannot do what a scenario needs: then the scenario is skipped.
+    #[must_use]
+    pub const fn is_inability(&self) -> bool {
+        matches!(self, Self::Engine { source: netpol_core::EngineError::HostEndpoint { .. }, .. })
+    }
+
     /// Returns whether the machine cannot run the subject at all, whatever the scenario.
     #[must_use]
     pub fn is_fatal(&self) -> bool {

@@ -36,6 +36,9 @@ pub(crate) mod sctp;
 mod server;
 mod wiring;
 
+/// The name of a node's interface to everything but its own pods.
+pub const UPLINK: &str = wiring::INNER_INTERFACE;
+
 /// Longest name of an interface, in bytes. Source: `IFNAMSIZ` in `include/uapi/linux/if.h` is 16 and counts the NUL.
 const MAX_INTERFACE: usize = 15;
 

@@ -89,6 +89,17 @@ impl File {
                 kind(&["ServiceAccount"]) || key("serviceAccounts") || key("serviceAccountSelector")
             }
             "network-sets" => kind(&["NetworkSet", "GlobalNetworkSet"]),
+            "host-endpoints" => kind(&["HostEndpoint"]),
+            "host-interfaces" => {
+                let hosts = || self.objects.iter().filter(|it| is_kind(it, "HostEndpoint"));
+                let interface =
+                    |it: &Value| it.pointer("/spec/interfaceName").cloned().unwrap_or_default();
+                // Of one without a name only the author knows whether it is but a peer.
+                hosts().any(|it| interface(it).as_str().is_some_and(|it| it != "*"))
+                    || self.requires.contains(feature) && hosts().any(|it| interface(it).is_null())
+            }
+            "pre-dnat" => key("preDNAT"),
+            "untracked" => key("doNotTrack"),
             "udp" => protocol("UDP"),
             "sctp" => protocol("SCTP"),
             "icmp" => protocol("ICMP"),
@@ -121,6 +132,10 @@ impl File {
     fn ends(&self) -> impl Iterator<Item = &str> {
         self.probes.iter().flat_map(|it| [text(it, "from").unwrap(), text(it, "to").unwrap()])
     }
+}
+
+fn is_kind(value: &Value, kind: &str) -> bool {
+    text(value, "kind") == Some(kind)
 }
 
 fn list(value: Option<&Value>) -> Vec<Value> {

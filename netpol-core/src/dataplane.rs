@@ -17,18 +17,38 @@ use crate::program::{Endpoint, Program, RuleId};
 
 /// Something that enforces programs.
 ///
-/// The contract, which every implementation keeps and the conformance suite tests:
+/// The contract. `Promise::check` of `netpol_conformance::contract` tries each promise on any implementation, with real
+/// packets:
 ///
-/// 1. **Make before break.** A packet meets the old policy of an endpoint and direction or the new one, never neither.
-/// 2. **Fail closed.** After an `Err` the old state is in force. An endpoint that could not be programmed is closed and
-///    named in [`Applied::isolated`]; all others proceed.
-/// 3. **Ours is recognisable.** Another process, without memory, tells our objects from everyone else's. Enforcement
-///    goes on while no process runs, and a new one adopts it without a gap. Nothing foreign is touched.
-/// 4. **Errors carry a kind**, and callers look only at that.
-/// 5. **Idempotent.** Applying what is in force changes nothing.
+/// 1. **No gap.** While one program gives way to another, or one process to the next, a packet meets a policy that was to
+///    be in force: what both deny never passes, what both allow is never lost.
+/// 2. **Others proceed.** An endpoint whose interface is missing, or that cannot be programmed for another reason, keeps no
+///    other endpoint from being enforced. Only such endpoints are in [`Applied::isolated`].
+/// 3. **Isolation.** [`Change::Isolate`] closes the endpoints that are not known by their interface and addresses, with
+///    their established flows, and leaves those that are alone. [`Change::Full`] opens them.
+/// 4. **Updates**, [deltas](Change::Delta) too, lead where a whole program does. To apply the program in force again stops no flow, sets back no counter and leaves no difference.
+/// 5. **Adoption.** Enforcement goes on while no process runs. A new one, without memory, finds what is in force: it sees no
+///    difference, stops no flow, and knows the endpoints.
+/// 6. **Drift.** [`audit`](Self::audit) sees no difference after an update, and some when another program is in force or when
+///    nothing is. [`Change::Full`] repairs it.
+/// 7. **Removal.** [`remove`](Self::remove) leaves nothing that judges a packet, whoever put it there under the same name.
+///    It can be repeated, and updates can follow.
+/// 8. **Established flows** that a new program denies go on with [`Established::Keep`]. With
+///    [`Established::Reevaluate`] they stop, and neither end hears the other (TCP and UDP, both families); those that it
+///    allows go on, and so do those that the node itself opened. What is allowed again can be opened again.
+/// 9. **The end of flows.** An endpoint that is isolated loses its established flows, in both directions. The flows of one
+///    that is gone do not reach the next owner of its address where policy denies them.
+/// 10. **Counters.** They count what is denied and what is allowed, and only grow while their rule stays.
+///
+/// What nobody can see from outside, each implementation tests itself: that after an `Err` the old state is in force,
+/// that what is in [`Applied::isolated`] is closed, that nothing foreign is touched, and that an error has the right
+/// [kind](DataplaneErrorKind), which is all that callers look at.
 ///
 /// Calls may block for as long as the kernel takes, and may be retried. A dataplane belongs to the network namespace of
 /// the thread that opened it; afterwards it can be used from any thread.
+///
+/// [`Established::Keep`]: crate::program::Established::Keep
+/// [`Established::Reevaluate`]: crate::program::Established::Reevaluate
 pub trait Dataplane: Send {
     /// Returns what this dataplane can express, which the compiler must know.
     fn capabilities(&self) -> &Capabilities;
@@ -37,7 +57,8 @@ pub trait Dataplane: Send {
     ///
     /// # Errors
     ///
-    /// [`DataplaneError`] if nothing was switched. The caller keeps the work; the next update should be a full one.
+    /// [`DataplaneError`] if nothing was switched, or if all was and flows that must end go on. The caller keeps the work;
+    /// the next update should be a full one.
     fn apply(&mut self, update: Update) -> Result<Applied, DataplaneError>;
 
     /// Compares what is in force with a program. [`Change::Full`] repairs what differs.
@@ -74,19 +95,33 @@ pub struct Capabilities {
     pub source_view: SourceView,
     /// It applies [`Change::Delta`]. Without it every update of an engine is a full one.
     pub deltas: bool,
+    /// It enforces [host endpoints](crate::program::Hosts). Without it an engine refuses those of its node.
+    pub host_endpoints: bool,
 }
 
 impl Capabilities {
     /// Returns the capabilities that every dataplane has; one that has more adds them.
     #[must_use]
     pub const fn minimal() -> Self {
-        Self { log: false, http: false, source_view: SourceView::BeforeSourceNat, deltas: false }
+        Self {
+            log: false,
+            http: false,
+            source_view: SourceView::BeforeSourceNat,
+            deltas: false,
+            host_endpoints: false,
+        }
     }
 
     /// Returns the capabilities of a dataplane that can do everything.
     #[must_use]
     pub const fn all() -> Self {
-        Self { log: true, http: true, source_view: SourceView::BeforeSourceNat, deltas: true }
+        Self {
+            log: true,
+            http: true,
+            source_view: SourceView::BeforeSourceNat,
+            deltas: true,
+            host_endpoints: true,
+        }
     }
 }
 
@@ -143,7 +178,8 @@ pub struct Applied {
     pub generation: u64,
     /// Endpoints that were closed because theirs could not be programmed.
     pub isolated: Vec<(EndpointId, DataplaneError)>,
-    /// How many established flows were stopped.
+    /// How many established flows were stopped, as far as the dataplane knows now: one that judges flows when their packets
+    /// come does not.
     pub revoked: u64,
 }
 

@@ -58,7 +58,8 @@ use self::status::Status;
 pub use self::status::{Gate, PolicyStatus, WeakRule};
 use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
 use crate::model::{
-    Attachment, EndpointId, HostSettings, Inputs, Object, ObjectKey, PolicyKey, Tier, Timestamp,
+    Attachment, EndpointId, EndpointKind, HostSettings, Inputs, Object, ObjectKey, PolicyKey, Tier,
+    Timestamp,
 };
 use crate::program::{Endpoint, Established};
 
@@ -98,6 +99,12 @@ pub enum EngineError {
     InterfaceName {
         /// The name as given.
         name: String,
+    },
+    /// The host endpoint is one of this node, whose dataplane cannot enforce any. Those of other nodes are peers.
+    #[error("`{id}` is of this node, whose dataplane does not enforce host endpoints")]
+    HostEndpoint {
+        /// The endpoint.
+        id: EndpointId,
     },
 }
 
@@ -197,8 +204,23 @@ impl Engine {
     pub fn upsert(&mut self, object: impl Into<Object>) -> Result<(), EngineError> {
         let object = object.into();
         check(&object)?;
+        self.check_host(&object)?;
         self.state.upsert(object);
         Ok(())
+    }
+
+    /// A host endpoint that nothing enforces would leave its interfaces open.
+    fn check_host(&self, object: &Object) -> Result<(), EngineError> {
+        match object {
+            Object::Endpoint(it)
+                if it.id.kind == EndpointKind::Host
+                    && !self.capabilities.host_endpoints
+                    && it.node.as_deref() == Some(self.state.node_name()) =>
+            {
+                Err(EngineError::HostEndpoint { id: it.id.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Forgets an object; a namespace takes along all that is in it but its endpoints. Returns whether it was there.

@@ -84,7 +84,7 @@ pub enum Established {
     /// They go on until they end.
     #[default]
     Keep,
-    /// They stop, in both directions.
+    /// They stop, in both directions: those of workload endpoints. Policy of host endpoints judges new flows only.
     Reevaluate,
 }
 

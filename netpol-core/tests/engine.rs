@@ -368,6 +368,28 @@ fn bad_objects_are_refused_and_change_nothing() {
     );
 }
 
+/// Where nothing enforces them they are peers, if they are of other nodes.
+#[test]
+fn host_endpoints_of_the_node_are_refused_where_nothing_enforces_them() {
+    let attachments =
+        [Attachment::Interface("eth0".into()), Attachment::Address, Attachment::OtherInterfaces];
+    for attachment in attachments {
+        for (node, capabilities, is_taken) in [
+            ("node-a", Capabilities::minimal(), false),
+            ("node-b", Capabilities::minimal(), true),
+            ("node-a", Capabilities::all(), true),
+        ] {
+            let mut engine = Engine::new(NodeConfig::new("node-a"), &capabilities);
+            let host = Endpoint::host("h", node, attachment.clone());
+            let id = host.id.clone();
+            let taken = engine.upsert(host);
+            let refused = Err(EngineError::HostEndpoint { id });
+            assert_eq!(taken, if is_taken { Ok(()) } else { refused }, "{node} {capabilities:?}");
+            assert_eq!(engine.snapshot().endpoints().count(), usize::from(is_taken));
+        }
+    }
+}
+
 #[test]
 fn an_address_belongs_to_the_newest_running_endpoint() {
     let mut old = pod("a", "10.0.0.1");

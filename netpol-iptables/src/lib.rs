@@ -56,9 +56,9 @@
 //!   more than 15 below a built-in one.
 //! - An endpoint that is known by its address can forge that of another one.
 //! - Endpoints in audit mode pass; their verdicts are not reported.
-//! - Established flows go on when policy changes; programs that ask for more are refused. They end when their endpoint
-//!   goes, is isolated, or loses its address to another; of what changed while no process was running, only new flows
-//!   notice.
+//! - Established flows go on when policy changes, unless the program has those stop that it denies: their replies are then
+//!   looked for in conntrack's zone 28272, which nobody else may use. They end when their endpoint goes, is isolated, or
+//!   loses its address to another; of what changed while no process was running, only new flows notice.
 //! - IP protocol 0 and ICMP type 255 cannot be matched; endpoints whose policy names them are isolated.
 //!
 //! # Features and versions

@@ -11,6 +11,7 @@
 
 mod conntrack;
 mod ending;
+mod grace;
 mod holders;
 mod local;
 mod message;

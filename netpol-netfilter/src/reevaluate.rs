@@ -23,6 +23,7 @@ use netpol_core::{Origin, Program, Verdict};
 use nix::errno::Errno;
 
 use crate::conntrack::{Conntrack, GET, ORIGINAL, REPLY, SUBSYSTEM, TrackedFlow, family_number};
+use crate::grace::wait_for_packets;
 use crate::message::{ACKNOWLEDGE, CREATE, DUMP, NESTED, find};
 use crate::tuple::Tuple;
 
@@ -64,6 +65,9 @@ impl Conntrack {
     pub fn reevaluate(&mut self, program: &Program) -> io::Result<u64> {
         let keep = program.established == Established::Keep;
         let node = if keep { BTreeSet::new() } else { self.local.list()? };
+        if !keep {
+            wait_for_packets();
+        }
         let endpoints: BTreeSet<IpAddr> =
             program.endpoints.iter().flat_map(|it| it.addresses.iter().copied()).collect();
         let mut stopped = 0;
@@ -181,5 +185,48 @@ impl Judged {
             timeout: self.timeout.max(SHORTEST).to_be_bytes(),
             rival: TrackedFlow::with(&back.write()?, &[]),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::encoded;
+
+    /// Returns a flow as the kernel lists it, from its directions: source, destination, source port, destination port.
+    fn listed(original: Tuple, reply: Tuple, more: &[(u16, &[u8])]) -> Judged {
+        let [original, reply] = [original, reply].map(|it| it.write().unwrap_or_default());
+        let mut bytes = encoded(&[(ORIGINAL | NESTED, &original), (REPLY | NESTED, &reply)]);
+        bytes.extend(encoded(more));
+        Judged::read(&bytes).unwrap_or_else(|| unreachable!("what was written can be read"))
+    }
+
+    fn replaced(it: &Judged) -> Option<(Tuple, Tuple, u32)> {
+        let entry = it.replacement()?;
+        let timeout = u32::from_be_bytes(entry.timeout);
+        Some((Tuple::read(&entry.original)?, Tuple::read(&entry.reply)?, timeout))
+    }
+
+    #[test]
+    fn what_replaces_a_flow_has_its_direction_and_never_sees_a_reply() {
+        let there = Tuple::udp(["10.0.0.1", "10.0.0.2"], [40_000, 53]);
+        let back = Tuple::udp(["10.0.0.2", "10.0.0.1"], [53, 40_000]);
+        let entry = |timeout| Some((there, back.in_zone(NOWHERE), timeout));
+        let to_service = Tuple::udp(["10.0.0.1", "10.96.0.1"], [40_000, 5353]);
+        let from_node = Tuple::udp(["10.0.0.2", "172.18.0.2"], [53, 40_001]);
+        let zone: (u16, &[u8]) = (18, &[0, 7]);
+        let hour: (u16, &[u8]) = (TIMEOUT, &[0, 0, 14, 16]);
+        for (case, flow, want) in [
+            ("plain", listed(there, back, &[hour]), entry(3600)),
+            ("nearly over", listed(there, back, &[(TIMEOUT, &[0, 0, 0, 1])]), entry(SHORTEST)),
+            ("after destination NAT", listed(to_service, back, &[hour]), entry(3600)),
+            ("source NAT", listed(there, from_node, &[hour]), None),
+            ("in somebody's zone", listed(there, back, &[hour, zone]), None),
+            ("replies in somebody's zone", listed(there, back.in_zone(7), &[hour]), None),
+        ] {
+            assert_eq!(replaced(&flow), want, "{case}");
+            assert!(!flow.is_stopped(), "{case}");
+        }
+        assert!(listed(there, back.in_zone(NOWHERE), &[]).is_stopped());
     }
 }

@@ -89,6 +89,13 @@ impl Tuple {
         Some(bytes)
     }
 
+    #[cfg(test)]
+    pub(crate) fn udp(addresses: [&str; 2], [source, destination]: [u16; 2]) -> Self {
+        let [from, to] = addresses.map(|it| it.parse().unwrap_or(IpAddr::from([0; 4])));
+        let part = Part::Ports { source, destination };
+        Self { source: from, destination: to, protocol: 17, part, zone: None }
+    }
+
     /// Returns the other direction of a flow that is not translated; `None` for a tuple without ports.
     pub(crate) fn inverse(&self) -> Option<Self> {
         let Part::Ports { source, destination } = self.part else { return None };
@@ -183,7 +190,11 @@ mod tests {
         let want = Flow {
             source: original.source,
             destination: reply.source,
-            payload: Payload::Ports { transport: Transport::Tcp, source: 40_000, destination: 8080 },
+            payload: Payload::Ports {
+                transport: Transport::Tcp,
+                source: 40_000,
+                destination: 8080,
+            },
             origin: Origin::Forwarded,
         };
         assert_eq!(original.flow(&reply, Origin::Forwarded), want);

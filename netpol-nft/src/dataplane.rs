@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_core::model::EndpointId;
@@ -11,14 +10,14 @@ use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
     Program, Update,
 };
-use netpol_netfilter::Holders;
+use netpol_netfilter::EndingFlows;
 use nftnl_sys::libc;
 
 use crate::error::NftError;
-use crate::name::{Name, Owner, SizeClass};
+use crate::name::{Name, Owner, Place};
 use crate::observe::Observed;
 use crate::operation::Operation;
-use crate::plan::{Extra, Plan, plan};
+use crate::plan::{Extra, Plan, plan, together};
 use crate::probe::{self, PodNetwork};
 use crate::render::{
     Context, Fixed, Options, PolicyUse, Rendered, check_room, keys, own_keys, render, self_keys,
@@ -65,10 +64,7 @@ pub struct NftDataplane {
     owner: Owner,
     options: Options,
     capabilities: Capabilities,
-    /// Who had which address by the last update, as far as this process knows.
-    holders: Holders,
-    /// The addresses whose flows must still be forgotten.
-    ended: BTreeSet<IpAddr>,
+    flows: EndingFlows,
     /// Whether there may be flows that an earlier program stopped.
     may_have_stopped: bool,
 }
@@ -96,9 +92,9 @@ impl NftDataplane {
         let capabilities = capabilities();
         let NftConfig { priority, log_group, mark, .. } = config;
         let options = Options { priority, log_group, mark };
-        let (holders, ended) = Default::default();
         let (owner, may_have_stopped) = (config.owner, true);
-        Ok(Self { kernel, owner, options, capabilities, holders, ended, may_have_stopped })
+        let flows = EndingFlows::default();
+        Ok(Self { kernel, owner, options, capabilities, flows, may_have_stopped })
     }
 
     /// Enforces a whole program.
@@ -127,12 +123,12 @@ impl NftDataplane {
         observed: Option<&Observed>,
         refused: &BTreeMap<PolicyUse, Arc<NftError>>,
     ) -> Result<Rendered, Failure> {
-        let mut classes = classes(observed);
-        let (rendered, plan) = self.plan(program, observed, &classes, refused)?;
+        let mut places = places(observed);
+        let (rendered, plan) = self.plan(program, observed, &mut places, refused)?;
         match self.execute(&plan, Split::Never) {
             Err(Executed::TooLarge) => {
-                grow(&mut classes, &plan);
-                let (rendered, plan) = self.plan(program, observed, &classes, refused)?;
+                change_slots(&mut places, &plan.changed_sets());
+                let (rendered, plan) = self.plan(program, observed, &mut places, refused)?;
                 self.execute(&plan, Split::Groups)
                     .map_err(|error| error.into_failure(&rendered, refused))?;
                 Ok(rendered)
@@ -142,25 +138,23 @@ impl NftDataplane {
         }
     }
 
+    /// Plans with the sets in these places. Those that must change together get other ones.
     fn plan(
         &self,
         program: &Program,
         observed: Option<&Observed>,
-        classes: &BTreeMap<String, SizeClass>,
+        places: &mut BTreeMap<String, Place>,
         refused: &BTreeMap<PolicyUse, Arc<NftError>>,
     ) -> Result<(Rendered, Plan), NftError> {
-        let context = Context { options: self.options, classes, refused };
-        let rendered = render(program, &context)?;
+        let options = self.options;
+        let mut rendered = render(program, &Context { options, places, refused })?;
+        let together = observed.map(|it| together(it, &rendered.ruleset)).unwrap_or_default();
+        if !together.is_empty() {
+            change_slots(places, &together);
+            rendered = render(program, &Context { options, places, refused })?;
+        }
         let plan = plan(&self.owner, observed, &rendered.ruleset, Extra::Swept)?;
         Ok((rendered, plan))
-    }
-
-    /// Forgets the flows of addresses that changed hands, and returns how many those were. What fails is tried again with
-    /// the next update.
-    fn end_flows(&mut self) -> Result<u64, NftError> {
-        let forgotten = self.kernel.forget_flows(&self.ended)?;
-        self.ended.clear();
-        Ok(forgotten)
     }
 
     /// Stops the established flows that a program denies, if it wants that; returns how many those were. Another process
@@ -189,7 +183,7 @@ impl NftDataplane {
             let plan = plan(&self.owner, observed.as_ref(), &desired, Extra::Kept)?;
             match self.execute(&plan, Split::Groups) {
                 Ok(()) => {
-                    self.ended.extend(addresses);
+                    self.flows.isolated(addresses);
                     return Ok(());
                 }
                 Err(error) => match error.into_error() {
@@ -260,9 +254,8 @@ impl NftDataplane {
         let Some(observed) = self.kernel.observe(Depth::All)? else {
             return Ok(vec![format!("table `inet {}` is missing", self.owner)]);
         };
-        let classes = classes(Some(&observed));
-        let context =
-            Context { options: self.options, classes: &classes, refused: &BTreeMap::new() };
+        let places = places(Some(&observed));
+        let context = Context { options: self.options, places: &places, refused: &BTreeMap::new() };
         Ok(compare(&observed, &render(program, &context)?.ruleset))
     }
 
@@ -327,9 +320,7 @@ impl Dataplane for NftDataplane {
                 applied.isolated = self
                     .apply_program(&program)
                     .map_err(|error| error.into_dataplane("enforce a program"))?;
-                let holders = Holders::of(&program, &applied.isolated);
-                self.ended.append(&mut self.holders.ended_by(&holders));
-                self.holders = holders;
+                self.flows.enforced(&program, &applied.isolated);
                 applied.revoked = self
                     .reevaluate(&program)
                     .map_err(|error| error.into_dataplane("stop established flows"))?;
@@ -341,10 +332,10 @@ impl Dataplane for NftDataplane {
                 ));
             }
         }
-        let ended = self.end_flows();
-        applied.revoked = applied.revoked.saturating_add(
-            ended.map_err(|error| error.into_dataplane("end established flows"))?,
-        );
+        let ended = self.flows.end(|addresses| self.kernel.forget_flows(addresses));
+        applied.revoked = applied
+            .revoked
+            .saturating_add(ended.map_err(|error| error.into_dataplane("end established flows"))?);
         Ok(applied)
     }
 
@@ -449,6 +440,7 @@ impl From<NftError> for Failure {
 fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
     capabilities.log = true;
+    capabilities.host_endpoints = true;
     capabilities
 }
 
@@ -473,20 +465,20 @@ fn isolated(rendered: Rendered) -> Vec<(EndpointId, DataplaneError)> {
     rendered.isolated.into_iter().map(|(id, cause)| (id, error(cause))).collect()
 }
 
-/// Returns the size classes of the sets that exist. If there are several of one set, one that is in force counts.
-fn classes(observed: Option<&Observed>) -> BTreeMap<String, SizeClass> {
+/// Returns where the sets of exact members are. If there are several of one, one that is in force counts.
+fn places(observed: Option<&Observed>) -> BTreeMap<String, Place> {
     let Some(observed) = observed else { return BTreeMap::new() };
     let live = observed.ruleset.live();
     let (live, dead): (Vec<_>, Vec<_>) =
         observed.ruleset.sets.keys().partition(|name| live.contains(name));
-    let sized = |name: &'_ Name| name.size_class().map(|(stem, class)| (stem.to_owned(), class));
-    dead.into_iter().chain(live).filter_map(sized).collect()
+    let placed = |name: &'_ Name| name.place().map(|(stem, place)| (stem.to_owned(), place));
+    dead.into_iter().chain(live).filter_map(placed).collect()
 }
 
-/// Puts the sets whose members a plan changes into another size class, so that a new plan makes new sets instead.
-fn grow(classes: &mut BTreeMap<String, SizeClass>, plan: &Plan) {
-    for (stem, class) in plan.changed_sets().into_iter().filter_map(Name::size_class) {
-        classes.extend(class.next().map(|next| (stem.to_owned(), next)));
+/// Puts these sets into their other slots, so that a plan makes them anew instead of changing them.
+fn change_slots(places: &mut BTreeMap<String, Place>, sets: &BTreeSet<Name>) {
+    for (stem, place) in sets.iter().filter_map(Name::place) {
+        places.insert(stem.to_owned(), place.other());
     }
 }
 
@@ -520,10 +512,8 @@ fn with_isolated(
 
 /// Returns whether a table knows an endpoint by its interface and addresses: a successor may have the same interface.
 fn is_known(ruleset: &Ruleset, endpoint: &Endpoint) -> bool {
-    let has = |fixed: Fixed, key: Key| {
-        let set = fixed.name(key).and_then(|name| ruleset.sets.get(&name));
-        matches!(set.map(|set| &set.elements), Some(Elements::Keys(keys)) if keys.binary_search(&key).is_ok())
-    };
+    let has =
+        |fixed: Fixed, key: Key| fixed.name(key).is_some_and(|name| ruleset.has_key(&name, key));
     keys(endpoint).into_iter().all(|key| has(Fixed::Endpoints, key))
         && own_keys(endpoint).into_iter().all(|key| has(Fixed::Own, key))
 }

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::ptr::NonNull;
 
+use netpol_core::net::Family;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 use nftnl_sys as raw;
 use nftnl_sys::libc;
@@ -10,7 +11,7 @@ use nftnl_sys::libc;
 use crate::expression::{Expression, Field, LookupResult, Register, Test, lower};
 use crate::name::{Name, Owner, TABLE_COMMENT};
 use crate::operation::{Content, Operation};
-use crate::ruleset::{self, Base, Elements, Hook, KeyType, Sense, Storage, Verdict};
+use crate::ruleset::{self, Base, Elements, FlowDirection, Hook, KeyType, Sense, Storage, Verdict};
 use crate::sys::{Messages, RawElement, RawExpression, RawSet};
 
 mod key;
@@ -276,6 +277,7 @@ fn hook(hook: Hook) -> Option<nftnl::Hook> {
         Hook::Input => Some(nftnl::Hook::In),
         Hook::Forward => Some(nftnl::Hook::Forward),
         Hook::Output => Some(nftnl::Hook::Out),
+        Hook::Postrouting => Some(nftnl::Hook::PostRouting),
         Hook::Other(_) => None,
     }
 }
@@ -362,19 +364,35 @@ fn encode_load(field: Field, register: Register) -> RawExpression {
             .u32(raw::NFTNL_EXPR_PAYLOAD_LEN, len)
             .u32(raw::NFTNL_EXPR_PAYLOAD_DREG, register.number())
     };
+    let flow = |key: libc::c_int| {
+        RawExpression::new(c"ct")
+            .u32(raw::NFTNL_EXPR_CT_KEY, key.unsigned_abs())
+            .u32(raw::NFTNL_EXPR_CT_DREG, register.number())
+    };
     match field {
         Field::Family => meta(libc::NFT_META_NFPROTO),
         Field::Protocol => meta(libc::NFT_META_L4PROTO),
         Field::InputInterface => meta(libc::NFT_META_IIFNAME),
         Field::OutputInterface => meta(libc::NFT_META_OIFNAME),
         Field::Mark => meta(libc::NFT_META_MARK),
-        Field::FlowState => RawExpression::new(c"ct")
-            .u32(raw::NFTNL_EXPR_CT_KEY, libc::NFT_CT_STATE.unsigned_abs())
-            .u32(raw::NFTNL_EXPR_CT_DREG, register.number()),
+        Field::FlowState => flow(libc::NFT_CT_STATE),
+        Field::FlowSource(family, direction) => flow(match family {
+            Family::V4 => libc::NFT_CT_SRC_IP,
+            Family::V6 => libc::NFT_CT_SRC_IP6,
+        })
+        .u8(raw::NFTNL_EXPR_CT_DIR, direction_number(direction)),
         Field::Network { offset, len } => payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, len),
         Field::Transport { offset, len } => {
             payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, offset, len)
         }
+    }
+}
+
+/// Returns the number of a direction: `enum ip_conntrack_dir`.
+pub(crate) fn direction_number(direction: FlowDirection) -> u8 {
+    match direction {
+        FlowDirection::Original => 0,
+        FlowDirection::Reply => 1,
     }
 }
 

@@ -7,7 +7,9 @@
 use netpol_core::net::Family;
 
 use crate::name::Name;
-use crate::ruleset::{Action, End, Fields, FlowState, Interface, Match, Rule, Sense, Verdict};
+use crate::ruleset::{
+    Action, End, Fields, FlowDirection, FlowState, Interface, Match, Rule, Sense, Verdict,
+};
 
 /// One expression.
 ///
@@ -55,6 +57,8 @@ pub(crate) enum Field {
     OutputInterface,
     /// The state of the flow, 4 bytes.
     FlowState,
+    /// The source address of the flow in a direction.
+    FlowSource(Family, FlowDirection),
     /// The mark, 4 bytes.
     Mark,
     /// Bytes of the network header.
@@ -174,12 +178,16 @@ fn lower_match(it: &Match, out: &mut Vec<Expression>) {
             lower_range(ICMP_TYPE, vec![*first], vec![*last], Sense::In, out);
         }
         Match::HopLimit(limit) => lower_compare(HOP_LIMIT, Test::Equal, vec![*limit], out),
-        Match::LinkLocalSource => {
+        Match::LinkLocalSource(sense) => {
             let [mask, prefix] = LINK_LOCAL.map(Vec::from);
             let field = address(Family::V6, End::Source);
             out.push(Expression::Load { field, register: Register(0) });
             out.push(Expression::Mask { mask });
-            out.push(Expression::Compare { test: Test::Equal, value: prefix });
+            out.push(Expression::Compare { test: equality(*sense), value: prefix });
+        }
+        Match::SpecifiedSource(family) => {
+            let unspecified = vec![0; address_len(*family)];
+            lower_compare(address(*family, End::Source), Test::NotEqual, unspecified, out);
         }
         Match::Flow(state) => {
             let bit =
@@ -249,6 +257,14 @@ fn lower_lookup(fields: Fields, set: &Name, result: LookupResult, out: &mut Vec<
     out.push(Expression::Lookup { set: set.clone(), result });
 }
 
+fn sense_of(test: Test) -> Option<Sense> {
+    match test {
+        Test::Equal => Some(Sense::In),
+        Test::NotEqual => Some(Sense::NotIn),
+        Test::AtLeast | Test::AtMost => None,
+    }
+}
+
 fn equality(sense: Sense) -> Test {
     match sense {
         Sense::In => Test::Equal,
@@ -267,13 +283,19 @@ fn loads(fields: Fields) -> Vec<Field> {
         Fields::Addresses(family) => {
             vec![address(family, End::Source), address(family, End::Destination)]
         }
+        Fields::FlowSender(family, way) => {
+            vec![Field::InputInterface, Field::FlowSource(family, way)]
+        }
+        Fields::FlowAddresses(family, way) => {
+            vec![address(family, End::Source), Field::FlowSource(family, way)]
+        }
         Fields::Target(family, end) => vec![address(family, end), Field::Protocol, port(end)],
         Fields::Port(end) => vec![port(end)],
     }
 }
 
 /// Every combination of fields that we look up.
-const ALL_FIELDS: [Fields; 17] = [
+const ALL_FIELDS: [Fields; 25] = [
     Fields::InputInterface,
     Fields::OutputInterface,
     Fields::Interfaces,
@@ -285,6 +307,14 @@ const ALL_FIELDS: [Fields; 17] = [
     Fields::Address(Family::V6, End::Destination),
     Fields::Addresses(Family::V4),
     Fields::Addresses(Family::V6),
+    Fields::FlowSender(Family::V4, FlowDirection::Original),
+    Fields::FlowSender(Family::V4, FlowDirection::Reply),
+    Fields::FlowSender(Family::V6, FlowDirection::Original),
+    Fields::FlowSender(Family::V6, FlowDirection::Reply),
+    Fields::FlowAddresses(Family::V4, FlowDirection::Original),
+    Fields::FlowAddresses(Family::V4, FlowDirection::Reply),
+    Fields::FlowAddresses(Family::V6, FlowDirection::Original),
+    Fields::FlowAddresses(Family::V6, FlowDirection::Reply),
     Fields::Target(Family::V4, End::Source),
     Fields::Target(Family::V4, End::Destination),
     Fields::Target(Family::V6, End::Source),
@@ -304,6 +334,14 @@ fn address(family: Family, end: End) -> Field {
     Field::Network { offset, len }
 }
 
+/// Returns how many bytes an address has.
+fn address_len(family: Family) -> usize {
+    match family {
+        Family::V4 => 4,
+        Family::V6 => 16,
+    }
+}
+
 /// Returns the port at one end of a TCP, UDP or SCTP packet.
 fn port(end: End) -> Field {
     let offset = match end {
@@ -319,7 +357,8 @@ impl Field {
         match self {
             Self::Family | Self::Protocol => 1,
             Self::InputInterface | Self::OutputInterface => 16,
-            Self::FlowState | Self::Mark => 4,
+            Self::FlowState | Self::Mark | Self::FlowSource(Family::V4, _) => 4,
+            Self::FlowSource(Family::V6, _) => 16,
             Self::Network { len, .. } | Self::Transport { len, .. } => len,
         }
     }
@@ -464,15 +503,16 @@ fn raise_link_local(rest: &[Expression]) -> Option<(Match, &[Expression])> {
     let [
         Expression::Load { field, register: Register(0) },
         Expression::Mask { mask },
-        Expression::Compare { test: Test::Equal, value },
+        Expression::Compare { test, value },
         after @ ..,
     ] = rest
     else {
         return None;
     };
+    let sense = sense_of(*test)?;
     let is_link_local = *field == address(Family::V6, End::Source)
         && [mask, value].map(Vec::as_slice) == LINK_LOCAL.each_ref().map(<[u8; 16]>::as_slice);
-    is_link_local.then_some((Match::LinkLocalSource, after))
+    is_link_local.then_some((Match::LinkLocalSource(sense), after))
 }
 
 fn raise_compare<'a>(
@@ -487,11 +527,7 @@ fn raise_compare<'a>(
     else {
         return None;
     };
-    let sense = match test {
-        Test::Equal => Sense::In,
-        Test::NotEqual => Sense::NotIn,
-        Test::AtLeast | Test::AtMost => return None,
-    };
+    let sense = sense_of(*test)?;
     let icmp =
         before.iter().any(|it| matches!(it, Match::Protocol(number) if ICMP.contains(number)));
     let it = match (*field, value.as_slice(), sense) {
@@ -515,6 +551,11 @@ fn raise_compare<'a>(
         (_, &[a, b], _) => {
             let number = u16::from_be_bytes([a, b]);
             Match::Ports { end: port_end(*field)?, first: number, last: number, sense }
+        }
+        (field, bytes, Sense::NotIn) if bytes.iter().all(|&byte| byte == 0) => {
+            let is_source =
+                |it: &Family| address(*it, End::Source) == field && address_len(*it) == bytes.len();
+            Match::SpecifiedSource(Family::BOTH.into_iter().find(is_source)?)
         }
         _ => return None,
     };

@@ -73,8 +73,9 @@
 //! - What an endpoint that is known by its interface sends from addresses that are not its own is not forwarded. An
 //!   endpoint without any address is not held to one.
 //! - Endpoints in audit mode pass; their verdicts are not reported.
-//! - Established flows go on when policy changes. They end when their endpoint goes, is isolated, or loses its address to
-//!   another; of what changed while no process was running, only new flows notice.
+//! - Established flows go on when policy changes, unless the program has those stop that it denies: their replies are then
+//!   looked for in conntrack's zone 28272, which nobody else may use. They end when their endpoint goes, is isolated, or
+//!   loses its address to another; of what changed while no process was running, only new flows notice.
 //!
 //! # Features and versions
 //!

@@ -1,7 +1,7 @@
 //! Names of the objects in our table.
 //!
 //! A name says everything that a process without memory must know: the prefix [`OWN`] makes the object ours, the
-//! digest stands for the content, and the size class is part of the name of a set that can grow.
+//! digest stands for the content, and the place of a set whose members change is part of its name.
 
 use std::fmt;
 
@@ -111,12 +111,12 @@ impl Name {
     }
 
     /// Returns the name of a set of exact members. It outlives changes of its members, so it is named after what they
-    /// are members of, and after its size class.
-    pub(crate) fn members(kind: Members, family: Family, id: &str, class: SizeClass) -> Self {
-        Self(format!("{}-{}", Self::members_stem(kind, family, id), class.exponent()))
+    /// are members of, and after its place.
+    pub(crate) fn members(kind: Members, family: Family, id: &str, place: Place) -> Self {
+        Self(format!("{}-{place}", Self::members_stem(kind, family, id)))
     }
 
-    /// Returns what the names of such a set share in all size classes.
+    /// Returns what the names of such a set share in all places.
     pub(crate) fn members_stem(kind: Members, family: Family, id: &str) -> String {
         let kind = match kind {
             Members::Addresses => 's',
@@ -135,13 +135,27 @@ impl Name {
         Self(format!("{OWN}{kind}-{}", digest(content.as_bytes())))
     }
 
-    /// Returns the size class in the name of a set of exact members.
-    pub(crate) fn size_class(&self) -> Option<(&str, SizeClass)> {
-        let (stem, exponent) = self.0.rsplit_once('-')?;
-        if !["np-s4-", "np-s6-", "np-n4-", "np-n6-"].iter().any(|prefix| stem.starts_with(prefix)) {
-            return None;
-        }
-        Some((stem, SizeClass::from_exponent(exponent.parse().ok()?)?))
+    /// Returns the stem and the place in the name of a set of exact members.
+    pub(crate) fn place(&self) -> Option<(&str, Place)> {
+        let (stem, place) = self.0.rsplit_once('-')?;
+        self.members_family()?;
+        let (slot, exponent) = match place.strip_suffix(SECOND) {
+            Some(exponent) => (Slot::Second, exponent),
+            None => (Slot::First, place),
+        };
+        let class = SizeClass::from_exponent(exponent.parse().ok()?)?;
+        Some((stem, Place { class, slot }))
+    }
+
+    /// Returns the family of a set of exact members, `None` of everything else.
+    pub(crate) fn members_family(&self) -> Option<Family> {
+        let of = |it: &Family| {
+            ["s", "n"].iter().any(|kind| {
+                let prefix = format!("{OWN}{kind}{}-", digit(*it));
+                self.0.starts_with(&prefix)
+            })
+        };
+        Family::BOTH.into_iter().find(of)
     }
 
     /// Returns whether an object with this name is ours.
@@ -191,6 +205,48 @@ pub(crate) enum Ranges {
     Ports,
 }
 
+/// Where a set of exact members is among those of the same members.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Place {
+    pub(crate) class: SizeClass,
+    pub(crate) slot: Slot,
+}
+
+impl Place {
+    /// Returns the place of the set that takes over from the one in this place.
+    pub(crate) fn other(self) -> Self {
+        let slot = match self.slot {
+            Slot::First => Slot::Second,
+            Slot::Second => Slot::First,
+        };
+        Self { slot, ..self }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slot = match self.slot {
+            Slot::First => "",
+            Slot::Second => SECOND,
+        };
+        write!(f, "{}{slot}", self.class.exponent())
+    }
+}
+
+/// The end of the names of sets in the second slot.
+const SECOND: &str = "b";
+
+/// Which of two sets of the same members and capacity is meant.
+///
+/// Members of one set can change in place. Where a packet would meet several changes one after the other, the new members
+/// go to the other slot, and chains are switched to it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Slot {
+    #[default]
+    First,
+    Second,
+}
+
 /// The capacity of a hash set, a power of two.
 ///
 /// The kernel takes `size` as a hard limit (`ENFILE` beyond it) and allocates its buckets after it, so a set that
@@ -222,11 +278,6 @@ impl SizeClass {
             }
             _ => fresh,
         }
-    }
-
-    /// Returns the next larger class, if there is one.
-    pub(crate) fn next(self) -> Option<Self> {
-        Self::from_exponent(self.0.checked_add(1)?)
     }
 
     pub(crate) fn capacity(self) -> usize {
@@ -303,19 +354,19 @@ mod tests {
     }
 
     #[test]
-    fn the_size_class_is_part_of_the_name() {
-        let name = Name::members(
-            Members::Addresses,
-            Family::V4,
-            "0123456789abcdef01234567ff",
-            SizeClass::for_members(40),
-        );
-        assert_eq!(name.as_str(), "np-s4-0123456789abcdef01234567-7");
-        assert_eq!(
-            name.size_class(),
-            Some(("np-s4-0123456789abcdef01234567", SizeClass::for_members(40)))
-        );
-        assert!(name.is_own());
-        assert_eq!(Name::new("np-iso-6").size_class(), None);
+    fn the_place_is_part_of_the_name() {
+        let first = Place { class: SizeClass::for_members(40), slot: Slot::First };
+        for (place, want) in [(first, "7"), (first.other(), "7b"), (first.other().other(), "7")] {
+            let id = "0123456789abcdef01234567ff";
+            let name = Name::members(Members::Addresses, Family::V4, id, place);
+            let stem = "np-s4-0123456789abcdef01234567";
+            assert_eq!(name.as_str(), format!("{stem}-{want}"));
+            assert_eq!(name.place(), Some((stem, place)));
+            assert_eq!(name.members_family(), Some(Family::V4));
+            assert!(name.is_own());
+        }
+        for other in ["np-iso-6", "np-s4-00-99", "np-s4-00-7c", "np-c4-00-7"] {
+            assert_eq!(Name::new(other).place(), None, "{other}");
+        }
     }
 }

@@ -198,6 +198,7 @@ fn base(message: &[u8]) -> Option<Base> {
         1 if as_ours => Hook::Input,
         2 if as_ours => Hook::Forward,
         3 if as_ours => Hook::Output,
+        4 if as_ours => Hook::Postrouting,
         number => Hook::Other(number),
     };
     Some(Base { hook: hook_point, priority: find_u32(hook, PRIORITY)?.cast_signed() })

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use netpol_core::net::Family;
+
 use crate::error::NftError;
 use crate::name::{Name, Owner};
 use crate::observe::Observed;
 use crate::operation::{Content, MAX_ELEMENTS, Operation};
+use crate::render::{Fixed, host_chains};
 use crate::ruleset::{Chain, Elements, Key, Ruleset, Set, Verdict};
 
 /// Ordered changes.
@@ -30,8 +33,8 @@ pub(crate) struct Plan {
 /// The kinds of changes in a switch. The order of the variants is an order of execution that fails closed: endpoints
 /// are isolated first and released last, and each endpoint and direction changes within one group.
 ///
-/// Changed members are the exception: several sets that change one after the other can show a packet a policy that is
-/// neither old nor new. A switch that is too large must be planned anew with other sets in their place.
+/// Changed members are the exception: sets that change one after the other show packets a state that is neither old nor
+/// new. A switch that is too large must be planned anew with other sets in their place.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Step {
     /// Endpoints become isolated; endpoints become known.
@@ -68,14 +71,9 @@ impl Plan {
     }
 
     /// Returns the sets whose members change in the switch.
-    pub(crate) fn changed_sets(&self) -> BTreeSet<&Name> {
-        self.switch
-            .get(&Step::Members)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(Operation::object)
-            .collect()
+    pub(crate) fn changed_sets(&self) -> BTreeSet<Name> {
+        let members = self.switch.get(&Step::Members).into_iter().flatten().flatten();
+        members.filter_map(Operation::object).cloned().collect()
     }
 
     fn group(&mut self, step: Step, operations: Vec<Operation>) {
@@ -115,6 +113,78 @@ pub(crate) fn plan(
         plan.sweep = state.sweep(desired);
     }
     Ok(plan)
+}
+
+/// Returns the sets of `desired` that must not change in place.
+///
+/// The kernel chooses a packet's rules when it enters a hook, but looks each key up in what is in force at that moment: one
+/// that is on its way during a switch may meet some sets before it and some after it (Linux 6.18). So each packet meets the
+/// old members of one set or the new ones, which is not enough where it would see another part of its policy change at
+/// another time: where several sets below the policy of one endpoint, direction and family change, or where one does that
+/// the rules of before refer to, and they change too. Such sets are made anew in their other slot, and appear together with
+/// the rules that refer to them. Endpoints that go away do not count.
+pub(crate) fn together(observed: &Observed, desired: &Ruleset) -> BTreeSet<Name> {
+    let changed = changed_sets(observed, desired);
+    let mut together = BTreeSet::new();
+    if changed.is_empty() {
+        return together;
+    }
+    let ruleset = &observed.ruleset;
+    let mut note = |roots: Vec<&Name>, is_kept: bool| {
+        let seen: BTreeSet<&Name> =
+            ruleset.sets_below(roots).intersection(&changed).copied().collect();
+        for family in Family::BOTH {
+            let seen = seen.iter().filter(|it| it.members_family() == Some(family));
+            if seen.clone().count() > usize::from(is_kept) {
+                together.extend(seen.map(|&it| it.clone()));
+            }
+        }
+    };
+    for (before, after) in entries(ruleset, desired) {
+        note(vec![before], Some(before) == after);
+    }
+    for root in host_chains() {
+        if let Some((name, before)) = ruleset.chains.get_key_value(&root) {
+            note(vec![name], Some(before) == desired.chains.get(&root));
+        }
+    }
+    together
+}
+
+/// Returns where packets of endpoints go and will go, each pair once; none of endpoints that go away.
+fn entries<'a>(
+    observed: &'a Ruleset,
+    desired: &'a Ruleset,
+) -> BTreeSet<(&'a Name, Option<&'a Name>)> {
+    let mut entries = BTreeSet::new();
+    for (name, map) in &observed.sets {
+        let Elements::Verdicts(before) = &map.elements else { continue };
+        let after = match desired.sets.get(name).map(|it| &it.elements) {
+            Some(Elements::Verdicts(after)) => Some(after),
+            _ => None,
+        };
+        for (key, verdict) in before {
+            let after = after.and_then(|it| it.get(key)?.target());
+            let stays = || Fixed::Endpoints.name(*key).is_some_and(|it| desired.has_key(&it, *key));
+            if let Some(before) = verdict.target().filter(|_| after.is_some() || stays()) {
+                entries.insert((before, after));
+            }
+        }
+    }
+    entries
+}
+
+/// Returns the sets of exact members in force whose members change.
+fn changed_sets<'d>(observed: &Observed, desired: &'d Ruleset) -> BTreeSet<&'d Name> {
+    let live = observed.ruleset.live();
+    let is_changed = |(name, set): &(&Name, &Set)| {
+        let have = observed.ruleset.sets.get(*name);
+        name.place().is_some()
+            && live.contains(name)
+            && (observed.spoiled.contains(*name)
+                || have.is_some_and(|it| it.elements != set.elements))
+    };
+    desired.sets.iter().filter(is_changed).map(|(name, _)| name).collect()
 }
 
 /// An observed state and what of it packets can meet.
@@ -195,7 +265,7 @@ impl<'a> State<'a> {
         new: Vec<Operation>,
         plan: &mut Plan,
     ) {
-        if name.size_class().is_some() {
+        if name.place().is_some() {
             self.place(name, Step::Members, [deleted, new].concat(), plan);
         } else {
             self.place(name, Step::Close, new, plan);

@@ -4,13 +4,14 @@
 //!
 //! | objects | what they are |
 //! |---|---|
-//! | `np-forward`, `np-input`, `np-output` | base chains; their rules never change, see [`base`] |
+//! | `np-forward`, `np-input`, `np-output`, `np-postrouting` | base chains; their rules never change, see [`base`] |
+//! | `np-cut` | drops packets to isolated endpoints |
 //! | `np-eg-{if,4,6}`, `np-in-{if,4,6}` | verdict maps from an endpoint to the chain of its policy set |
 //! | `np-ep-…`, `np-iso-…` | sets of all endpoints and of the isolated ones |
 //! | `np-own-…`, `np-self-…` | sets of endpoints' interfaces with their addresses, and of each endpoint with itself |
 //! | `np-eg-<digest>`, `np-in-<digest>` | one chain for each stage of a policy set, named after its content |
-//! | `np-s4-<set>-<class>`, `np-s6-…` | hash sets: the exact members of an address set; they change |
-//! | `np-n4-<set>-<class>`, `np-n6-…` | hash sets: address, protocol and port of a named port; they change |
+//! | `np-s4-<set>-<place>`, `np-s6-…` | hash sets: the exact members of an address set; they change |
+//! | `np-n4-<set>-<place>`, `np-n6-…` | hash sets: address, protocol and port of a named port; they change |
 //! | `np-c4-<digest>`, `np-c6-<digest>`, `np-p-<digest>` | interval sets of prefixes and ports; they never change |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ use netpol_core::net::Family;
 use netpol_core::program::{Endpoint, Members as ProgramMembers, PolicySetId};
 
 use crate::error::NftError;
-use crate::name::{Name, Side, SizeClass};
+use crate::name::{Name, Place, Side, SizeClass};
 use crate::ruleset::{Elements, Interface, Key, Ruleset, Verdict};
 
 mod base;
@@ -33,6 +34,7 @@ mod policy;
 
 pub(crate) use self::base::{Fixed, skeleton};
 use self::hosts::HostRenderer;
+pub(crate) use self::hosts::chain_names as host_chains;
 #[cfg(test)]
 pub(crate) use self::policy::MAX_STAGES;
 pub(crate) use self::policy::{OnAllow, PolicyRenderer};
@@ -55,8 +57,8 @@ pub(crate) type PolicyUse = (Side, OnAllow, PolicySetId);
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) options: Options,
-    /// The size classes of the sets that exist, by the name without the class.
-    pub(crate) classes: &'a BTreeMap<String, SizeClass>,
+    /// Where the sets of exact members are, or are to be, by the stem of their names.
+    pub(crate) places: &'a BTreeMap<String, Place>,
     /// Policy sets that the kernel refused; their endpoints are isolated.
     pub(crate) refused: &'a BTreeMap<PolicyUse, Arc<NftError>>,
 }

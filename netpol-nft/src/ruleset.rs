@@ -33,6 +33,27 @@ impl Ruleset {
         live
     }
 
+    /// Returns the sets that these chains and what they jump to refer to.
+    pub(crate) fn sets_below<'a>(&'a self, mut chains: Vec<&'a Name>) -> BTreeSet<&'a Name> {
+        let (mut seen, mut sets) = (BTreeSet::new(), BTreeSet::new());
+        while let Some(name) = chains.pop() {
+            if !seen.insert(name) {
+                continue;
+            }
+            let (below, found): (Vec<_>, Vec<_>) =
+                self.references(name).into_iter().partition(|it| self.chains.contains_key(it));
+            chains.extend(below);
+            sets.extend(found);
+        }
+        sets
+    }
+
+    /// Returns whether the set called `name` has a key.
+    pub(crate) fn has_key(&self, name: &Name, key: Key) -> bool {
+        let elements = self.sets.get(name).map(|set| &set.elements);
+        matches!(elements, Some(Elements::Keys(keys)) if keys.binary_search(&key).is_ok())
+    }
+
     /// Returns what the chain or set called `name` refers to.
     pub(crate) fn references(&self, name: &Name) -> Vec<&Name> {
         let chain = self
@@ -79,6 +100,8 @@ pub(crate) enum Hook {
     Forward,
     /// Packets of this host.
     Output,
+    /// Packets on their way out, after the last decision where they go.
+    Postrouting,
     /// A hook that we do not use, by its number.
     Other(u32),
 }
@@ -160,8 +183,10 @@ pub(crate) enum Match {
     },
     /// The hop limit of an IPv6 packet. Comes after [`Match::Family`], as does the following.
     HopLimit(u8),
-    /// The source of an IPv6 packet is an address of the link, `fe80::/10`. No router forwards such a packet.
-    LinkLocalSource,
+    /// The source of an IPv6 packet is an address of the link, `fe80::/10`, or is not. No router forwards such a packet.
+    LinkLocalSource(Sense),
+    /// The source is an address that somebody can have. Comes after [`Match::Family`] with the same family.
+    SpecifiedSource(Family),
     /// What conntrack knows of the flow.
     Flow(FlowState),
     /// The packet is of a flow that conntrack was told to leave alone, or is not.
@@ -208,6 +233,19 @@ pub(crate) enum FlowState {
     Related,
 }
 
+/// The directions of a flow in conntrack.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FlowDirection {
+    /// That of the first packet.
+    Original,
+    /// The other one. Its source is the destination of the first packet after destination NAT.
+    Reply,
+}
+
+impl FlowDirection {
+    pub(crate) const BOTH: [Self; 2] = [Self::Original, Self::Reply];
+}
+
 /// The fields of a packet that make the key of a lookup.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fields {
@@ -223,6 +261,10 @@ pub(crate) enum Fields {
     Address(Family, End),
     /// Source and destination address.
     Addresses(Family),
+    /// The interface on which the packet came in, and the source of its flow in a direction.
+    FlowSender(Family, FlowDirection),
+    /// The source address of the packet, and the source of its flow in a direction.
+    FlowAddresses(Family, FlowDirection),
     /// The address at one end, the protocol, and the port at the same end.
     Target(Family, End),
     /// The port at one end. Comes after [`Match::Protocol`].

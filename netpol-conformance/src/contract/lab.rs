@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpol_core::api::{Strictness, k8s::NetworkPolicy};
-use netpol_core::model::Endpoint;
+use netpol_core::model::{Endpoint, Object};
 use netpol_core::net::Family;
 use netpol_core::program::Established;
-use netpol_core::{Applied, Capabilities, Change, Dataplane, Drift, Engine, NodeConfig, Program, Update};
+use netpol_core::{
+    Applied, Capabilities, Change, Dataplane, Drift, Engine, NodeConfig, Program, Update,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use super::Broken;
@@ -42,6 +44,7 @@ pub(super) enum Pod {
 pub(super) enum Policy {
     Everybody,
     Only(Pod),
+    AllBut(Pod),
     Nobody,
 }
 
@@ -86,9 +89,7 @@ impl Pod {
         let last = self as u8 + 2;
         match family {
             Family::V4 => IpAddr::V4(Ipv4Addr::new(10, 244, 0, last)),
-            Family::V6 => {
-                IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, last as u16))
-            }
+            Family::V6 => IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, last as u16)),
         }
     }
 
@@ -111,7 +112,8 @@ impl Lab {
         let layout = Layout::new(vec![NodeSpec::new(NODE, node)], pods.into(), Vec::new());
         let topology = Topology::build(layout, runtime.handle())?;
         let capabilities = Capabilities::minimal();
-        let mut lab = Self { dataplane: None, capabilities, open, generation: 0, topology, runtime };
+        let mut lab =
+            Self { dataplane: None, capabilities, open, generation: 0, topology, runtime };
         lab.reopen()?;
         Ok(lab)
     }
@@ -170,16 +172,11 @@ impl Lab {
 
     /// Returns the program for a wish.
     pub(super) fn program(&self, wish: &Wish) -> Result<Arc<Program>, Broken> {
-        let config = NodeConfig { established: wish.established, ..NodeConfig::new(NODE) };
+        let mut config = NodeConfig::new(NODE);
+        config.established = wish.established;
         let mut engine = Engine::new(config, &self.capabilities);
-        let wrong = |error: &dyn std::error::Error| Broken::Inconclusive { what: error.to_string() };
-        for endpoint in &wish.endpoints {
-            engine.upsert(endpoint.clone()).map_err(|error| wrong(&error))?;
-        }
-        if let Some(text) = wish.policy.text() {
-            let policy: NetworkPolicy = serde_json::from_str(&text).map_err(|it| wrong(&it))?;
-            let policy = policy.to_policy(Strictness::Strict).map_err(|error| wrong(&error))?;
-            engine.upsert(policy.value).map_err(|error| wrong(&error))?;
+        for object in wish.objects()? {
+            engine.upsert(object).map_err(|error| wrong(&error))?;
         }
         engine.inputs_complete();
         match engine.poll_update().map(|update| update.change) {
@@ -197,11 +194,39 @@ impl Lab {
         Ok(applied)
     }
 
+    /// Returns an engine of the node that has no inputs yet.
+    pub(super) fn engine(&self) -> Engine {
+        Engine::new(NodeConfig::new(NODE), &self.capabilities)
+    }
+
+    /// Brings an engine from one wish to another, and the dataplane with it.
+    pub(super) fn follow(
+        &mut self,
+        engine: &mut Engine,
+        from: &[Object],
+        to: &[Object],
+    ) -> Result<(), Broken> {
+        let is_gone = |it: &&Object| to.iter().all(|other| other.key() != it.key());
+        for object in from.iter().filter(is_gone) {
+            engine.remove(&object.key());
+        }
+        for object in to.iter().filter(|it| !from.contains(it)) {
+            engine.upsert(object.clone()).map_err(|error| wrong(&error))?;
+        }
+        engine.inputs_complete();
+        while let Some(update) = engine.poll_update() {
+            let applied = self.dataplane()?.apply(update)?;
+            engine.handle_applied(Ok(applied));
+        }
+        Ok(())
+    }
+
     /// Puts a program in force, and every endpoint of it.
     pub(super) fn enforce(&mut self, program: &Arc<Program>) -> Result<Applied, Broken> {
         let applied = self.apply(Change::Full(Arc::clone(program)))?;
         super::promised(applied.isolated.is_empty(), || {
-            let names = applied.isolated.iter().map(|(id, error)| format!("`{id}`: {}", chain(error)));
+            let names =
+                applied.isolated.iter().map(|(id, error)| format!("`{id}`: {}", chain(error)));
             format!("endpoints were closed: {}", names.collect::<Vec<_>>().join(", "))
         })?;
         Ok(applied)
@@ -270,12 +295,35 @@ impl Lab {
     }
 }
 
+impl Wish {
+    /// Returns what an engine must be told.
+    pub(super) fn objects(&self) -> Result<Vec<Object>, Broken> {
+        let mut objects: Vec<_> = self.endpoints.iter().cloned().map(Object::from).collect();
+        if let Some(text) = self.policy.text() {
+            let policy: NetworkPolicy = serde_json::from_str(&text).map_err(|it| wrong(&it))?;
+            let policy = policy.to_policy(Strictness::Strict).map_err(|error| wrong(&error))?;
+            objects.push(policy.value.into());
+        }
+        Ok(objects)
+    }
+}
+
+/// The inputs of a check are as they should be, so this is nobody's fault but ours.
+fn wrong(error: &dyn std::error::Error) -> Broken {
+    Broken::Inconclusive { what: error.to_string() }
+}
+
 impl Policy {
     fn text(self) -> Option<String> {
         let from = match self {
             Self::Everybody => return None,
             Self::Only(pod) => format!(
                 r#"{{"from": [{{"podSelector": {{"matchLabels": {{"name": "{}"}}}}}}]}}"#,
+                pod.name()
+            ),
+            Self::AllBut(pod) => format!(
+                r#"{{"from": [{{"podSelector": {{"matchExpressions":
+                    [{{"key": "name", "operator": "NotIn", "values": ["{}"]}}]}}}}]}}"#,
                 pod.name()
             ),
             Self::Nobody => String::new(),

@@ -7,10 +7,10 @@ use std::time::Duration;
 use netpol_core::net::Family;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::lab::{Lab, PASSES_WITHIN, Pod, RETRY, STOPPED_FOR};
 use super::Broken;
+use super::lab::{Lab, PASSES_WITHIN, Pod, RETRY, STOPPED_FOR};
 use crate::topology::{Host, Transport, echo};
 
 /// Room for what arrives at once.
@@ -142,13 +142,20 @@ impl End {
             Self::Udp(socket) => socket.recv(&mut buffer).await,
         };
         match received {
-            Ok(0) => Err(Broken::Inconclusive { what: "the other end has closed".to_owned() }),
+            // Nothing more is heard.
+            Ok(0) => {
+                sleep(RETRY).await;
+                Ok(())
+            }
             Ok(length) => {
                 into.extend(buffer.get(..length).unwrap_or_default());
                 Ok(())
             }
             // The next packet may come all the same.
-            Err(error) if is_refusal(&error) => Ok(()),
+            Err(error) if is_refusal(&error) => {
+                sleep(RETRY).await;
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -159,7 +166,11 @@ fn is_refusal(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
         error.kind(),
-        Kind::ConnectionRefused | Kind::PermissionDenied | Kind::HostUnreachable
+        Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::BrokenPipe
+            | Kind::PermissionDenied
+            | Kind::HostUnreachable
     )
 }
 

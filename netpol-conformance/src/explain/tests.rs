@@ -191,6 +191,6 @@ fn reasons_tell_the_half_that_denies_or_all() {
         (None, Some(&allow), format!("ingress: allow\n  {line}")),
         (None, None, String::new()),
     ] {
-        assert_eq!(reasons(egress, ingress, &inputs), want);
+        assert_eq!(reasons(egress, ingress, &[], &inputs), want);
     }
 }

@@ -45,6 +45,14 @@ pub enum Feature {
     Staged,
     /// Network sets.
     NetworkSets,
+    /// Host endpoints: of all interfaces of a node, or only as peers.
+    HostEndpoints,
+    /// Host endpoints of named interfaces, or of those with an address.
+    HostInterfaces,
+    /// Policies for traffic before its destination is translated.
+    PreDnat,
+    /// Policies for packets of which no connection is kept.
+    Untracked,
     /// ICMP messages other than echo requests.
     IcmpTypes,
     /// Probes from a given port.
@@ -67,7 +75,7 @@ pub struct UnknownFeature(pub String);
 
 impl Feature {
     /// Everything that this harness has.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::Np,
         Self::Udp,
         Self::Sctp,
@@ -87,6 +95,10 @@ impl Feature {
         Self::Tiers,
         Self::Staged,
         Self::NetworkSets,
+        Self::HostEndpoints,
+        Self::HostInterfaces,
+        Self::PreDnat,
+        Self::Untracked,
         Self::IcmpTypes,
         Self::SourcePorts,
         Self::ProtocolNumbers,
@@ -118,6 +130,10 @@ impl Feature {
             Self::Tiers => "tiers",
             Self::Staged => "staged",
             Self::NetworkSets => "network-sets",
+            Self::HostEndpoints => "host-endpoints",
+            Self::HostInterfaces => "host-interfaces",
+            Self::PreDnat => "pre-dnat",
+            Self::Untracked => "untracked",
             Self::IcmpTypes => "icmp-types",
             Self::SourcePorts => "source-ports",
             Self::ProtocolNumbers => "protocol-numbers",

@@ -14,7 +14,7 @@ use super::feature::Feature;
 use super::object::{ObjectId, decode};
 use super::spec::{API_VERSION, KIND, ScenarioDocument, Spec, StepSpec};
 use super::{About, Plan, Scenario, Skipped, Step, base_name};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NamelessHosts, Reading};
 use crate::document;
 
 /// Most objects, probes and pairs of pods of all steps of a scenario, some seconds of work.
@@ -64,8 +64,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Scenario, ScenarioError> {
     if let Some(reason) = missing_features(&spec) {
         return Ok(Scenario::Skipped(Skipped { about, reason }));
     }
-    let cluster = initial(&values, taken, unknown_fields(&spec))
-        .map_err(|(place, problem)| fail(place, problem))?;
+    let cluster =
+        initial(&values, taken, reading(&spec)).map_err(|(place, problem)| fail(place, problem))?;
     let initial = Arc::new(cluster.clone());
     let steps = steps(cluster, &spec).map_err(|(place, problem)| fail(place, problem))?;
     Ok(Scenario::Plan(Plan { about, initial, steps }))
@@ -85,13 +85,20 @@ fn missing_features(spec: &Spec) -> Option<String> {
         .then(|| format!("requires {}, which this harness does not have", names.join(", ")))
 }
 
-/// Returns what becomes of policies with something that their API does not know.
-fn unknown_fields(spec: &Spec) -> Strictness {
-    let wanted = Feature::CnpUnknownField.as_str();
-    if spec.requires.iter().any(|it| it == wanted) {
-        Strictness::Degraded
-    } else {
-        Strictness::Strict
+/// Returns how objects are taken: features say more than what a harness must have.
+fn reading(spec: &Spec) -> Reading {
+    let requires = |feature: Feature| spec.requires.iter().any(|it| it == feature.as_str());
+    Reading {
+        unknown_fields: if requires(Feature::CnpUnknownField) {
+            Strictness::Degraded
+        } else {
+            Strictness::Strict
+        },
+        nameless_hosts: if requires(Feature::HostInterfaces) {
+            NamelessHosts::Enforced
+        } else {
+            NamelessHosts::Peers
+        },
     }
 }
 
@@ -99,13 +106,13 @@ fn unknown_fields(spec: &Spec) -> Strictness {
 fn initial(
     values: &[(String, Value)],
     taken: BTreeSet<IpAddr>,
-    unknown_fields: Strictness,
+    reading: Reading,
 ) -> Result<Cluster, (String, Problem)> {
     let node = values
         .iter()
         .filter_map(|(_, value)| ObjectId::of(value).ok())
         .find(|id| id.is_core("Node"));
-    let mut cluster = Cluster::new(node.map(|id| id.name), taken, unknown_fields);
+    let mut cluster = Cluster::new(node.map(|id| id.name), taken, reading);
     for (place, value) in values {
         check_initial(value)
             .and_then(|()| cluster.apply(value))

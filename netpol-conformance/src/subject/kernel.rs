@@ -10,7 +10,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netpol_core::model::{Attachment, Object};
+use netpol_core::model::{Attachment, EndpointKind, Object};
 use netpol_core::{Dataplane, DataplaneErrorKind, Flow, Payload, Verdict};
 use tokio::runtime::{Builder, Runtime};
 
@@ -304,6 +304,7 @@ fn control_of(cluster: &Cluster, attempt: &Attempt) -> Control {
 /// Tells the engine of a node how the node knows the packets of its pods.
 fn attach(object: &mut Object, node: &str, hosts: &Hosts) {
     if let Object::Endpoint(endpoint) = object
+        && endpoint.id.kind == EndpointKind::Workload
         && endpoint.node.as_deref() == Some(node)
         && let Some(interface) = hosts.interface(&endpoint.id.to_string())
     {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use netpol_core::eval::{Evaluation, Judge, Judgement};
 use netpol_core::model::Inputs;
-use netpol_core::{Capabilities, Direction, Verdict};
+use netpol_core::{Capabilities, Direction, HostJudgement, Verdict};
 
 use super::{Observation, Subject, SubjectError};
 use crate::explain::reasons;
@@ -30,7 +30,7 @@ impl Subject for Model {
 
 fn observe(evaluation: Evaluation, inputs: &Inputs) -> Observation {
     let Evaluation { enforced, pending, .. } = evaluation;
-    let reasons = reasons(Some(&enforced.egress), Some(&enforced.ingress), inputs);
+    let reasons = reasons(Some(&enforced.egress), Some(&enforced.ingress), &enforced.hosts, inputs);
     let observed = Observation::of(enforced.verdict(), Some(reasons))
         .because(enforced.egress.reason, enforced.ingress.reason);
     Observation { pending: Some(pending.verdict()), ..observed }
@@ -72,18 +72,23 @@ impl<'a> Judges<'a> {
     }
 }
 
-/// Returns a judgement in one line: the half that denies, or both if both allow.
+/// Returns a judgement in one line: what denies, or everything if all allow.
 #[must_use]
 pub fn summary(judgement: &Judgement) -> String {
-    let Judgement { egress, ingress, .. } = judgement;
+    let Judgement { egress, ingress, hosts, .. } = judgement;
     let halves = [(Direction::Egress, egress), (Direction::Ingress, ingress)];
+    let halves = halves.map(|(direction, half)| (direction.to_string(), half));
+    let hosts =
+        hosts.iter().map(|HostJudgement { endpoint, bucket, direction, explanation, .. }| {
+            (format!("{bucket} {direction} of {endpoint}"), explanation)
+        });
     let denied = judgement.verdict() == Verdict::Deny;
     let mut text = String::new();
-    for (direction, half) in halves {
+    for (title, half) in halves.into_iter().chain(hosts) {
         if !denied || half.verdict == Verdict::Deny {
             let separator = if text.is_empty() { "" } else { "; " };
             // Writing to a string cannot fail.
-            let _ = write!(text, "{separator}{direction}: ");
+            let _ = write!(text, "{separator}{title}: ");
             for step in &half.steps {
                 let _ = write!(text, "{step}; ");
             }

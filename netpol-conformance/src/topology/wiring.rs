@@ -32,7 +32,8 @@ pub(super) const INNER: u32 = 100;
 /// First index of outer ends.
 pub(super) const FIRST_OUTER: u32 = 1000;
 
-const INNER_INTERFACE: &str = "eth0";
+/// The inner end.
+pub(super) const INNER_INTERFACE: &str = "eth0";
 
 // Locally administered addresses.
 const OUTER_MAC: [u8; 6] = [0x02, 0x6e, 0x70, 0, 0, 1];

@@ -24,9 +24,6 @@ impl Kind {
     pub(crate) const ALL: [Self; 3] =
         [Self::Nft, Self::Iptables(Flavour::Nft), Self::Iptables(Flavour::Legacy)];
 
-    pub(crate) const IPTABLES: [Self; 2] =
-        [Self::Iptables(Flavour::Nft), Self::Iptables(Flavour::Legacy)];
-
     /// Makes the dataplane of the network namespace of the calling thread.
     pub(crate) fn open(self) -> Box<dyn Dataplane> {
         match self {

@@ -103,6 +103,11 @@ impl State {
         }
     }
 
+    /// Returns the name of the node.
+    pub(super) fn node_name(&self) -> &str {
+        self.views.labels.str(self.node)
+    }
+
     /// Forgets an object. Returns whether it was there.
     pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
         match key {

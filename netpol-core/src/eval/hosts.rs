@@ -51,11 +51,13 @@ struct Meeting<'a> {
     direction: Direction,
 }
 
-/// Whether the replies to flows that are not tracked are judged with them.
-#[derive(Clone, Copy, PartialEq)]
-enum Replies {
-    Judged,
-    Ignored,
+/// Which host endpoints are asked.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    /// All, about the replies too.
+    All,
+    /// Those of one node.
+    OfNode(&'a str),
 }
 
 /// What a flow is judged as by host endpoints: before destination NAT it can have been another.
@@ -67,25 +69,27 @@ pub(super) struct Passage<'a> {
 impl<'a> Judge<'a> {
     /// Returns what the host endpoints say that a flow passes, in order, up to the first that denies.
     pub(super) fn judge_hosts(&self, passage: &Passage<'_>, scope: Scope) -> Vec<HostJudgement> {
-        self.ask_hosts(passage, scope, Replies::Judged)
+        self.ask_hosts(passage, scope, Asked::All)
     }
 
     fn ask_hosts(
         &self,
         passage: &Passage<'_>,
         scope: Scope,
-        replies: Replies,
+        asked: Asked<'_>,
     ) -> Vec<HostJudgement> {
         let flow = &passage.sides.flow;
         if flow.origin == Origin::OwnNode {
             return Vec::new();
         }
-        let [source, destination] = [&passage.sides.source, &passage.sides.destination]
-            .map(|side| self.place(side.address, side.owner));
         let (mut judgements, mut untracked) = (Vec::new(), Vec::new());
         let mut settled = BTreeSet::new();
-        for meeting in self.meetings(source, destination, flow) {
-            if settled.contains(&meeting.endpoint.id) {
+        for meeting in self.meetings_of(passage.sides) {
+            let is_asked = match asked {
+                Asked::All => true,
+                Asked::OfNode(node) => meeting.is_at(node),
+            };
+            if !is_asked || settled.contains(&meeting.endpoint.id) {
                 continue;
             }
             let explanation = self.judge_meeting(&meeting, passage, scope);
@@ -102,14 +106,14 @@ impl<'a> Judge<'a> {
                 return judgements;
             }
         }
-        if replies == Replies::Judged {
+        if matches!(asked, Asked::All) {
             self.add_replies(&mut judgements, &untracked, passage, scope);
         }
         judgements
     }
 
-    /// Judges the replies: to packets that are not tracked as flows of their own, as nothing knows that they are replies, and
-    /// to the others by the policy for what is not tracked, which they meet too.
+    /// Judges the replies, at each node on their way: where the flow is not tracked as flows of their own, as nothing knows
+    /// that they are replies, and elsewhere by the policy for what is not tracked, which they meet too.
     fn add_replies(
         &self,
         judgements: &mut Vec<HostJudgement>,
@@ -119,39 +123,45 @@ impl<'a> Judge<'a> {
     ) {
         let sides = passage.sides.reversed(self.inputs, &self.owners);
         let back = Passage { sides: &sides, before_nat: &sides };
-        for meeting in untracked {
-            let reply = meeting.says(self.judge_reply(&back, scope), Packet::Reply);
-            let denied = reply.explanation.verdict == Verdict::Deny;
-            judgements.push(reply);
-            if denied {
-                return;
+        let [from, to] = self.places(&sides).map(Place::node);
+        for node in [from, to.filter(|_| from != to)].into_iter().flatten() {
+            let mut untracked = untracked.iter().filter(|it| it.is_at(node)).peekable();
+            if untracked.peek().is_none() {
+                judgements.extend(self.judge_tracked_reply(&back, scope, node));
             }
-        }
-        if !untracked.is_empty() {
-            return;
-        }
-        let [source, destination] =
-            [&sides.source, &sides.destination].map(|side| self.place(side.address, side.owner));
-        for meeting in self.meetings(source, destination, &sides.flow) {
-            if meeting.bucket != Bucket::Untracked {
-                continue;
+            for meeting in untracked {
+                judgements.push(meeting.says(self.judge_reply(&back, scope, node), Packet::Reply));
             }
-            let explanation = self.judge_meeting(&meeting, &back, scope);
-            if let (Reason::Rule(_), verdict) = (&explanation.reason, explanation.verdict) {
-                let explanation = match verdict {
-                    Verdict::Deny => explanation,
-                    Verdict::Allow => self.judge_reply(&back, scope),
-                };
-                judgements.push(meeting.says(explanation, Packet::Reply));
+            if judgements.last().is_some_and(|it| it.explanation.verdict == Verdict::Deny) {
                 return;
             }
         }
     }
 
+    /// Judges the reply to what a node tracks. A rule there for what is not tracked keeps it from being known as a reply.
+    fn judge_tracked_reply(
+        &self,
+        back: &Passage<'_>,
+        scope: Scope,
+        node: &str,
+    ) -> Option<HostJudgement> {
+        let meetings = self.meetings_of(back.sides).into_iter();
+        for meeting in meetings.filter(|it| it.is_at(node) && it.bucket == Bucket::Untracked) {
+            let explanation = self.judge_meeting(&meeting, back, scope);
+            if let (Reason::Rule(_), verdict) = (&explanation.reason, explanation.verdict) {
+                let explanation = match verdict {
+                    Verdict::Deny => explanation,
+                    Verdict::Allow => self.judge_reply(back, scope, node),
+                };
+                return Some(meeting.says(explanation, Packet::Reply));
+            }
+        }
+        None
+    }
+
     /// Returns whether the settings keep a workload from its own host.
     pub(super) fn denies_own_host(&self, sides: &Sides<'_>) -> bool {
-        let source = self.place(sides.source.address, sides.source.owner);
-        let destination = self.place(sides.destination.address, sides.destination.owner);
+        let [source, destination] = self.places(sides);
         self.settings.workload_to_host == WorkloadToHost::Deny
             && matches!(destination, Place::Process { .. })
             && source.workload().is_some()
@@ -165,8 +175,18 @@ impl<'a> Judge<'a> {
                 None => Place::Outside,
             };
         }
-        let node = self.inputs.nodes.values().find(|node| node.addresses.contains(&address));
+        let mut nodes = self.inputs.nodes.values();
+        let node = nodes.find(|node| addresses_of(node).any(|own| own == address));
         node.map_or(Place::Outside, |node| Place::Process { node })
+    }
+
+    fn places(&self, sides: &Sides<'a>) -> [Place<'a>; 2] {
+        [&sides.source, &sides.destination].map(|side| self.place(side.address, side.owner))
+    }
+
+    fn meetings_of(&self, sides: &Sides<'a>) -> Vec<Meeting<'a>> {
+        let [source, destination] = self.places(sides);
+        self.meetings(source, destination, &sides.flow)
     }
 
     /// Returns the policy sets that a flow between two places meets, in order.
@@ -252,7 +272,7 @@ impl<'a> Judge<'a> {
         family: Family,
     ) -> Option<&'a Endpoint> {
         let known = self.inputs.nodes.get(node);
-        let mut listed = known.into_iter().flat_map(|it| &it.addresses).copied();
+        let mut listed = known.into_iter().flat_map(addresses_of);
         let address = address.or_else(|| listed.find(|it| Family::of(*it) == family));
         let has = |addresses: &[IpAddr]| address.is_some_and(|it| addresses.contains(&it));
         let mut interfaces = known.into_iter().flat_map(|it| &it.interfaces);
@@ -298,13 +318,14 @@ impl<'a> Judge<'a> {
         self.ask_tiers(&half, scope)
     }
 
-    /// Judges a reply as a flow of its own.
-    fn judge_reply(&self, back: &Passage<'_>, scope: Scope) -> Explanation {
-        let replier = back.sides.source.owner;
-        let receiver = back.sides.destination.owner;
+    /// Judges a reply as a flow of its own, by what is at a node.
+    fn judge_reply(&self, back: &Passage<'_>, scope: Scope, node: &str) -> Explanation {
+        let is_there = |it: &&Endpoint| it.node.as_deref() == Some(node);
+        let replier = back.sides.source.owner.filter(is_there);
+        let receiver = back.sides.destination.owner.filter(is_there);
         let egress = self.judge_half(replier, Direction::Egress, back.sides, scope);
         let ingress = self.judge_half(receiver, Direction::Ingress, back.sides, scope);
-        let hosts = self.ask_hosts(back, scope, Replies::Ignored);
+        let hosts = self.ask_hosts(back, scope, Asked::OfNode(node));
         let mut explanations = hosts.iter().map(|it| &it.explanation).chain([&egress, &ingress]);
         if explanations.any(|it| it.verdict == Verdict::Deny) {
             Explanation::at_once(Verdict::Deny, Reason::UntrackedReply)
@@ -362,7 +383,17 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// Returns the addresses that a node reports, and those of its interfaces.
+fn addresses_of(node: &Node) -> impl Iterator<Item = IpAddr> {
+    let of_interfaces = node.interfaces.iter().flat_map(|it| &it.addresses);
+    node.addresses.iter().chain(of_interfaces).copied()
+}
+
 impl Meeting<'_> {
+    fn is_at(&self, node: &str) -> bool {
+        self.endpoint.node.as_deref() == Some(node)
+    }
+
     /// Returns where the replies are met.
     fn answered(&self) -> Self {
         let direction = match self.direction {

@@ -55,8 +55,11 @@ fn what_we_never_write_is_unknown() {
     }
 }
 
+fn sense() -> impl Strategy<Value = Sense> {
+    prop_oneof![Just(Sense::In), Just(Sense::NotIn)]
+}
+
 fn conditions() -> impl Strategy<Value = Match> {
-    let sense = || prop_oneof![Just(Sense::In), Just(Sense::NotIn)];
     let end = || prop_oneof![Just(End::Source), Just(End::Destination)];
     let fields = proptest::sample::select(ALL_FIELDS.to_vec());
     prop_oneof![
@@ -89,7 +92,8 @@ fn icmp_conditions() -> impl Strategy<Value = Match> {
         any::<u8>().prop_map(Match::NotIcmpCode),
         (0_u8..100, 100_u8..).prop_map(|(first, last)| Match::IcmpTypes { first, last }),
         any::<u8>().prop_map(Match::HopLimit),
-        Just(Match::LinkLocalSource),
+        sense().prop_map(Match::LinkLocalSource),
+        prop_oneof![Just(Family::V4), Just(Family::V6)].prop_map(Match::SpecifiedSource),
     ]
 }
 

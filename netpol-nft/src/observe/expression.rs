@@ -1,10 +1,12 @@
 //! Expressions of listed rules.
 
+use netpol_core::net::Family;
+
 use crate::attribute::{attributes, find, find_text, find_u32, find_u64};
-use crate::encode::LOG_SNAPLEN;
+use crate::encode::{LOG_SNAPLEN, direction_number};
 use crate::expression::{Expression, Field, LookupResult, Register, Test};
 use crate::name::Name;
-use crate::ruleset::Sense;
+use crate::ruleset::{FlowDirection, Sense};
 
 /// `NFTA_DATA_VALUE` and `NFTA_DATA_VERDICT`
 const VALUE: u16 = 1;
@@ -67,9 +69,17 @@ fn meta_field(key: u32) -> Option<Field> {
     }
 }
 
-/// `NFTA_CT_KEY` is `NFT_CT_STATE`, and there is no `NFTA_CT_DIRECTION`.
+/// `NFTA_CT_KEY` (`NFT_CT_STATE`, `NFT_CT_SRC_IP`, `NFT_CT_SRC_IP6`) and `NFTA_CT_DIRECTION`.
 fn flow_field(data: &[u8]) -> Option<Field> {
-    (find_u32(data, 2)? == 0 && find(data, 3).is_none()).then_some(Field::FlowState)
+    let family = match find_u32(data, 2)? {
+        0 if find(data, 3).is_none() => return Some(Field::FlowState),
+        19 => Family::V4,
+        21 => Family::V6,
+        _ => return None,
+    };
+    let number = find(data, 3)?;
+    let direction = FlowDirection::BOTH.into_iter().find(|it| [direction_number(*it)] == number)?;
+    Some(Field::FlowSource(family, direction))
 }
 
 /// `NFTA_PAYLOAD_BASE`, `NFTA_PAYLOAD_OFFSET`, `NFTA_PAYLOAD_LEN`.

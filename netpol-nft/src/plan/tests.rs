@@ -118,16 +118,22 @@ fn base_chains_come_last_where_there_was_nothing() {
             prepare: make set `np-ep-if`
             prepare: make set `np-s4-a-6`
             prepare: add 1 elements to set `np-s4-a-6`
+            prepare: make chain `np-cut`
             prepare: make chain `np-host-fwd`
             prepare: make chain `np-host-in`
             prepare: make chain `np-host-out`
             prepare: make chain `np-in-a`
+            prepare: add to chain `np-cut` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 133-137 ip6 hoplimit 255 counter return comment "np:discovery e60a4295a09b9f3e"`
+            prepare: add to chain `np-cut` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 130-132 ip6 saddr fe80::/10 counter return comment "np:discovery aef02a95129e3306"`
+            prepare: add to chain `np-cut` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 143 ip6 saddr fe80::/10 counter return comment "np:discovery 511cab7b17283f41"`
+            prepare: add to chain `np-cut` the rule `counter drop comment "np:isolated 8ce112c88649a28a"`
             prepare: add to chain `np-in-a` the rule `ip saddr @np-s4-a-6 counter return comment "np:x"`
             prepare: make set `np-in-4`
             prepare: add 1 elements to set `np-in-4`
             switch Chains: make chain `np-forward`; add to chain `np-forward` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
             switch Chains: make chain `np-input`; add to chain `np-input` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
-            switch Chains: make chain `np-output`; add to chain `np-output` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 133-137 ip6 hoplimit 255 counter return comment "np:discovery e60a4295a09b9f3e"`
+            switch Chains: make chain `np-output`; add to chain `np-output` the rule `counter jump np-host-out comment "np:hosts d5be5cb0692e1626"`
+            switch Chains: make chain `np-postrouting`; add to chain `np-postrouting` the rule `oifname @np-iso-if counter goto np-cut comment "np:isolated 8add6f35e858c8eb"`
         "#]],
     );
 }
@@ -136,14 +142,16 @@ fn base_chains_come_last_where_there_was_nothing() {
 fn a_base_chain_at_another_place_is_replaced_at_once() {
     let old = skeleton(Options { priority: 0, log_group: 100, mark: 16 });
     let mut new = skeleton(Options { priority: -5, log_group: 100, mark: 16 });
-    new.chains.values_mut().for_each(|chain| chain.rules.truncate(1));
+    let is_base = |chain: &&mut Chain| chain.base.is_some();
+    new.chains.values_mut().filter(is_base).for_each(|chain| chain.rules.truncate(1));
     check(
         Some(old),
         &new,
         expect![[r#"
             switch Chains: empty chain `np-forward`; remove chain `np-forward`; make chain `np-forward`; add to chain `np-forward` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
             switch Chains: empty chain `np-input`; remove chain `np-input`; make chain `np-input`; add to chain `np-input` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 134 iifname @np-ep-if counter drop comment "np:router 72220a43ea5f6e2e"`
-            switch Chains: empty chain `np-output`; remove chain `np-output`; make chain `np-output`; add to chain `np-output` the rule `meta nfproto ipv6 meta l4proto 58 @th,0,8 133-137 ip6 hoplimit 255 counter return comment "np:discovery e60a4295a09b9f3e"`
+            switch Chains: empty chain `np-output`; remove chain `np-output`; make chain `np-output`; add to chain `np-output` the rule `counter jump np-host-out comment "np:hosts d5be5cb0692e1626"`
+            switch Chains: empty chain `np-postrouting`; remove chain `np-postrouting`; make chain `np-postrouting`; add to chain `np-postrouting` the rule `oifname @np-iso-if counter goto np-cut comment "np:isolated 8add6f35e858c8eb"`
         "#]],
     );
 }

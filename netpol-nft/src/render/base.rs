@@ -5,16 +5,20 @@
 //! 1. Router advertisements and redirects that an endpoint sends are dropped; other neighbour and multicast listener
 //!    discovery passes. What a router has forwarded is neither, whatever its type: it could carry anything anywhere.
 //! 2. Whatever comes from or goes to an isolated endpoint is dropped, established flows included.
-//! 3. What comes in on an endpoint's interface and does not carry one of its addresses is dropped. Otherwise an endpoint
-//!    could send itself a packet in the name of somebody else, and would then reach that one as with a reply.
-//! 4. Established flows pass, and ICMP errors that belong to one.
+//! 3. What comes in on an endpoint's interface and does not carry one of its addresses is dropped, whether it belongs to a
+//!    flow or not. Otherwise an endpoint could send into flows of others, or send itself a packet in the name of somebody
+//!    else, and would then reach that one as with a reply. Packets for the node itself may also carry addresses of the
+//!    link, and none at all.
+//! 4. Established flows pass, and ICMP errors that belong to one. Those that an endpoint sends must be about a flow of its
+//!    own, and are judged otherwise: conntrack asks only what an error is about, not who sends it.
 //! 5. Traffic between an endpoint and itself passes.
 //! 6. The packet is judged by the sender's egress policy, then by the receiver's ingress policy. A chain that allows
 //!    returns, and so does the end of the base chain: other owners' chains still judge.
 //!
-//! `np-input` has packets for the node itself, which has no ingress policy here; those that an endpoint sends to its
-//! router carry addresses of the link too, so they are not held to the endpoint's own. `np-output` has the node's own packets,
-//! which are outside of policy unless the endpoint is isolated; they are known by the hook, never by an address.
+//! `np-input` has packets for the node itself, which has no ingress policy here. `np-output` has the node's own packets,
+//! which are outside of policy unless the endpoint is isolated; they are known by the hook, never by an address. Whether
+//! the endpoint is isolated is asked in `np-postrouting`: before, a packet to a Service has the interface that was chosen
+//! before destination NAT.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +27,8 @@ use netpol_core::net::Family;
 use super::Options;
 use crate::name::{Name, SizeClass, short_digest};
 use crate::ruleset::{
-    Action, Base, Chain, Elements, End, Fields, FlowState, Hook, Key, KeyType, Match, Rule,
-    Ruleset, Sense, Set, Storage, Verdict,
+    Action, Base, Chain, Elements, End, Fields, FlowDirection, FlowState, Hook, Key, KeyType,
+    Match, Rule, Ruleset, Sense, Set, Storage, Verdict,
 };
 
 /// ICMP and ICMPv6 as protocol numbers (IANA).
@@ -43,6 +47,9 @@ pub(super) const HOST_INPUT: &str = "np-host-in";
 pub(super) const HOST_OUTPUT: &str = "np-host-out";
 pub(super) const HOST_FORWARD: &str = "np-host-fwd";
 const HOSTS: [&str; 3] = [HOST_INPUT, HOST_OUTPUT, HOST_FORWARD];
+
+/// The chain that drops packets to isolated endpoints.
+const CUT: &str = "np-cut";
 
 /// A map or set whose name is fixed. There is one for interfaces and one for the addresses of each family.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -173,7 +180,9 @@ pub(crate) fn skeleton(options: Options) -> Ruleset {
     let chains = [
         chain("np-forward", Hook::Forward, forward()),
         chain("np-input", Hook::Input, input()),
-        chain("np-output", Hook::Output, output()),
+        chain("np-output", Hook::Output, vec![to_hosts(HOST_OUTPUT)]),
+        chain("np-postrouting", Hook::Postrouting, postrouting()),
+        (Name::new(CUT), Chain { base: None, rules: cut() }),
     ];
     let chains = chains.into_iter().chain(of_hosts).collect();
     Ruleset { sets, chains }
@@ -185,8 +194,8 @@ fn forward() -> Vec<Rule> {
         discovery(),
         isolation(End::Source),
         isolation(End::Destination),
-        forged(),
-        established(),
+        forged(Held::Forwarded),
+        established_of_own(),
         self_traffic(),
         vec![to_hosts(HOST_FORWARD)],
         dispatch(Fixed::Egress, End::Source),
@@ -200,15 +209,26 @@ fn input() -> Vec<Rule> {
         router_messages(),
         discovery(),
         isolation(End::Source),
-        established(),
+        forged(Held::ToNode),
+        established_of_own(),
         dispatch(Fixed::Egress, End::Source),
         vec![to_hosts(HOST_INPUT)],
     ]
     .concat()
 }
 
-fn output() -> Vec<Rule> {
-    [discovery(), isolation(End::Destination), vec![to_hosts(HOST_OUTPUT)]].concat()
+fn postrouting() -> Vec<Rule> {
+    let rule = |by: By| {
+        let it = member(Fixed::Isolated, by, End::Destination);
+        let matches = by.guard().into_iter().chain([it]).collect();
+        base_rule("isolated", matches, Action::Verdict(Verdict::Goto(Name::new(CUT))))
+    };
+    By::ALL.map(rule).to_vec()
+}
+
+fn cut() -> Vec<Rule> {
+    let drop = base_rule("isolated", Vec::new(), Action::Verdict(Verdict::Drop));
+    discovery().into_iter().chain([drop]).collect()
 }
 
 /// Returns the rule that leads to the policy of host endpoints.
@@ -237,7 +257,7 @@ pub(super) fn discovery() -> Vec<Rule> {
         base_rule("discovery", matches, Action::Verdict(Verdict::Return))
     };
     let neighbours = rule(NEIGHBOUR_DISCOVERY, Match::HopLimit(HOP_LIMIT));
-    let listeners = LISTENER_DISCOVERY.map(|kinds| rule(kinds, Match::LinkLocalSource));
+    let listeners = LISTENER_DISCOVERY.map(|kinds| rule(kinds, Match::LinkLocalSource(Sense::In)));
     [neighbours].into_iter().chain(listeners).collect()
 }
 
@@ -253,35 +273,71 @@ fn isolation(end: End) -> Vec<Rule> {
     By::ALL.map(rule).to_vec()
 }
 
-fn forged() -> Vec<Rule> {
+/// Which packets of endpoints are held to their addresses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Held {
+    Forwarded,
+    /// Those for the node itself, which need no address of the endpoint where they stay on the link.
+    ToNode,
+}
+
+fn forged(held: Held) -> Vec<Rule> {
     let rule = |family: Family| {
         let fields = Fields::Sender(family);
         let set = Fixed::Own.name_by(By::Address(family));
-        let matches = vec![
-            Match::Family(family),
-            member(Fixed::Own, By::Interface, End::Source),
-            Match::Member { fields, set, sense: Sense::NotIn },
-        ];
+        let mut matches =
+            vec![Match::Family(family), member(Fixed::Own, By::Interface, End::Source)];
+        if held == Held::ToNode {
+            matches.push(Match::SpecifiedSource(family));
+            matches.extend((family == Family::V6).then_some(Match::LinkLocalSource(Sense::NotIn)));
+        }
+        matches.push(Match::Member { fields, set, sense: Sense::NotIn });
         base_rule("forged", matches, Action::Verdict(Verdict::Drop))
     };
     Family::BOTH.map(rule).to_vec()
 }
 
+/// Returns the rules for established flows, and for ICMP errors that belong to one.
 pub(super) fn established() -> Vec<Rule> {
-    let related = |family: Family, protocol: u8| {
-        let matches =
-            vec![Match::Flow(FlowState::Related), Match::Family(family), Match::Protocol(protocol)];
-        base_rule("related", matches, Action::Verdict(Verdict::Return))
+    let related = Family::BOTH.map(|family| related(family, Vec::new()));
+    [established_flows()].into_iter().chain(related).collect()
+}
+
+/// The same, where an ICMP error that an endpoint sends must be about a flow of its own. An endpoint without a known
+/// address is not held to any.
+fn established_of_own() -> Vec<Rule> {
+    let related = Family::BOTH.into_iter().flat_map(|family| {
+        let by = By::Address(family);
+        let flows = FlowDirection::BOTH.into_iter().flat_map(move |way| {
+            [
+                (Fields::FlowSender(family, way), Fixed::Own.name_by(by)),
+                (Fields::FlowAddresses(family, way), Fixed::SelfTraffic.name_by(by)),
+            ]
+        });
+        let own = flows.map(move |(fields, set)| {
+            related(family, vec![Match::Member { fields, set, sense: Sense::In }])
+        });
+        let strangers =
+            [not_member(Fixed::Own, By::Interface), not_member(Fixed::Endpoints, by)].to_vec();
+        own.chain([related(family, strangers)])
+    });
+    [established_flows()].into_iter().chain(related).collect()
+}
+
+fn established_flows() -> Rule {
+    let matches = vec![Match::Flow(FlowState::Established)];
+    base_rule("established", matches, Action::Verdict(Verdict::Return))
+}
+
+fn related(family: Family, more: Vec<Match>) -> Rule {
+    let protocol = match family {
+        Family::V4 => ICMP,
+        Family::V6 => ICMPV6,
     };
-    vec![
-        base_rule(
-            "established",
-            vec![Match::Flow(FlowState::Established)],
-            Action::Verdict(Verdict::Return),
-        ),
-        related(Family::V4, ICMP),
-        related(Family::V6, ICMPV6),
-    ]
+    let mut matches =
+        vec![Match::Flow(FlowState::Related), Match::Family(family), Match::Protocol(protocol)];
+    matches.extend(more);
+    base_rule("related", matches, Action::Verdict(Verdict::Return))
 }
 
 fn self_traffic() -> Vec<Rule> {
@@ -310,6 +366,11 @@ fn dispatch(fixed: Fixed, end: End) -> Vec<Rule> {
 
 pub(super) fn member(fixed: Fixed, by: By, end: End) -> Match {
     Match::Member { fields: by.fields(end), set: fixed.name_by(by), sense: Sense::In }
+}
+
+/// Returns the condition that a packet does not come from anything in a set.
+fn not_member(fixed: Fixed, by: By) -> Match {
+    Match::Member { fields: by.fields(End::Source), set: fixed.name_by(by), sense: Sense::NotIn }
 }
 
 fn base_rule(id: &str, matches: Vec<Match>, action: Action) -> Rule {

@@ -35,6 +35,16 @@ use crate::ruleset::{
 const RAW: i32 = -300;
 const MANGLE: i32 = -150;
 
+/// The chains that are only there if a policy judges in them.
+const RAW_INPUT: &str = "np-raw-in";
+const RAW_OUTPUT: &str = "np-raw-out";
+const PRE_DNAT: &str = "np-dnat";
+
+/// Returns the names of all chains whose rules lead to the policy of host endpoints.
+pub(crate) fn chain_names() -> [Name; 6] {
+    [HOST_INPUT, HOST_OUTPUT, HOST_FORWARD, RAW_INPUT, RAW_OUTPUT, PRE_DNAT].map(Name::new)
+}
+
 /// UDP and IP in IP as protocol numbers (IANA).
 const UDP: u8 = 17;
 const IP_IN_IP: u8 = 4;
@@ -95,9 +105,9 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
             dnat = [established(), dnat].concat();
         }
         for (name, hook, priority, rules) in [
-            ("np-raw-in", Hook::Prerouting, RAW, raw_in),
-            ("np-raw-out", Hook::Output, RAW, raw_out),
-            ("np-dnat", Hook::Prerouting, MANGLE, dnat),
+            (RAW_INPUT, Hook::Prerouting, RAW, raw_in),
+            (RAW_OUTPUT, Hook::Output, RAW, raw_out),
+            (PRE_DNAT, Hook::Prerouting, MANGLE, dnat),
         ] {
             if !rules.is_empty() {
                 let base = Some(Base { hook, priority });

@@ -18,7 +18,7 @@ use super::base::commented;
 use super::condition::Conditions;
 use super::{Context, PolicyUse, address_key, families};
 use crate::error::NftError;
-use crate::name::{Members, Name, Ranges, Side, SizeClass};
+use crate::name::{Members, Name, Place, Ranges, Side, SizeClass};
 use crate::ruleset::{Action, Chain, Elements, Key, KeyType, Rule, Ruleset, Set, Storage, Verdict};
 
 /// Most stages of a policy set. The kernel follows 16 chains deep and counts `goto` too
@@ -260,9 +260,10 @@ impl<'a> PolicyRenderer<'a> {
     ) -> Name {
         let id = id.to_string();
         let stem = Name::members_stem(kind, family, &id);
-        let class =
-            SizeClass::kept_or_new(self.context.classes.get(&stem).copied(), elements.len());
-        let name = Name::members(kind, family, &id, class);
+        let place = self.context.places.get(&stem).copied();
+        let class = SizeClass::kept_or_new(place.map(|it| it.class), elements.len());
+        let slot = place.map(|it| it.slot).unwrap_or_default();
+        let name = Name::members(kind, family, &id, Place { class, slot });
         let key = match kind {
             Members::Addresses => KeyType::Address(family),
             Members::NamedPorts => KeyType::Target(family),

@@ -14,8 +14,8 @@ use crate::tests::program::{
 const OPTIONS: Options = Options { priority: -5, log_group: 100, mark: 16 };
 
 fn render_all(program: &Program) -> Rendered {
-    let (classes, refused) = Default::default();
-    render(program, &Context { options: OPTIONS, classes: &classes, refused: &refused }).unwrap()
+    let (places, refused) = Default::default();
+    render(program, &Context { options: OPTIONS, places: &places, refused: &refused }).unwrap()
 }
 
 /// Compares what a program adds to an empty table.
@@ -44,7 +44,8 @@ fn check_rule(mut builder: Builder, it: netpol_core::program::Rule, want: Expect
     ruleset
         .sets
         .retain(|name, _| name.as_str().starts_with("np-c") || name.as_str().starts_with("np-p"));
-    ruleset.chains.retain(|_, chain| chain.base.is_none());
+    let base = skeleton(OPTIONS);
+    ruleset.chains.retain(|name, _| !base.chains.contains_key(name));
     let lines = ruleset.to_string();
     let lines: Vec<&str> =
         lines.lines().filter(|line| line.starts_with('\t')).map(str::trim).collect();
@@ -77,8 +78,16 @@ fn an_empty_program_changes_no_packets_fate() {
             meta nfproto ipv4 iifname @np-own-if iifname . ip saddr != @np-own-4 counter drop comment "np:forged 178a816dd7848841"
             meta nfproto ipv6 iifname @np-own-if iifname . ip6 saddr != @np-own-6 counter drop comment "np:forged 7f7fe8640e99a910"
             ct state established counter return comment "np:established f0f17bd64b0cdae8"
-            ct state related meta nfproto ipv4 meta l4proto 1 counter return comment "np:related 383eeabe111cb94f"
-            ct state related meta nfproto ipv6 meta l4proto 58 counter return comment "np:related 7bc3f5ecee94812b"
+            ct state related meta nfproto ipv4 meta l4proto 1 iifname . ct original ip saddr @np-own-4 counter return comment "np:related e3e2d65f7bea942e"
+            ct state related meta nfproto ipv4 meta l4proto 1 ip saddr . ct original ip saddr @np-self-4 counter return comment "np:related 663bc781fc63a896"
+            ct state related meta nfproto ipv4 meta l4proto 1 iifname . ct reply ip saddr @np-own-4 counter return comment "np:related b822285419069433"
+            ct state related meta nfproto ipv4 meta l4proto 1 ip saddr . ct reply ip saddr @np-self-4 counter return comment "np:related 1cfbd976a299352f"
+            ct state related meta nfproto ipv4 meta l4proto 1 iifname != @np-own-if ip saddr != @np-ep-4 counter return comment "np:related 6d990920acecebc2"
+            ct state related meta nfproto ipv6 meta l4proto 58 iifname . ct original ip6 saddr @np-own-6 counter return comment "np:related 9fa32cd397ab071d"
+            ct state related meta nfproto ipv6 meta l4proto 58 ip6 saddr . ct original ip6 saddr @np-self-6 counter return comment "np:related e1420149579d8d1b"
+            ct state related meta nfproto ipv6 meta l4proto 58 iifname . ct reply ip6 saddr @np-own-6 counter return comment "np:related b3e8c9510f684fe7"
+            ct state related meta nfproto ipv6 meta l4proto 58 ip6 saddr . ct reply ip6 saddr @np-self-6 counter return comment "np:related 9536529b49f56abd"
+            ct state related meta nfproto ipv6 meta l4proto 58 iifname != @np-own-if ip6 saddr != @np-ep-6 counter return comment "np:related 6b678c9fca7160c9"
             iifname . oifname @np-self-if counter return comment "np:self 4505fda6fed483c1"
             meta nfproto ipv4 ip saddr . ip daddr @np-self-4 counter return comment "np:self 5a1e2923678efa5d"
             meta nfproto ipv6 ip6 saddr . ip6 daddr @np-self-6 counter return comment "np:self 73180f8e9ce574ad"
@@ -105,9 +114,19 @@ fn an_empty_program_changes_no_packets_fate() {
             iifname @np-iso-if counter drop comment "np:isolated 30cc0e115322b5a9"
             meta nfproto ipv4 ip saddr @np-iso-4 counter drop comment "np:isolated 1cd640ade2866ce0"
             meta nfproto ipv6 ip6 saddr @np-iso-6 counter drop comment "np:isolated 340d92d8b7b95276"
+            meta nfproto ipv4 iifname @np-own-if ip saddr != 0.0.0.0 iifname . ip saddr != @np-own-4 counter drop comment "np:forged 1a2f12536c51b55d"
+            meta nfproto ipv6 iifname @np-own-if ip6 saddr != :: ip6 saddr != fe80::/10 iifname . ip6 saddr != @np-own-6 counter drop comment "np:forged dd98fbbd9b18d630"
             ct state established counter return comment "np:established f0f17bd64b0cdae8"
-            ct state related meta nfproto ipv4 meta l4proto 1 counter return comment "np:related 383eeabe111cb94f"
-            ct state related meta nfproto ipv6 meta l4proto 58 counter return comment "np:related 7bc3f5ecee94812b"
+            ct state related meta nfproto ipv4 meta l4proto 1 iifname . ct original ip saddr @np-own-4 counter return comment "np:related e3e2d65f7bea942e"
+            ct state related meta nfproto ipv4 meta l4proto 1 ip saddr . ct original ip saddr @np-self-4 counter return comment "np:related 663bc781fc63a896"
+            ct state related meta nfproto ipv4 meta l4proto 1 iifname . ct reply ip saddr @np-own-4 counter return comment "np:related b822285419069433"
+            ct state related meta nfproto ipv4 meta l4proto 1 ip saddr . ct reply ip saddr @np-self-4 counter return comment "np:related 1cfbd976a299352f"
+            ct state related meta nfproto ipv4 meta l4proto 1 iifname != @np-own-if ip saddr != @np-ep-4 counter return comment "np:related 6d990920acecebc2"
+            ct state related meta nfproto ipv6 meta l4proto 58 iifname . ct original ip6 saddr @np-own-6 counter return comment "np:related 9fa32cd397ab071d"
+            ct state related meta nfproto ipv6 meta l4proto 58 ip6 saddr . ct original ip6 saddr @np-self-6 counter return comment "np:related e1420149579d8d1b"
+            ct state related meta nfproto ipv6 meta l4proto 58 iifname . ct reply ip6 saddr @np-own-6 counter return comment "np:related b3e8c9510f684fe7"
+            ct state related meta nfproto ipv6 meta l4proto 58 ip6 saddr . ct reply ip6 saddr @np-self-6 counter return comment "np:related 9536529b49f56abd"
+            ct state related meta nfproto ipv6 meta l4proto 58 iifname != @np-own-if ip6 saddr != @np-ep-6 counter return comment "np:related 6b678c9fca7160c9"
             iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
             meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
             meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
@@ -118,13 +137,25 @@ fn an_empty_program_changes_no_packets_fate() {
         "np-output",
         expect![[r#"
             type filter hook output priority -5; policy accept;
+            counter jump np-host-out comment "np:hosts d5be5cb0692e1626"
+        "#]],
+    );
+    check(
+        "np-postrouting",
+        expect![[r#"
+            type filter hook postrouting priority -5; policy accept;
+            oifname @np-iso-if counter goto np-cut comment "np:isolated 8add6f35e858c8eb"
+            meta nfproto ipv4 ip daddr @np-iso-4 counter goto np-cut comment "np:isolated 2be9c936848ebe3f"
+            meta nfproto ipv6 ip6 daddr @np-iso-6 counter goto np-cut comment "np:isolated 8aa2b5c64328d142"
+        "#]],
+    );
+    check(
+        "np-cut",
+        expect![[r#"
             meta nfproto ipv6 meta l4proto 58 @th,0,8 133-137 ip6 hoplimit 255 counter return comment "np:discovery e60a4295a09b9f3e"
             meta nfproto ipv6 meta l4proto 58 @th,0,8 130-132 ip6 saddr fe80::/10 counter return comment "np:discovery aef02a95129e3306"
             meta nfproto ipv6 meta l4proto 58 @th,0,8 143 ip6 saddr fe80::/10 counter return comment "np:discovery 511cab7b17283f41"
-            oifname @np-iso-if counter drop comment "np:isolated 345b81db28fe9687"
-            meta nfproto ipv4 ip daddr @np-iso-4 counter drop comment "np:isolated 5c041233eb87b965"
-            meta nfproto ipv6 ip6 daddr @np-iso-6 counter drop comment "np:isolated a32d288898cc3bc0"
-            counter jump np-host-out comment "np:hosts d5be5cb0692e1626"
+            counter drop comment "np:isolated 8ce112c88649a28a"
         "#]],
     );
 }

@@ -5,8 +5,8 @@ use std::fmt::{self, Display, Formatter, Write};
 use netpol_core::net::Family;
 
 use super::{
-    Action, Base, Chain, Elements, End, Fields, FlowState, Hook, Interface, Key, KeyType, Match,
-    Rule, Ruleset, Sense, Set, Storage, Verdict,
+    Action, Base, Chain, Elements, End, Fields, FlowDirection, FlowState, Hook, Interface, Key,
+    KeyType, Match, Rule, Ruleset, Sense, Set, Storage, Verdict,
 };
 
 impl Display for Ruleset {
@@ -46,6 +46,7 @@ impl Display for Hook {
             Self::Input => f.write_str("input"),
             Self::Forward => f.write_str("forward"),
             Self::Output => f.write_str("output"),
+            Self::Postrouting => f.write_str("postrouting"),
             Self::Other(number) => write!(f, "unknown({number})"),
         }
     }
@@ -80,7 +81,9 @@ impl Display for Match {
             Self::NotIcmpCode(code) => write!(f, "@th,8,8 != {code}"),
             Self::IcmpTypes { first, last } => write!(f, "@th,0,8 {first}-{last}"),
             Self::HopLimit(limit) => write!(f, "ip6 hoplimit {limit}"),
-            Self::LinkLocalSource => f.write_str("ip6 saddr fe80::/10"),
+            Self::LinkLocalSource(sense) => write!(f, "ip6 saddr {sense}fe80::/10"),
+            Self::SpecifiedSource(Family::V4) => f.write_str("ip saddr != 0.0.0.0"),
+            Self::SpecifiedSource(Family::V6) => f.write_str("ip6 saddr != ::"),
             Self::Flow(FlowState::Established) => f.write_str("ct state established"),
             Self::Flow(FlowState::Related) => f.write_str("ct state related"),
             Self::Untracked(sense) => write!(f, "ct state {sense}untracked"),
@@ -105,9 +108,26 @@ impl Display for Sense {
     }
 }
 
+impl Display for FlowDirection {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Original => "original",
+            Self::Reply => "reply",
+        })
+    }
+}
+
 impl Display for Fields {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::FlowSender(Family::V4, way) => return write!(f, "iifname . ct {way} ip saddr"),
+            Self::FlowSender(Family::V6, way) => return write!(f, "iifname . ct {way} ip6 saddr"),
+            Self::FlowAddresses(Family::V4, way) => {
+                return write!(f, "ip saddr . ct {way} ip saddr");
+            }
+            Self::FlowAddresses(Family::V6, way) => {
+                return write!(f, "ip6 saddr . ct {way} ip6 saddr");
+            }
             Self::InputInterface => "iifname",
             Self::OutputInterface => "oifname",
             Self::Interfaces => "iifname . oifname",

@@ -17,6 +17,13 @@ impl RawExpression {
         Self(allocated(unsafe { nftnl::nftnl_expr_alloc(kind.as_ptr()) }))
     }
 
+    /// Sets an attribute that has 8 bits.
+    pub(crate) fn u8(self, number: u32, value: u8) -> Self {
+        // SAFETY: the object is alive, and the callee copies `value`.
+        unsafe { nftnl::nftnl_expr_set_u8(self.0.as_ptr(), attribute(number), value) };
+        self
+    }
+
     /// Sets an attribute that has 16 bits.
     pub(crate) fn u16(self, number: u32, value: u16) -> Self {
         // SAFETY: the object is alive, and the callee copies `value`.

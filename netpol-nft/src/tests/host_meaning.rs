@@ -97,10 +97,10 @@ proptest! {
     #[test]
     fn chains_of_hosts_mean_what_their_program_means(objects in objects(), settings in settings(), seed in 0..1000_usize) {
         let program = compiled_with(&objects, &settings);
-        let (classes, refused) = Default::default();
+        let (places, refused) = Default::default();
         let options = Options { priority: -5, log_group: 100, mark: 16 };
         let ruleset =
-            render(&program, &Context { options, classes: &classes, refused: &refused }).unwrap().ruleset;
+            render(&program, &Context { options, places: &places, refused: &refused }).unwrap().ruleset;
         let node = node();
         for flow in flows(&objects, seed).into_iter().filter(|it| it.origin == Origin::Endpoint) {
             if let Some(passage) = passage(&program, &node, &flow) {

@@ -66,9 +66,9 @@ pub(crate) fn observe() -> Observed {
 }
 
 fn rendered(program: &Program) -> Ruleset {
-    let (classes, refused) = Default::default();
+    let (places, refused) = Default::default();
     let options = Options { priority: -5, log_group: 100, mark: 16 };
-    render(program, &Context { options, classes: &classes, refused: &refused }).unwrap().ruleset
+    render(program, &Context { options, places: &places, refused: &refused }).unwrap().ruleset
 }
 
 fn open() -> NftDataplane {

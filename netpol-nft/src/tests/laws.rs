@@ -166,8 +166,8 @@ proptest! {
 
     #[test]
     fn the_plan_leads_to_what_is_desired(one in programs(), two in programs()) {
-        let (classes, refused) = Default::default();
-        let context = Context { options: OPTIONS, classes: &classes, refused: &refused };
+        let (places, refused) = Default::default();
+        let context = Context { options: OPTIONS, places: &places, refused: &refused };
         let rendered = |program: &Program| render(program, &context).unwrap().ruleset;
         let observed = Observed { ruleset: rendered(&one), ..Observed::default() };
         let want = rendered(&two);
@@ -203,7 +203,7 @@ proptest! {
 
     #[test]
     fn each_endpoint_switches_at_once_even_if_the_whole_is_too_large(
-        one in programs(), two in programs(), limit in 32_usize..40,
+        one in programs(), two in programs(), limit in 40_usize..48,
     ) {
         let fake = Fake::default();
         fake.limit(limit);
@@ -223,7 +223,7 @@ proptest! {
     }
 
     #[test]
-    fn a_failure_leaves_the_old_state_in_force(one in programs(), two in programs(), nth in 0_usize..4, limit in 30_usize..200) {
+    fn a_failure_leaves_the_old_state_in_force(one in programs(), two in programs(), nth in 0_usize..4, limit in 40_usize..200) {
         let fake = Fake::default();
         let mut dataplane = open(&fake);
         dataplane.apply(full(&one)).unwrap();
@@ -251,9 +251,9 @@ fn what_the_kernel_refuses_isolates_only_who_needs_it() {
         builder.add(endpoint);
     }
     let program = builder.build();
-    let (classes, refused) = Default::default();
+    let (places, refused) = Default::default();
     let rendered =
-        render(&program, &Context { options: OPTIONS, classes: &classes, refused: &refused })
+        render(&program, &Context { options: OPTIONS, places: &places, refused: &refused })
             .unwrap()
             .ruleset;
     let bad = rendered
@@ -286,7 +286,7 @@ fn what_is_held_back_by_others_is_swept_later() {
     let mut dataplane = open(&fake);
     dataplane.apply(full(&program(&[0x0fff], &[1, 2, 3]))).unwrap();
     let old = fake.table().unwrap();
-    let set = old.sets.keys().find(|name| name.size_class().is_some()).unwrap().clone();
+    let set = old.sets.keys().find(|name| name.place().is_some()).unwrap().clone();
     let holder = old
         .chains
         .values()

@@ -88,6 +88,8 @@ impl Packet {
                 (family == self.flow.family()).then_some(key)
             }
             Fields::Address(family, end) => (family == self.flow.family()).then(|| one(end)),
+            // All packets are the first of their flow.
+            Fields::FlowSender(..) | Fields::FlowAddresses(..) => None,
             Fields::Addresses(_) => crate::render::pair(one(End::Source), one(End::Destination)),
             Fields::Target(_, end) => match (self.address(end), self.port(end)?) {
                 (IpAddr::V4(address), port) => Some(Key::Target4(address, protocol, port)),
@@ -119,7 +121,9 @@ impl Packet {
             Match::IcmpTypes { first, last } => {
                 self.icmp().is_some_and(|it| (*first..=*last).contains(&it.0))
             }
-            Match::HopLimit(_) | Match::LinkLocalSource => self.way == Way::Link,
+            Match::HopLimit(_) => self.way == Way::Link,
+            Match::LinkLocalSource(wanted) => sense(self.way == Way::Link, *wanted),
+            Match::SpecifiedSource(_) => !self.flow.source.is_unspecified(),
             Match::Flow(_) => false,
             Match::Untracked(wanted) => sense(self.is_untracked.get(), *wanted),
             Match::Interface { end, name, sense: wanted } => {
@@ -272,11 +276,10 @@ fn interfaces(program: &Program) -> BTreeMap<IpAddr, Interface> {
 
 /// Compares ruleset and program on many flows. Returns how many passed and how many did not.
 fn compare(program: &Program) -> [usize; 2] {
-    let (classes, refused) = Default::default();
+    let (places, refused) = Default::default();
     let options = Options { priority: -5, log_group: 100, mark: 16 };
-    let ruleset = render(program, &Context { options, classes: &classes, refused: &refused })
-        .unwrap()
-        .ruleset;
+    let ruleset =
+        render(program, &Context { options, places: &places, refused: &refused }).unwrap().ruleset;
     let interfaces = interfaces(program);
     let uplink = Interface::new("eth0").unwrap();
     let interface = |address: IpAddr| interfaces.get(&address).copied().unwrap_or(uplink);
@@ -305,9 +308,9 @@ fn a_ruleset_means_what_its_program_means() {
 #[test]
 fn nobody_sends_in_the_name_of_others() {
     let program = everything().build();
-    let (classes, refused) = Default::default();
+    let (places, refused) = Default::default();
     let options = Options { priority: -5, log_group: 100, mark: 16 };
-    let context = Context { options, classes: &classes, refused: &refused };
+    let context = Context { options, places: &places, refused: &refused };
     let ruleset = render(&program, &context).unwrap().ruleset;
     let pod = Interface::new("pod-a").unwrap();
     let own: BTreeSet<IpAddr> =
@@ -328,9 +331,9 @@ fn what_a_router_forwards_is_no_discovery() {
     let mut pod = builder.endpoint("pod", &["2001:db8::1"]);
     (pod.ingress, pod.egress) = (closed, closed);
     let program = builder.add(pod).build();
-    let (classes, refused) = Default::default();
+    let (places, refused) = Default::default();
     let options = Options { priority: -5, log_group: 100, mark: 16 };
-    let context = Context { options, classes: &classes, refused: &refused };
+    let context = Context { options, places: &places, refused: &refused };
     let ruleset = render(&program, &context).unwrap().ruleset;
     let [input, output] = ["pod", "eth0"].map(|it| Interface::new(it).unwrap());
     let [source, destination] = ["2001:db8::1", "2001:db8:f::1"].map(|it| it.parse().unwrap());

@@ -20,7 +20,7 @@ use super::port::PortsOf;
 use super::protocol::{Icmp, WireProtocol, family_of_icmp, read_icmp, read_protocol};
 use crate::flow::Direction;
 use crate::model::{Action, L4Match, Rule, RuleMatch};
-use crate::net::{Family, Protocol};
+use crate::net::{Family, Prefix, Protocol};
 use crate::selector::Selector;
 
 /// Most rules of one direction.
@@ -150,8 +150,8 @@ impl WireRule {
         };
         let family = FamilyOfNets::of_version(version);
         let mut sides = SideReader { scope, ports_of, family, has_ports: false };
-        let source = sides.read(&at.field("source"), Side::Source, source, report);
-        let destination =
+        let mut source = sides.read(&at.field("source"), Side::Source, source, report);
+        let mut destination =
             sides.read(&at.field("destination"), Side::Destination, destination, report);
         let http_at = at.field("http");
         let http = report.complete(|report| {
@@ -160,7 +160,10 @@ impl WireRule {
             Some(http)
         });
         let name = read_name(&at.field("metadata"), metadata, report);
-        let (http, family) = (http.flatten(), sides.family.family());
+        let (http, mut family) = (http.flatten(), sides.family.family());
+        if version.is_none() {
+            family = family.filter(|it| !lists_restrict(*it, [&mut source, &mut destination]));
+        }
         // A protocol that contradicts the ports tells nothing.
         let contradicts = sides.has_ports && ports_of.has_none();
         let l4 = match protocols.filter(|_| !contradicts) {
@@ -244,6 +247,19 @@ impl SideReader<'_> {
         self.has_ports |= entity.has_ports();
         entity.read(at, side, self.scope, &mut self.family, self.ports_of, report)
     }
+}
+
+/// Makes the lists of blocks restrict the rule to their family by themselves, which tells it apart from a rule whose author
+/// names the family. Returns whether there are any.
+fn lists_restrict(family: Family, sides: [&mut SideMatch; 2]) -> bool {
+    if sides.iter().any(|side| side.address.nets.is_some()) {
+        return true;
+    }
+    let Some(side) = sides.into_iter().find(|side| !side.address.not_nets.is_empty()) else {
+        return false;
+    };
+    side.address.nets = Some([Prefix::all(family)].into_iter().collect());
+    true
 }
 
 /// Returns the family of two restrictions, `None` if they exclude each other.

@@ -100,25 +100,25 @@ fn families() {
             {"ipVersion":6,"protocol":"TCP"}
                 IPv6 TCP
             {"source":{"nets":["10.0.0.0/8"]}}
-                IPv4 everything from [10.0.0.0/8]
+                everything from [10.0.0.0/8]
             {"source":{"notNets":["10.0.0.0/8"]}}
-                IPv4 everything from  but [10.0.0.0/8]
+                everything from [0.0.0.0/0] but [10.0.0.0/8]
             {"destination":{"notNets":["fd00::/8"]}}
-                IPv6 everything to  but [fd00::/8]
+                everything to [::/0] but [fd00::/8]
             {"destination":{"notNets":[]},"source":{"nets":[]}}
                 everything
             {"source":{"nets":["0.0.0.0/0"]}}
-                IPv4 everything from [0.0.0.0/0]
+                everything from [0.0.0.0/0]
             {"protocol":"ICMP","source":{"nets":["fd00::/8"]}}
-                nothing
+                IPv4 ICMP from [fd00::/8]
             {"protocol":1,"source":{"nets":["fd00::/8"]}}
-                IPv6 ICMP from [fd00::/8]
+                ICMP from [fd00::/8]
             {"protocol":"ICMPv6","source":{"nets":["fd00::/8"]}}
                 IPv6 ICMPv6 from [fd00::/8]
             {"notProtocol":"ICMP","source":{"nets":["fd00::/8"]}}
-                IPv6 not ICMP from [fd00::/8]
+                not ICMP from [fd00::/8]
             {"source":{"nets":["10.0.0.0/8"],"notNets":["10.1.0.0/16"],"selector":"a == 'b'"}}
-                IPv4 everything from a == "b" [10.0.0.0/8] but [10.1.0.0/16]
+                everything from a == "b" [10.0.0.0/8] but [10.1.0.0/16]
         "#]],
     );
 }
@@ -166,6 +166,7 @@ fn messages() {
             {"notICMP":{"type":8},"notProtocol":"ICMP"}
                 IPv6 ICMP of IPv6 not type 8
             {"notICMP":{"type":8},"source":{"nets":["fd00::/8"]}}
+                IPv4 ICMP of IPv4 not type 8 from [fd00::/8]
                 IPv6 ICMP of IPv6 not type 8 from [fd00::/8]
             {"notICMP":{"type":8},"notProtocol":"UDP"}
                 IPv4 ICMP of IPv4 not type 8

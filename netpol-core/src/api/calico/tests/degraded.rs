@@ -74,7 +74,7 @@ fn what_can_be_read_of_protocols_and_ports() {
         ],
         expect![[r#"
             {"protocol":"tcp","source":{"nets":["10.0.0.0/8"],"ports":["http"]}}
-                IPv4 everything from [10.0.0.0/8] degraded
+                everything from [10.0.0.0/8] degraded
             {"destination":{"ports":[22,0]},"protocol":"TCP"}
                 TCP degraded
             {"destination":{"notPorts":["a b"],"ports":[22]},"protocol":"TCP"}
@@ -99,7 +99,7 @@ fn what_can_be_read_of_protocols_and_ports() {
             {"flags":"SYN","protocol":"TCP"}
                 TCP degraded
             {"http":{"hosts":["a"],"methods":["GET"]},"source":{"nets":["10.0.0.0/8"]}}
-                IPv4 everything from [10.0.0.0/8] degraded
+                everything from [10.0.0.0/8] degraded
         "#]],
     );
 }
@@ -118,9 +118,9 @@ fn what_can_be_read_of_blocks() {
         ],
         expect![[r#"
             {"destination":{"nets":["192.0.2.0/24"]},"source":{"nets":["10.0.0.0/8","10.0.0.1"]}}
-                IPv4 everything to [192.0.2.0/24] degraded
+                everything to [192.0.2.0/24] degraded
             {"source":{"nets":["10.0.0.0/8"],"notNets":["10.0.0.0/8","x"]}}
-                IPv4 everything from [10.0.0.0/8] degraded
+                everything from [10.0.0.0/8] degraded
             {"source":{"nets":["10.0.0.0/8","fd00::/8"]}}
                 everything degraded
             {"destination":{"nets":["fd00::/8"]},"source":{"nets":["10.0.0.0/8"]}}

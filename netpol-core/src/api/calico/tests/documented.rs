@@ -101,7 +101,7 @@ fn egress() {
         }),
         expect![[r#"
             subject NS not in {"calico-apiserver", "calico-system", "kube-system"}
-            egress 0 Allow IPv4 everything to [1.2.3.4/32, 192.0.2.0/24]
+            egress 0 Allow everything to [1.2.3.4/32, 192.0.2.0/24]
         "#]],
     );
 }
@@ -152,7 +152,7 @@ fn orders() {
     assert_eq!(allow.host_traffic, HostTraffic::BeforeDestinationNat);
     expect![[r#"
         subject has(kubernetes-host)
-        ingress 0 Allow IPv4 everything from [10.240.0.0/16, 192.168.0.0/16]
+        ingress 0 Allow everything from [10.240.0.0/16, 192.168.0.0/16]
         subject has(kubernetes-host)
         ingress 0 Deny everything
     "#]]
@@ -331,7 +331,7 @@ fn hosts() {
     }
     expect![[r#"
         LocalAndForwarded subject role == "k8s-worker"
-        ingress 0 Allow IPv4 TCP 22 from [10.0.0.0/8]
+        ingress 0 Allow TCP 22 from [10.0.0.0/8]
         ingress 1 Allow IPv4 ICMP
         Untracked subject has(host-endpoint)
         ingress 0 Deny everything from xdp-filter == "true"
