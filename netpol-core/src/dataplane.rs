@@ -26,7 +26,8 @@ use crate::program::{Endpoint, Program, RuleId};
 ///    other endpoint from being enforced. Only such endpoints are in [`Applied::isolated`].
 /// 3. **Isolation.** [`Change::Isolate`] closes the endpoints that are not known by their interface and addresses, with
 ///    their established flows, and leaves those that are alone. [`Change::Full`] opens them.
-/// 4. **Updates**, [deltas](Change::Delta) too, lead where a whole program does. To apply the program in force again stops no flow, sets back no counter and leaves no difference.
+/// 4. **Updates**, [deltas](Change::Delta) too, lead where a whole program does. To apply the program in force again stops
+///    no flow, sets back no counter and leaves no difference.
 /// 5. **Adoption.** Enforcement goes on while no process runs. A new one, without memory, finds what is in force: it sees no
 ///    difference, stops no flow, and knows the endpoints.
 /// 6. **Drift.** [`audit`](Self::audit) sees no difference after an update, and some when another program is in force or when
