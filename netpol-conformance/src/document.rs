@@ -118,17 +118,27 @@ pub fn read(text: &str) -> Vec<Document> {
     contents.into_iter().enumerate().map(|(index, content)| Document { index, content }).collect()
 }
 
-/// Returns the objects that a document stands for: the items of a `v1` `List`, or the document itself.
+/// Returns the objects that a document stands for: the items of a `v1` `List` or of a list of one kind, or the document
+/// itself. Items that do not say what they are, are what the list says.
 #[must_use]
 pub fn unpack(document: Value) -> Vec<Value> {
-    let is = |key, value| document.get(key).and_then(Value::as_str) == Some(value);
-    if !is("apiVersion", "v1") || !is("kind", "List") {
+    let text = |key| document.get(key).and_then(Value::as_str).map(str::to_owned);
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let Some(kind) = kind.as_deref().and_then(|it| it.strip_suffix("List")) else {
+        return vec![document];
+    };
+    if kind.is_empty() && version.as_deref() != Some("v1") {
         return vec![document];
     }
+    let of_list = [("apiVersion", version), ("kind", Some(kind.to_owned()))];
+    let of_list = of_list.map(|(key, it)| (key, it.filter(|_| !kind.is_empty())));
     match document {
         Value::Object(mut list) => match list.remove("items") {
-            Some(Value::Array(items)) => items.into_iter().flat_map(unpack).collect(),
-            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(items)) => {
+                items.into_iter().map(|it| with_defaults(it, &of_list)).flat_map(unpack).collect()
+            }
+            None | Some(Value::Null) if kind.is_empty() => Vec::new(),
+            None => vec![Value::Object(list)],
             // No list that we could look into.
             Some(other) => {
                 list.insert("items".to_owned(), other);
@@ -137,6 +147,18 @@ pub fn unpack(document: Value) -> Vec<Value> {
         },
         other => vec![other],
     }
+}
+
+/// Fills in text that an object does not have.
+fn with_defaults(mut object: Value, defaults: &[(&str, Option<String>)]) -> Value {
+    if let Value::Object(fields) = &mut object {
+        for (key, text) in defaults {
+            if let (false, Some(text)) = (fields.contains_key(*key), text) {
+                fields.insert((*key).to_owned(), text.clone().into());
+            }
+        }
+    }
+    object
 }
 
 /// Returns `None` if the text is not JSON throughout: then it may still be YAML.
@@ -241,6 +263,9 @@ mod tests {
     fn lists_are_unpacked() {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": [{"kind": "Pod"}, {"kind": "Node"}]});
         assert_eq!(unpack(list), [json!({"kind": "Pod"}), json!({"kind": "Node"})]);
+        let typed = json!({"apiVersion": "a/v1", "kind": "PodList", "items": [{"x": 1}, {"apiVersion": "v1", "kind": "Node"}]});
+        let pod = json!({"apiVersion": "a/v1", "kind": "Pod", "x": 1});
+        assert_eq!(unpack(typed), [pod, json!({"apiVersion": "v1", "kind": "Node"})]);
         for items in [json!(null), json!([])] {
             assert!(unpack(json!({"apiVersion": "v1", "kind": "List", "items": items})).is_empty());
         }

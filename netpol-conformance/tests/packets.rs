@@ -288,6 +288,53 @@ fn nothing_is_lost_or_leaked_by_iptables_legacy() {
     never_lost_never_leaked(Kind::Iptables(Flavour::Legacy));
 }
 
+/// Between two states that both deny, there is none that allows.
+#[test]
+fn what_is_denied_stays_denied_while_an_endpoint_is_isolated() {
+    for kind in Kind::ALL {
+        let world = World::new();
+        let mut dataplane = world.open(kind);
+        let programs = [Mode::Enforce, Mode::Isolate].map(|mode| {
+            let mut objects = endpoints(&world.interfaces(), &[]);
+            if let Some(Object::Endpoint(victim)) = objects.last_mut() {
+                victim.mode = mode;
+            }
+            objects.push(ingress("name == 'victim'", Vec::new()));
+            program(objects, dataplane.as_ref())
+        });
+        let update = |number: usize| {
+            Update::new(1, Change::Full(Arc::clone(&programs[number % programs.len()])))
+        };
+        dataplane.apply(update(0)).unwrap();
+        let victim = udp(world.pod(VICTIM), pod_address(VICTIM, Family::V4), DENIED);
+        let to = victim.local_addr().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let sender = {
+            let stop = Arc::clone(&stop);
+            let socket = udp(world.pod(CLIENT), pod_address(CLIENT, Family::V4), 0);
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    socket.send_to(b"x", to).unwrap();
+                    // The kernel has one queue for all namespaces, and other tests fill it too.
+                    thread::sleep(Duration::from_micros(20));
+                }
+            })
+        };
+        let end = Instant::now() + Duration::from_secs(3);
+        for number in (1..).take_while(|_| Instant::now() < end) {
+            dataplane.apply(update(number)).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        sender.join().unwrap();
+        check_arrivals(&victim, &[], &format!("{kind:?}"));
+        // The control.
+        dataplane.remove().unwrap();
+        let client = udp(world.pod(CLIENT), pod_address(CLIENT, Family::V4), 0);
+        client.send_to(b"open", to).unwrap();
+        check_arrivals(&victim, &[b"open"], &format!("{kind:?}"));
+    }
+}
+
 /// Only the first fragment of a datagram has ports.
 #[test]
 fn fragments_are_judged_as_the_whole() {

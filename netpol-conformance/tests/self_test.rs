@@ -16,8 +16,9 @@ use netpol_conformance::scenario::{Attempt, Scenario, Step, load};
 use netpol_conformance::subject::{Got, Observation, Subject, SubjectError};
 use netpol_core::eval::Judge;
 use netpol_core::model::{
-    Action, Endpoint, Enforcement, EntityMatch, Inputs, L4Match, Lifecycle, Object, ObjectKey,
-    Peers, Policy, PortConstraint, PortMatch, Rule, Tier, TierEnd,
+    Action, Attachment, Endpoint, EndpointKind, Enforcement, EntityMatch, HostSettings,
+    HostTraffic, Inputs, L4Match, Lifecycle, Object, ObjectKey, Peers, Policy, PortConstraint,
+    PortMatch, Rule, Tier, TierEnd, Tunnel, WorkloadToHost,
 };
 use netpol_core::net::{PortSet, PrefixSet};
 use netpol_core::{Capabilities, Flow, Origin, Payload, Selector, Verdict};
@@ -27,6 +28,7 @@ struct Mutant {
     inputs: fn(&mut Object),
     flow: fn(Flow) -> Flow,
     verdict: fn(Verdict) -> Verdict,
+    settings: fn(&mut HostSettings),
     /// Objects that were seen in an earlier step and are forgotten only if this says so.
     forgets: fn(&ObjectKey) -> bool,
     seen: Vec<Object>,
@@ -38,6 +40,7 @@ const SOUND: Mutant = Mutant {
     inputs: |_| {},
     flow: |flow| flow,
     verdict: |verdict| verdict,
+    settings: |_| {},
     forgets: |_| true,
     seen: Vec::new(),
 };
@@ -57,7 +60,9 @@ impl Subject for Mutant {
         let mut capabilities = Capabilities::all();
         // Nobody looks into connections.
         capabilities.http = false;
-        let judge = Judge::new(&inputs, &capabilities);
+        let mut settings = HostSettings::default();
+        (self.settings)(&mut settings);
+        let judge = Judge::new(&inputs, &capabilities).with_settings(settings);
         let verdict = |attempt: &Attempt| {
             (self.verdict)(judge.evaluate(&(self.flow)(attempt.flow)).enforced.verdict())
         };
@@ -112,6 +117,22 @@ fn endpoint(object: &mut Object, change: impl Fn(&mut Endpoint)) {
     if let Object::Endpoint(endpoint) = object {
         change(endpoint);
     }
+}
+
+fn host(object: &mut Object, change: impl Fn(&mut Endpoint)) {
+    endpoint(object, |it| {
+        if it.id.kind == EndpointKind::Host {
+            change(it);
+        }
+    });
+}
+
+fn traffic(object: &mut Object, from: HostTraffic, to: HostTraffic) {
+    policy(object, |it| {
+        if it.host_traffic == from {
+            it.host_traffic = to;
+        }
+    });
 }
 
 fn policy(object: &mut Object, change: impl Fn(&mut Policy)) {
@@ -374,6 +395,108 @@ fn every_mistake_is_caught() {
             ..SOUND
         }),
     ];
+    assert_caught(&mutants);
+}
+
+#[test]
+fn every_mistake_about_hosts_is_caught() {
+    use HostTraffic::{BeforeDestinationNat, Local, LocalAndForwarded, Untracked};
+    assert_caught(&[
+        ("leaves hosts open", || Mutant {
+            inputs: |it| host(it, |it| it.default_verdict = Verdict::Allow),
+            ..SOUND
+        }),
+        ("knows no profile", || Mutant {
+            inputs: |it| host(it, |it| it.default_verdict = Verdict::Deny),
+            ..SOUND
+        }),
+        ("takes the outer interface for all", || Mutant {
+            inputs: |it| {
+                host(it, |it| {
+                    if it.attachment == Attachment::OtherInterfaces {
+                        it.attachment = Attachment::Interface("eth0".into());
+                    }
+                });
+            },
+            ..SOUND
+        }),
+        ("takes a name for all interfaces", || Mutant {
+            inputs: |it| {
+                host(it, |it| {
+                    if matches!(it.attachment, Attachment::Interface(_)) {
+                        it.attachment = Attachment::OtherInterfaces;
+                    }
+                });
+            },
+            ..SOUND
+        }),
+        ("finds no interface by its address", || Mutant {
+            inputs: |it| {
+                host(it, |it| {
+                    if it.attachment == Attachment::Address {
+                        it.node = None;
+                    }
+                });
+            },
+            ..SOUND
+        }),
+        ("forgets the addresses of hosts", || Mutant {
+            inputs: |it| host(it, |it| it.addresses.clear()),
+            ..SOUND
+        }),
+        ("keeps deleted endpoints", || Mutant {
+            forgets: |key| !matches!(key, ObjectKey::Endpoint(_)),
+            ..SOUND
+        }),
+        ("forwards everything", || Mutant {
+            inputs: |it| traffic(it, LocalAndForwarded, Local),
+            ..SOUND
+        }),
+        ("forwards nothing unasked", || Mutant {
+            inputs: |it| traffic(it, Local, LocalAndForwarded),
+            ..SOUND
+        }),
+        ("judges late what comes before NAT", || Mutant {
+            inputs: |it| traffic(it, BeforeDestinationNat, LocalAndForwarded),
+            ..SOUND
+        }),
+        ("tracks what is not to be", || Mutant {
+            inputs: |it| traffic(it, Untracked, LocalAndForwarded),
+            ..SOUND
+        }),
+        ("judges what is not tracked before NAT", || Mutant {
+            inputs: |it| traffic(it, Untracked, BeforeDestinationNat),
+            ..SOUND
+        }),
+        ("leaves no port open that comes in", || Mutant {
+            settings: |it| it.failsafe_inbound.clear(),
+            ..SOUND
+        }),
+        ("leaves no port open that goes out", || Mutant {
+            settings: |it| it.failsafe_outbound.clear(),
+            ..SOUND
+        }),
+        ("cuts tunnels of datagrams", || Mutant {
+            settings: |it| it.tunnels.retain(|it| *it == Tunnel::IpInIp),
+            ..SOUND
+        }),
+        ("cuts IP in IP", || Mutant {
+            settings: |it| it.tunnels.retain(|it| *it != Tunnel::IpInIp),
+            ..SOUND
+        }),
+        ("keeps pods from their node", || Mutant {
+            settings: |it| it.workload_to_host = WorkloadToHost::Deny,
+            ..SOUND
+        }),
+        ("judges what pods send to their node", || Mutant {
+            settings: |it| it.workload_to_host = WorkloadToHost::Judge,
+            ..SOUND
+        }),
+    ]);
+}
+
+#[track_caller]
+fn assert_caught(mutants: &[(&str, Make)]) {
     let names: BTreeSet<_> = mutants.iter().map(|(name, _)| *name).collect();
     assert_eq!(names.len(), mutants.len(), "a mutant is listed twice");
     let survivors: Vec<_> =
@@ -477,6 +600,64 @@ spec:
 
     fn nft() -> Result<NftDataplane, netpol_nft::NftError> {
         NftDataplane::open(NftConfig::default())
+    }
+
+    /// Enforces no host endpoints.
+    struct Plain(MemoryDataplane, Capabilities);
+
+    impl Dataplane for Plain {
+        fn capabilities(&self) -> &Capabilities {
+            &self.1
+        }
+
+        fn apply(&mut self, update: Update) -> Result<Applied, DataplaneError> {
+            self.0.apply(update)
+        }
+
+        fn audit(&mut self, program: &Program) -> Result<Drift, DataplaneError> {
+            self.0.audit(program)
+        }
+
+        fn counters(&mut self) -> Result<Counters, DataplaneError> {
+            self.0.counters()
+        }
+
+        fn remove(&mut self) -> Result<(), DataplaneError> {
+            self.0.remove()
+        }
+    }
+
+    /// What a dataplane says that it cannot do is skipped from the step on that needs it, and in no other way.
+    #[test]
+    fn host_endpoints_that_nothing_enforces_are_skipped() {
+        let backend = Backend::new("plain", 1, || {
+            let open: Arc<Open> = Arc::new(|| {
+                Ok(Box::new(Plain(MemoryDataplane::default(), Capabilities::minimal())))
+            });
+            Ok(Box::new(Kernel::new(open)?))
+        });
+        let text = "apiVersion: v1
+kind: Node
+metadata: {name: n}
+---
+apiVersion: netpol.dev/v1
+kind: Scenario
+metadata: {name: host}
+spec:
+  requires: [calico, host-endpoints, external]
+  steps:
+  - name: open
+    probes: [{from: 192.0.2.10, to: 'node:n', protocol: TCP, port: 80, expect: allow}]
+  - name: closed
+    apply:
+    - {apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: h}, spec: {node: n, interfaceName: '*'}}
+    probes: [{from: 192.0.2.10, to: 'node:n', protocol: TCP, port: 80, expect: deny}]
+";
+        let rows = backend.run(&parse(Path::new("host.yaml"), text).unwrap()).unwrap();
+        let [open, closed] = rows.as_slice() else { panic!("{rows:?}") };
+        assert_eq!((open.status, open.got), (Status::Pass, Some(Got::Allow)));
+        assert_eq!((closed.status, closed.got), (Status::Skip, None));
+        assert!(closed.reason.contains("does not enforce host endpoints"), "{}", closed.reason);
     }
 
     #[test]

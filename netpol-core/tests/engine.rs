@@ -9,7 +9,7 @@ use netpol_core::model::{
     Mode, NetworkSet, Node, Object, ObjectKey, Order, Peers, Policy, PolicyKey, Rule, RuleMatch,
     Tier, TierEnd, Timestamp,
 };
-use netpol_core::net::{Prefix, Transport};
+use netpol_core::net::{Family, Prefix, Transport};
 use netpol_core::program::Established;
 use netpol_core::{
     Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Delta, Direction,
@@ -763,4 +763,27 @@ fn rules_follow_what_else_has_the_address_of_their_endpoint() {
         assert!(engine.remove(&change.key()));
         assert_eq!(verdict(engine.poll_update()), Verdict::Deny, "without {change:?}");
     }
+}
+
+/// Blocks for the endpoint's own side restrict a rule to their family also where the endpoint is in all of them: it sends
+/// and gets packets of the other family, too.
+#[test]
+fn blocks_that_hold_the_endpoint_leave_the_family_of_the_rule() {
+    let mut policy = closed("a");
+    let mut matches = RuleMatch::default();
+    matches.destination.nets = Some([Prefix::all(Family::V4)].into_iter().collect());
+    policy.ingress = Some(vec![Rule::new(0, Action::Allow, matches)]);
+    let mut engine = engine();
+    engine.upsert(policy).unwrap();
+    engine.upsert(pod("a", "10.0.0.1")).unwrap();
+    engine.inputs_complete();
+    let program = enforced(engine.poll_update());
+    let families: Vec<_> = program
+        .policy_sets
+        .values()
+        .flat_map(|set| &set.stages)
+        .flat_map(|stage| &stage.rules)
+        .map(|rule| rule.family)
+        .collect();
+    assert_eq!(families, [Some(Family::V4)]);
 }

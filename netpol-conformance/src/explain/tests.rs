@@ -2,8 +2,8 @@
 
 use netpol_core::eval::Judge;
 use netpol_core::model::{
-    Action, Endpoint, Enforcement, HttpMatch, L4Match, Order, Policy, Rule, RuleMatch, Tier,
-    TierEnd,
+    Action, Attachment, Endpoint, Enforcement, HttpMatch, L4Match, Object, Order, Policy, Rule,
+    RuleMatch, Tier, TierEnd,
 };
 use netpol_core::net::{Protocol, Transport};
 use netpol_core::{Capabilities, Flow, Selector};
@@ -193,4 +193,43 @@ fn reasons_tell_the_half_that_denies_or_all() {
     ] {
         assert_eq!(reasons(egress, ingress, &[], &inputs), want);
     }
+}
+
+#[test]
+fn host_endpoints_say_where_they_judge() {
+    let node = netpol_core::model::Node {
+        name: "n".into(),
+        addresses: vec!["10.9.0.1".parse().unwrap()],
+        ..Default::default()
+    };
+    let mut inputs = Inputs::default();
+    inputs.upsert(Object::Node(node));
+    inputs.upsert(Endpoint::host("h", "n", Attachment::OtherInterfaces));
+    let capabilities = packets_only();
+    let judge = Judge::new(&inputs, &capabilities);
+    let flow = |port| {
+        let [from, to] = ["192.0.2.1", "10.9.0.1"].map(|it| it.parse().unwrap());
+        judge.evaluate(&Flow::to_port(from, to, Transport::Tcp, port))
+    };
+    let halves = "  egress: allow
+    no endpoint owns the address, so no policy applies
+  ingress: allow
+    no endpoint owns the address, so no policy applies
+";
+    let before = "  untracked ingress of h (host): allow
+    no policy applies; default verdict of the endpoint
+  pre-DNAT ingress of h (host): allow
+    no policy applies; default verdict of the endpoint
+";
+    let denied = "normal ingress of h (host): deny
+    no policy applies; default verdict of the endpoint
+";
+    let text = explain(&flow(80), &inputs);
+    assert_eq!(text, format!("deny\n{halves}{before}  {denied}"));
+    let Judgement { egress, ingress, hosts, .. } = flow(80).enforced;
+    assert_eq!(
+        reasons(Some(&egress), Some(&ingress), &hosts, &inputs),
+        "normal ingress of h (host): deny\n  no policy applies; default verdict of the endpoint"
+    );
+    assert!(explain(&flow(22), &inputs).starts_with("allow\n"));
 }

@@ -382,13 +382,48 @@ fn what_no_api_knows_is_degraded_only_where_a_file_says_so() {
 
 #[test]
 fn features_that_are_missing_are_visible_skips() {
-    for feature in ["host-endpoints", "pre-dnat"] {
+    for feature in ["time-travel", "host-endpoint"] {
         let Scenario::Skipped(skipped) =
             load_with(&format!("[calico, {feature}]"), &[], "{name: one}").unwrap()
         else {
             panic!("`{feature}` is not missing")
         };
         assert!(skipped.reason.contains(&format!("`{feature}`")), "{}", skipped.reason);
+    }
+}
+
+/// A node has its interface whether or not it is declared; a host endpoint that names none is a peer, unless the scenario
+/// says that it knows interfaces.
+#[test]
+fn host_endpoints_are_of_nodes_with_interfaces() {
+    const HOST: &str = "apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: h}";
+    let pods = [pod("a", HTTP, "").replace("spec: {", "spec: {nodeName: n9, ")];
+    for (requires, spec, node) in [
+        ("[]", "{node: n9, interfaceName: '*'}", Some("n9")),
+        ("[]", "{node: n9, interfaceName: eth0}", Some("n9")),
+        ("[]", "{node: n9, expectedIPs: [172.18.0.9]}", None),
+        ("[host-interfaces]", "{node: n9, expectedIPs: [172.18.0.9]}", Some("n9")),
+        ("[]", "{node: n2, interfaceName: '*'}", Some("n2")),
+    ] {
+        let step = format!("{{name: one, apply: [{{{HOST}, spec: {spec}}}]}}");
+        let Scenario::Plan(plan) = load_with(requires, &pods, &step).unwrap() else {
+            panic!("nothing is missing")
+        };
+        let cluster = &plan.steps[0].cluster;
+        let mut declared = Vec::new();
+        for object in cluster.model().into_values() {
+            match object {
+                Object::Endpoint(it) if it.id.name == "h" => assert_eq!(it.node.as_deref(), node),
+                Object::Node(it) => {
+                    let [interface] = it.interfaces.as_slice() else { panic!("{it:?}") };
+                    assert_eq!(interface.addresses, cluster.nodes()[&it.name].addresses);
+                    declared.push(it.name.as_str());
+                }
+                _ => {}
+            }
+        }
+        let is_implied = node == Some("n9");
+        assert_eq!(declared, if is_implied { vec!["n2", "n9"] } else { vec!["n2"] }, "{spec}");
     }
 }
 

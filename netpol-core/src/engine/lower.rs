@@ -18,7 +18,7 @@ use crate::model::{
     self, EntityMatch, L4Match, NamedPort, Peers, Policy, PolicyKey, PortConstraint, PortMatch,
     RuleMatch,
 };
-use crate::net::{Family, PortRange, PrefixSet, Transport};
+use crate::net::{Family, PortRange, Prefix, PrefixSet, Transport};
 use crate::program::{Address, Ports, Rule, RuleId, SetDefinition, SetId, digest_of};
 use crate::selector::Selector;
 use crate::verdict::RuleRef;
@@ -108,12 +108,12 @@ impl Lowering<'_> {
             None => Cow::Borrowed(&rule.matches),
         };
         let (remote, local) = self.ends(&matches);
+        // Lists for the endpoint's own side restrict the family also where all its addresses are in them.
+        let family = family(&matches, [remote.nets.as_ref(), local.nets.as_ref()])?;
         let local = self.local(local)?;
-        let family =
-            family(&matches, [remote.nets.as_ref(), local.and_then(|it| it.nets.as_ref())])?;
         let l4 = self.l4(&matches)?;
-        let remote = self.address(remote);
-        let local = local.map(|entity| self.address(entity));
+        let remote = self.address(remote, family);
+        let local = local.map(|entity| self.address(entity, family));
         let index = rule.index;
         let origin = RuleRef {
             policy: policy.clone(),
@@ -178,13 +178,18 @@ impl Lowering<'_> {
         seen.is_some_and(|seen| selector.matches(&seen))
     }
 
-    fn address(&mut self, entity: &EntityMatch) -> Address {
+    /// Returns what a rule of this family asks of an address.
+    fn address(&mut self, entity: &EntityMatch, family: Option<Family>) -> Address {
         let EntityMatch { peers, not_peers, nets, not_nets } = entity;
         let in_set = peers.as_ref().map(|peers| self.set(SetDefinition::Addresses(peers.clone())));
         let not_in_set = not_peers
             .as_ref()
             .map(|selector| self.set(SetDefinition::Addresses(Peers::Endpoints(selector.clone()))));
-        match nets {
+        // What is left of a whole family takes many more prefixes than what is taken away.
+        let is_whole = |nets: &&PrefixSet| {
+            family.is_some_and(|family| nets.prefixes() == [Prefix::all(family)])
+        };
+        match nets.as_ref().filter(|nets| not_nets.is_empty() || !is_whole(nets)) {
             Some(nets) => {
                 let nets = Some(nets.difference(not_nets));
                 Address { in_set, not_in_set, nets, not_nets: PrefixSet::default() }

@@ -21,7 +21,8 @@ pub(super) fn look(inputs: &Inputs, findings: &mut Vec<Finding>) {
         .find(|policy| policy.key.kind == PolicyKind::KubernetesClusterNetworkPolicy);
     for policy in inputs.policies() {
         let mut add = |lint| findings.push(Finding::of(policy, lint));
-        if is_unsatisfiable(&policy.subject) {
+        // A removal is for a name, and has no subject of its own.
+        if policy.enforcement != Enforcement::StagedRemoval && is_unsatisfiable(&policy.subject) {
             add(Lint::SelectsNothing);
         }
         let end = tier_end(inputs, &policy.tier);

@@ -442,7 +442,9 @@ fn staged_policies_for_nothing() {
             (it.key.kind, it.enforcement) = (PolicyKind::StagedNetworkPolicy, enforcement);
         })
     };
-    let removal = || Object::from(staged(Enforcement::StagedRemoval));
+    let removal = || {
+        Object::from(with(staged(Enforcement::StagedRemoval), |it| it.subject = Selector::none()))
+    };
     check(
         "nothing to remove",
         [removal()],

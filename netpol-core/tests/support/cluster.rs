@@ -208,15 +208,18 @@ fn rules() -> impl Strategy<Value = Option<Vec<Rule>>> {
 }
 
 pub(crate) fn policy() -> impl Strategy<Value = Policy> {
-    let key = (
-        select(vec![PolicyKind::NetworkPolicy, PolicyKind::KubernetesNetworkPolicy]),
-        select(vec!["m", "n", "o"]),
-    )
-        .prop_map(|(kind, name)| PolicyKey {
-            kind,
-            namespace: Some("x".into()),
-            name: name.into(),
-        });
+    use PolicyKind as Kind;
+    let kinds = vec![
+        (Kind::NetworkPolicy, Some("x")),
+        (Kind::KubernetesNetworkPolicy, Some("x")),
+        (Kind::GlobalNetworkPolicy, None),
+        (Kind::KubernetesClusterNetworkPolicy, None),
+        (Kind::KubernetesAdminNetworkPolicy, None),
+        (Kind::KubernetesBaselineAdminNetworkPolicy, None),
+    ];
+    let key = (select(kinds), select(vec!["m", "n", "o"])).prop_map(|((kind, namespace), name)| {
+        PolicyKey { kind, namespace: namespace.map(Into::into), name: name.into() }
+    });
     let tiers = vec!["default", "kube-admin", "kube-baseline", "t1", "t2", "unknown"];
     let order = option::of(select(vec![-1, 5, 10]).prop_map(Order::whole));
     let enforcement = prop_oneof![5 => Just(Enforcement::Enforced), 1 => Just(Enforcement::Staged)];

@@ -80,7 +80,6 @@ struct PodSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, expecting = "an object")]
 struct Container {
-    restart_policy: Field<String>,
     ports: List<WirePort>,
     #[serde(flatten)]
     ignored: Ignored,
@@ -183,7 +182,7 @@ impl Pod {
         self.status(&mut Report::default()).addresses
     }
 
-    /// Returns the ports of the ordinary containers and of the init containers that run as long as these.
+    /// Returns the ports of all containers, init containers included.
     #[must_use]
     pub fn container_ports(&self) -> Vec<ContainerPort> {
         self.spec(&mut Report::default()).ports
@@ -231,21 +230,12 @@ impl Pod {
         let account = optional_text(report, &at.field("serviceAccountName"), service_account_name);
         let old_account = optional_text(report, &at.field("serviceAccount"), service_account);
         let mut ports = Vec::new();
-        let init_at = at.field("initContainers");
-        report.each_item(&init_at, init_containers, "an object", |report, at, container| {
-            let declared = container.ports(at, report);
-            if container.restart_policy.value().is_some_and(|it| it == "Always") {
-                ports.extend(declared);
-            }
-        });
-        report.each_item(
-            &at.field("containers"),
-            containers,
-            "an object",
-            |report, at, container| {
+        // Kubernetes leaves open whether init containers that end count; to Calico they do.
+        for (field, containers) in [("initContainers", init_containers), ("containers", containers)] {
+            report.each_item(&at.field(field), containers, "an object", |report, at, container| {
                 ports.extend(container.ports(at, report));
-            },
-        );
+            });
+        }
         Spec {
             node: node.map(Into::into),
             is_on_host_network,
@@ -286,8 +276,7 @@ impl<'de> Deserialize<'de> for Pod {
 
 impl Container {
     fn ports(&self, at: &Path<'_>, report: &mut Report) -> Vec<ContainerPort> {
-        let Self { restart_policy, ports, ignored: () } = self;
-        report.given(&at.field("restartPolicy"), restart_policy);
+        let Self { ports, ignored: () } = self;
         let at = at.field("ports");
         let mut read = Vec::new();
         let mut names = BTreeSet::new();

@@ -1,6 +1,7 @@
 //! What rules become: one rule of the model for each protocol that they can match.
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
@@ -8,7 +9,8 @@ use serde_json::{Value, json};
 use super::{policy, shown_rules};
 use crate::api::Kind;
 use crate::api::shown::shown;
-use crate::model::{HostTraffic, Order};
+use crate::lint::{Lint, lint};
+use crate::model::{Endpoint, HostTraffic, Inputs, Order};
 
 #[track_caller]
 fn check(rules: &[Value], want: Expect) {
@@ -121,6 +123,37 @@ fn families() {
                 everything from a == "b" [10.0.0.0/8] but [10.1.0.0/16]
         "#]],
     );
+}
+
+/// Where blocks alone restrict a rule to a family, the lint can tell; what the author says is not found.
+#[test]
+fn families_by_lists_are_found() {
+    for (rule, want) in [
+        (json!({"source": {"nets": ["10.0.0.0/8"]}}), "IPv4"),
+        (json!({"source": {"notNets": ["10.0.0.0/8"]}}), "IPv4"),
+        (json!({"destination": {"notNets": ["fd00::/8"]}}), "IPv6"),
+        (json!({"source": {"selector": "all()", "notNets": ["fd00::/8"]}}), "IPv6"),
+        (json!({"source": {"notNets": ["10.0.0.0/8"]}, "ipVersion": 4}), ""),
+        (json!({"source": {"nets": ["10.0.0.0/8"]}, "ipVersion": 4}), ""),
+        (json!({"source": {"nets": ["10.0.0.0/8"]}, "protocol": "ICMP"}), ""),
+        (json!({"source": {"nets": []}, "destination": {"notNets": []}}), ""),
+    ] {
+        let mut with_action = json!({"action": "Deny"});
+        with_action.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+        let mut endpoint = Endpoint::pod("ns", "both");
+        endpoint.addresses = ["10.0.0.1", "fd00::1"].map(|it| it.parse().unwrap()).into();
+        let mut inputs = Inputs::default();
+        inputs.upsert(endpoint);
+        inputs.upsert(policy(Kind::GlobalNetworkPolicy, &json!({"ingress": [with_action]})));
+        let families: Vec<_> = lint(&inputs)
+            .into_iter()
+            .map(|finding| match finding.lint {
+                Lint::OneFamily { family, .. } => family.to_string(),
+                other => panic!("{rule}: {other}"),
+            })
+            .collect();
+        assert_eq!(families.join(" "), want, "{rule}");
+    }
 }
 
 #[test]

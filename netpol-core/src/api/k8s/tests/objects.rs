@@ -93,6 +93,7 @@ fn pods_are_endpoints() {
         named("dns-tcp", Transport::Tcp, 53),
         named("http", Transport::Tcp, 8080),
         named("proxy", Transport::Tcp, 15_001),
+        named("setup", Transport::Tcp, 7),
     ]
     .into();
     want.default_verdict = Verdict::Allow;
@@ -116,6 +117,7 @@ fn pods_say_what_they_are_without_conversion() {
     assert_eq!(
         pod.container_ports(),
         [
+            port(Some("setup"), Transport::Tcp, 7),
             port(Some("proxy"), Transport::Tcp, 15_001),
             port(Some("http"), Transport::Tcp, 8080),
             port(None, Transport::Tcp, 9090),
