@@ -60,6 +60,8 @@
 //!
 //! - An update is one transaction for everything that packets can meet; what it needs is made before, what it leaves is
 //!   removed after. One that is too large for the socket is made in several, each endpoint and direction within one.
+//! - A packet that is on its way during an update meets the old policy of an endpoint and direction or the new one: where
+//!   several sets that it can meet change, they are made anew and switched to.
 //! - Names and comments of our objects are digests. A process that starts finds what an earlier one left, and changes
 //!   only what differs; packets are judged all the while.
 //! - What tenants name never reaches the kernel.
@@ -70,7 +72,8 @@
 //! - Linux 5.10 or later, nf_tables with the `inet` family and conntrack; no more than 4096 endpoints.
 //! - An endpoint that is known by its address can forge that of another one, and so get around its own policy. Its router
 //!   advertisements are dropped only if they carry an address of an endpoint.
-//! - What an endpoint that is known by its interface sends from addresses that are not its own is not forwarded. An
+//! - What an endpoint that is known by its interface sends from addresses that are not its own is dropped; to the node
+//!   itself, addresses of the link and none at all pass too. ICMP errors about flows of others are judged by policy. An
 //!   endpoint without any address is not held to one.
 //! - Endpoints in audit mode pass; their verdicts are not reported.
 //! - Established flows go on when policy changes, unless the program has those stop that it denies: their replies are then

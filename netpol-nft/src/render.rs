@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `np-forward`, `np-input`, `np-output`, `np-postrouting` | base chains; their rules never change, see [`base`] |
 //! | `np-cut` | drops packets to isolated endpoints |
-//! | `np-eg-{if,4,6}`, `np-in-{if,4,6}` | verdict maps from an endpoint to the chain of its policy set |
+//! | `np-eg-{if,4,6}`, `np-in-{if,4,6}` | verdict maps from an endpoint to the chain of its policy set, or to `drop` |
 //! | `np-ep-…`, `np-iso-…` | sets of all endpoints and of the isolated ones |
 //! | `np-own-…`, `np-self-…` | sets of endpoints' interfaces with their addresses, and of each endpoint with itself |
 //! | `np-eg-<digest>`, `np-in-<digest>` | one chain for each stage of a policy set, named after its content |
@@ -206,10 +206,15 @@ impl Entries {
             self.member(Fixed::Endpoints, key);
             match disposition {
                 Disposition::Open => {}
-                Disposition::Isolated => self.member(Fixed::Isolated, key),
+                Disposition::Isolated => {
+                    self.member(Fixed::Isolated, key);
+                    // A packet may look up whether an endpoint is isolated just before it is, and its policy just after.
+                    self.dispatch(Fixed::Egress, key, Some(Verdict::Drop));
+                    self.dispatch(Fixed::Ingress, key, Some(Verdict::Drop));
+                }
                 Disposition::Judged { egress, ingress } => {
-                    self.dispatch(Fixed::Egress, key, egress.as_ref());
-                    self.dispatch(Fixed::Ingress, key, ingress.as_ref());
+                    self.dispatch(Fixed::Egress, key, egress.clone().map(Verdict::Jump));
+                    self.dispatch(Fixed::Ingress, key, ingress.clone().map(Verdict::Jump));
                 }
             }
         }
@@ -227,9 +232,9 @@ impl Entries {
         }
     }
 
-    fn dispatch(&mut self, fixed: Fixed, key: Key, chain: Option<&Name>) {
-        if let (Some(name), Some(chain)) = (fixed.name(key), chain) {
-            self.maps.entry(name).or_default().insert(key, Verdict::Jump(chain.clone()));
+    fn dispatch(&mut self, fixed: Fixed, key: Key, verdict: Option<Verdict>) {
+        if let (Some(name), Some(verdict)) = (fixed.name(key), verdict) {
+            self.maps.entry(name).or_default().insert(key, verdict);
         }
     }
 

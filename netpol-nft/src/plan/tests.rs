@@ -156,6 +156,61 @@ fn a_base_chain_at_another_place_is_replaced_at_once() {
     );
 }
 
+/// Returns a state with chains that refer to these sets, each with one member. Packets of an endpoint, if there is one, meet
+/// one of the chains, and those of a host endpoint another.
+fn chained(entry: Option<&str>, host: &str, chains: &[(&str, &[&str])], member: u8) -> Ruleset {
+    let entries: Vec<_> = entry.into_iter().map(|chain| (1, chain)).collect();
+    let mut ruleset = state(&entries, &[], &[]);
+    let endpoints = Elements::keys(entry.map(|_| Key::V4([10, 0, 0, 1].into())));
+    ruleset.sets.get_mut(&Name::new("np-ep-4")).unwrap().elements = endpoints;
+    for &(chain, sets) in chains {
+        let rule = |set: &&str| {
+            let fields = crate::ruleset::Fields::Port(crate::ruleset::End::Source);
+            let (set, sense) = (Name::new(set), crate::ruleset::Sense::In);
+            let it = crate::ruleset::Match::Member { fields, set, sense };
+            let action = crate::ruleset::Action::Verdict(Verdict::Return);
+            crate::ruleset::Rule { matches: vec![it], action, comment: String::new() }
+        };
+        let rules = sets.iter().map(rule).collect();
+        ruleset.chains.insert(Name::new(chain), Chain { base: None, rules });
+        for set in sets {
+            let elements = Elements::keys([Key::V4([10, 0, 0, member].into())]);
+            let (key, storage) = (KeyType::Address(Family::V4), Storage::Hash { size: 64 });
+            ruleset.sets.insert(Name::new(set), Set { key, storage, elements });
+        }
+    }
+    let jump = crate::ruleset::Action::Verdict(Verdict::Jump(Name::new(host)));
+    let rule = crate::ruleset::Rule { matches: Vec::new(), action: jump, comment: String::new() };
+    ruleset.chains.get_mut(&Name::new("np-host-in")).unwrap().rules = vec![rule];
+    ruleset
+}
+
+#[test]
+fn sets_that_a_packet_can_meet_change_together() {
+    let (a4, b4, a6) = ("np-s4-a-6", "np-n4-b-6", "np-s6-a-6");
+    let chains: &[(&str, &[&str])] =
+        &[("none", &[]), ("one", &[a4]), ("families", &[a4, a6]), ("two", &[a4, b4, a6])];
+    for (from, to, want) in [
+        ((Some("none"), "none"), (Some("two"), "two"), [].as_slice()),
+        ((None, "none"), (Some("two"), "none"), &[]),
+        ((Some("two"), "none"), (None, "none"), &[]),
+        ((Some("one"), "none"), (Some("one"), "none"), &[]),
+        ((Some("families"), "families"), (Some("families"), "families"), &[]),
+        ((Some("one"), "none"), (Some("two"), "none"), &[a4]),
+        ((Some("families"), "none"), (Some("none"), "none"), &[a4, a6]),
+        ((Some("two"), "none"), (Some("two"), "none"), &[b4, a4]),
+        ((Some("none"), "two"), (Some("none"), "two"), &[b4, a4]),
+        ((Some("none"), "one"), (Some("none"), "families"), &[a4]),
+    ] {
+        let ruleset = chained(from.0, from.1, chains, 1);
+        let observed = Observed { ruleset, ..Observed::default() };
+        let got = together(&observed, &chained(to.0, to.1, chains, 2));
+        let got: Vec<&str> = got.iter().map(Name::as_str).collect();
+        assert_eq!(got, want, "{from:?} to {to:?}");
+        assert!(together(&observed, &observed.ruleset).is_empty(), "{from:?}");
+    }
+}
+
 #[test]
 fn a_set_that_is_not_ours_is_a_conflict() {
     let mut old = state(&[], &[], &[]);

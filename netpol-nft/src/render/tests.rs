@@ -186,6 +186,16 @@ fn endpoints_are_known_by_interface_or_address() {
     check(
         &builder.add(open).build(),
         expect![[r#"
+            map np-eg-4 {
+            	type ipv4_addr : verdict;
+            	size 4096;
+            	elements = { 10.0.0.16 : drop, 10.0.1.16 : drop }
+            }
+            map np-eg-if {
+            	type ifname : verdict;
+            	size 4096;
+            	elements = { "isolated" : drop }
+            }
             set np-ep-4 {
             	type ipv4_addr;
             	size 4096;
@@ -204,7 +214,7 @@ fn endpoints_are_known_by_interface_or_address() {
             map np-in-4 {
             	type ipv4_addr : verdict;
             	size 4096;
-            	elements = { 10.0.0.10 : jump np-in-e88201e5f94b2ae39ad5f438, 10.0.1.10 : jump np-in-e88201e5f94b2ae39ad5f438 }
+            	elements = { 10.0.0.10 : jump np-in-e88201e5f94b2ae39ad5f438, 10.0.0.16 : drop, 10.0.1.10 : jump np-in-e88201e5f94b2ae39ad5f438, 10.0.1.16 : drop }
             }
             map np-in-6 {
             	type ipv6_addr : verdict;
@@ -214,7 +224,7 @@ fn endpoints_are_known_by_interface_or_address() {
             map np-in-if {
             	type ifname : verdict;
             	size 4096;
-            	elements = { "by-if" : jump np-in-e88201e5f94b2ae39ad5f438 }
+            	elements = { "by-if" : jump np-in-e88201e5f94b2ae39ad5f438, "isolated" : drop }
             }
             set np-iso-4 {
             	type ipv4_addr;

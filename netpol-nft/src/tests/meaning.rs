@@ -16,14 +16,17 @@ use proptest::prelude::*;
 use super::laws::programs;
 use super::program::{Builder, deny_unless, everything};
 use crate::name::Name;
-use crate::render::{Context, Options, render};
+use crate::render::{Context, Options, address_key, render};
 use crate::ruleset::{
-    Action, Elements, End, Fields, Interface, Key, Match, Rule, Ruleset, Sense, Verdict,
+    Action, Elements, End, Fields, FlowDirection, FlowState, Interface, Key, Match, Rule, Ruleset,
+    Sense, Verdict,
 };
 
-/// A new packet at the forward hook.
+/// A packet at the forward hook, new or with an ICMP error.
 pub(super) struct Packet {
     flow: Flow,
+    /// The source and, in the other direction, the source of the flow that the ICMP error is about.
+    about: Option<[IpAddr; 2]>,
     input: Interface,
     output: Interface,
     way: Way,
@@ -44,7 +47,7 @@ enum Way {
 impl Packet {
     pub(super) fn new(flow: Flow, input: Interface, output: Interface) -> Self {
         let (is_untracked, mark) = Default::default();
-        Self { flow, input, output, way: Way::Link, is_untracked, mark }
+        Self { flow, about: None, input, output, way: Way::Link, is_untracked, mark }
     }
 
     fn address(&self, end: End) -> IpAddr {
@@ -71,9 +74,15 @@ impl Packet {
 
     /// Returns the key that a lookup makes; `None` if the packet has no such fields.
     fn key(&self, fields: Fields) -> Option<Key> {
-        let one = |end| match self.address(end) {
-            IpAddr::V4(address) => Key::V4(address),
-            IpAddr::V6(address) => Key::V6(address),
+        let one = |end| address_key(self.address(end));
+        let sender = |address: IpAddr| match address {
+            IpAddr::V4(address) => Key::Sender4(self.input, address),
+            IpAddr::V6(address) => Key::Sender6(self.input, address),
+        };
+        let about = |way| match (self.about?, way) {
+            ([source, _], FlowDirection::Original) | ([_, source], FlowDirection::Reply) => {
+                Some(source)
+            }
         };
         let protocol = self.flow.protocol().number();
         match fields {
@@ -81,15 +90,13 @@ impl Packet {
             Fields::OutputInterface => Some(Key::Interface(self.output)),
             Fields::Interfaces => Some(Key::Interfaces(self.input, self.output)),
             Fields::Sender(family) => {
-                let key = match self.address(End::Source) {
-                    IpAddr::V4(address) => Key::Sender4(self.input, address),
-                    IpAddr::V6(address) => Key::Sender6(self.input, address),
-                };
-                (family == self.flow.family()).then_some(key)
+                (family == self.flow.family()).then(|| sender(self.address(End::Source)))
             }
             Fields::Address(family, end) => (family == self.flow.family()).then(|| one(end)),
-            // All packets are the first of their flow.
-            Fields::FlowSender(..) | Fields::FlowAddresses(..) => None,
+            Fields::FlowSender(_, way) => Some(sender(about(way)?)),
+            Fields::FlowAddresses(_, way) => {
+                crate::render::pair(one(End::Source), address_key(about(way)?))
+            }
             Fields::Addresses(_) => crate::render::pair(one(End::Source), one(End::Destination)),
             Fields::Target(_, end) => match (self.address(end), self.port(end)?) {
                 (IpAddr::V4(address), port) => Some(Key::Target4(address, protocol, port)),
@@ -124,7 +131,8 @@ impl Packet {
             Match::HopLimit(_) => self.way == Way::Link,
             Match::LinkLocalSource(wanted) => sense(self.way == Way::Link, *wanted),
             Match::SpecifiedSource(_) => !self.flow.source.is_unspecified(),
-            Match::Flow(_) => false,
+            Match::Flow(FlowState::Related) => self.about.is_some(),
+            Match::Flow(FlowState::Established) => false,
             Match::Untracked(wanted) => sense(self.is_untracked.get(), *wanted),
             Match::Interface { end, name, sense: wanted } => {
                 let interface = match end {
@@ -320,6 +328,102 @@ fn nobody_sends_in_the_name_of_others() {
         let forged = !own.contains(&flow.source) && !is_discovery(&flow);
         let got = walk(&ruleset, &Name::new("np-forward"), &packet);
         assert_eq!(got == Walked::Dropped, forged || is_router_message(&flow), "{flow:?}");
+    }
+}
+
+/// Conntrack asks only what an error is about, so an endpoint could report errors of flows of others.
+#[test]
+fn an_endpoint_reports_errors_of_its_own_flows() {
+    let mut builder = Builder::new();
+    let closed = builder.policy(deny_unless(Vec::new()));
+    for (name, addresses) in [
+        ("pod", ["10.0.0.1", "10.0.0.2", "2001:db8::1"].as_slice()),
+        ("bridged", ["10.0.0.3", "10.0.0.4", "2001:db8::3"].as_slice()),
+        ("unknown", [].as_slice()),
+    ] {
+        let mut pod = builder.endpoint(name, addresses);
+        (pod.ingress, pod.egress) = (closed, closed);
+        if name == "bridged" {
+            pod.attachment = Attachment::Address;
+        }
+        builder.add(pod);
+    }
+    let program = builder.build();
+    let (places, refused) = Default::default();
+    let options = Options { priority: -5, log_group: 100, mark: 16 };
+    let context = Context { options, places: &places, refused: &refused };
+    let ruleset = render(&program, &context).unwrap().ruleset;
+    let check = |input: &str, source: &str, about: [&str; 2], passes: bool| {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let [input, output] = [input, "eth0"].map(|it| Interface::new(it).unwrap());
+        let source = address(source);
+        let (destination, kind) = match source {
+            IpAddr::V4(_) => (address("192.0.2.1"), 3),
+            IpAddr::V6(_) => (address("2001:db8:f::1"), 1),
+        };
+        let payload = Payload::Icmp { kind, code: 4 };
+        let flow = Flow { source, destination, payload, origin: Origin::Endpoint };
+        let about = Some(about.map(address));
+        for chain in ["np-forward", "np-input"] {
+            let packet = Packet { about, way: Way::Router, ..Packet::new(flow, input, output) };
+            let walked = walk(&ruleset, &Name::new(chain), &packet);
+            assert_eq!(walked == Walked::Returned, passes, "{chain}: {flow:?} about {about:?}");
+        }
+    };
+    let (others4, others6) = (["192.0.2.1", "192.0.2.2"], ["2001:db8:f::1", "2001:db8:f::2"]);
+    for (input, own, own6) in [
+        ("pod", ["10.0.0.1", "10.0.0.2"], "2001:db8::1"),
+        ("br0", ["10.0.0.3", "10.0.0.4"], "2001:db8::3"),
+    ] {
+        for end in own {
+            check(input, own[0], [end, "192.0.2.1"], true);
+            check(input, own[0], ["192.0.2.1", end], true);
+        }
+        check(input, own[0], others4, false);
+        check(input, own[0], ["10.0.0.9", "192.0.2.1"], false);
+        check(input, own6, [own6, "2001:db8:f::1"], true);
+        check(input, own6, ["2001:db8:f::1", own6], true);
+        check(input, own6, others6, false);
+    }
+    // Routers report errors of any flow; an endpoint without a known address is not held to one.
+    for input in ["eth0", "unknown"] {
+        check(input, "198.51.100.1", ["10.0.0.1", "192.0.2.1"], true);
+        check(input, "2001:db8:e::1", others6, true);
+    }
+}
+
+/// A packet for the node itself needs no address of the endpoint if it cannot leave the link.
+#[test]
+fn nobody_sends_to_the_node_in_the_name_of_others() {
+    let mut builder = Builder::new();
+    let pod = builder.endpoint("pod", &["10.0.0.1", "2001:db8::1"]);
+    let unknown = builder.endpoint("unknown", &[]);
+    let program = builder.add(pod).add(unknown).build();
+    let (places, refused) = Default::default();
+    let options = Options { priority: -5, log_group: 100, mark: 16 };
+    let context = Context { options, places: &places, refused: &refused };
+    let ruleset = render(&program, &context).unwrap().ruleset;
+    for (input, source, way, passes) in [
+        ("pod", "10.0.0.1", Way::Router, true),
+        ("pod", "10.0.0.2", Way::Router, false),
+        ("pod", "0.0.0.0", Way::Router, true),
+        ("pod", "2001:db8::1", Way::Router, true),
+        ("pod", "2001:db8::2", Way::Router, false),
+        ("pod", "::", Way::Router, true),
+        ("pod", "fe80::1", Way::Link, true),
+        ("unknown", "10.0.0.2", Way::Router, true),
+        ("unknown", "2001:db8::2", Way::Router, true),
+        ("eth0", "10.0.0.2", Way::Router, true),
+    ] {
+        let source: IpAddr = source.parse().unwrap();
+        let destination = if source.is_ipv4() { "10.0.0.254" } else { "2001:db8::ff" };
+        let payload = Payload::Ports { transport: Transport::Udp, source: 68, destination: 67 };
+        let destination = destination.parse().unwrap();
+        let flow = Flow { source, destination, payload, origin: Origin::Endpoint };
+        let [input, none] = [input, "none"].map(|it| Interface::new(it).unwrap());
+        let packet = Packet { way, ..Packet::new(flow, input, none) };
+        let walked = walk(&ruleset, &Name::new("np-input"), &packet);
+        assert_eq!(walked == Walked::Returned, passes, "{source} on {input:?}");
     }
 }
 
