@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use netpol_core::model::EndpointId;
 use netpol_core::net::Family;
-use netpol_core::program::{Digest, Endpoint, Established, RuleId};
+use netpol_core::program::{Endpoint, Established};
 use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
     Program, Update,
@@ -15,18 +15,22 @@ use netpol_core::{
 use netpol_netfilter::EndingFlows;
 
 use crate::error::IptablesError;
-use crate::name::{Name, Owner};
+use crate::name::{Fixed, Owner};
 use crate::observe::{Observed, Record, Table, sets, table};
 use crate::plan::{
     ChainChange, HookChange, Plan, SetChange, plan, plan_isolation, second_slots, switched,
     together,
 };
-use crate::probe::{self, Clues, Flavour, PodNetwork, TableName};
-use crate::render::{Context, Lists, PolicyUse, Rendered, render};
+use crate::probe::{self, Clues, Flavour, KernelTable, PodNetwork, TableId, TableName};
+use crate::render::{Context, Lists, PolicyUse, Rendered, check_hosts, render, tables_of_hosts};
 use crate::restore::{chain_script, hook_script, removal_scripts, set_script, undo_script};
 use crate::transport::{Processes, Tools, Variant};
 
+mod outcome;
 mod removal;
+mod report;
+
+use self::outcome::{Done, Failed, may_be_done};
 
 /// How a dataplane is called and where it stands among the other users of iptables.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,7 +40,7 @@ pub struct IptablesConfig {
     pub owner: Owner,
     /// The flavour of iptables; `None` for that of the host.
     pub flavour: Option<Flavour>,
-    /// The table whose built-in chains we hook into.
+    /// The table whose built-in chains we hook into. Host endpoints need [`TableName::Filter`].
     pub table: TableName,
     /// The NFLOG group that Log rules write to.
     pub log_group: u16,
@@ -44,6 +48,9 @@ pub struct IptablesConfig {
     pub pods: PodNetwork,
     /// How long a tool may take before it is killed.
     pub time_limit: Duration,
+    /// Bits of the packet mark that nobody else uses. They say that policy of a host endpoint before destination NAT has
+    /// allowed a packet. Without such policy no mark is read or written.
+    pub mark: u32,
 }
 
 impl Default for IptablesConfig {
@@ -56,6 +63,7 @@ impl Default for IptablesConfig {
             log_group: 100,
             pods: PodNetwork::default(),
             time_limit: Duration::from_secs(30),
+            mark: 0x0010_0000,
         }
     }
 }
@@ -67,8 +75,9 @@ pub struct IptablesDataplane {
     flavour: Flavour,
     families: Vec<Family>,
     capabilities: Capabilities,
-    /// Whether chains of ours may be in the table that is not used: the configuration was another one before.
-    moved: bool,
+    /// The tables, beside the one of endpoints, in which chains of ours may be: those of host endpoints, or of another
+    /// configuration.
+    elsewhere: BTreeSet<KernelTable>,
     flows: EndingFlows,
     /// Whether there may be flows that an earlier program stopped.
     may_have_stopped: bool,
@@ -101,14 +110,24 @@ impl IptablesDataplane {
             program: Variant { flavour, family: Family::V4 }.command().to_owned(),
             source: std::io::ErrorKind::NotFound.into(),
         })?;
-        table(owner, config.table, listing)?;
-        let other = table(owner, config.table.other(), listing);
-        let moved = other.is_ok_and(|table| !table.is_empty());
+        table(owner, config.table.table(), listing)?;
+        let has = |name: &KernelTable| table(owner, *name, listing).is_ok_and(|it| !it.is_empty());
+        let others = KernelTable::ALL.into_iter().filter(|name| *name != config.table.table());
+        let elsewhere = others.filter(has).collect();
         tools.save_sets()?;
-        let capabilities = capabilities();
+        let capabilities = capabilities(&config);
         let flows = EndingFlows::default();
         let may_have_stopped = true;
-        Ok(Self { tools, config, flavour, families, capabilities, moved, flows, may_have_stopped })
+        Ok(Self {
+            tools,
+            config,
+            flavour,
+            families,
+            capabilities,
+            elsewhere,
+            flows,
+            may_have_stopped,
+        })
     }
 
     /// Removes the chains and jumps of an owner from one flavour of iptables, and those of its sets that the other one
@@ -133,20 +152,45 @@ impl IptablesDataplane {
         Variant { flavour: self.flavour, family }
     }
 
-    fn observe(&mut self) -> Result<Observed, IptablesError> {
-        let mut observed = Observed { tables: self.tables()?, ..Observed::default() };
+    /// Returns what there is of ours, and in the tables that a program needs.
+    fn observe(&mut self, program: &Program) -> Result<Observed, IptablesError> {
+        let tables = self.tables(&tables_of_hosts(program))?;
+        let mut observed = Observed { tables, ..Observed::default() };
         observed.sets = sets(&self.config.owner, &self.tools.save_sets()?);
         Ok(observed)
     }
 
-    fn tables(&mut self) -> Result<BTreeMap<Family, Table>, IptablesError> {
-        let name = self.config.table;
-        let mut tables = BTreeMap::new();
-        for family in self.families.clone() {
-            let listing = self.tools.save(self.variant(family), Some(name))?;
-            tables.insert(family, table(&self.config.owner, name, &listing)?);
+    /// Lists the table of endpoints, these ones, and those in which chains of ours may be as far as they can be read.
+    fn tables(
+        &mut self,
+        needed: &BTreeSet<KernelTable>,
+    ) -> Result<BTreeMap<TableId, Table>, IptablesError> {
+        let mut tables = self.tables_of_endpoints()?;
+        let main = self.config.table.table();
+        let names: BTreeSet<KernelTable> = self.elsewhere.union(needed).copied().collect();
+        for table in names.into_iter().filter(|name| *name != main) {
+            for family in self.families.clone() {
+                let id = TableId { family, table };
+                match self.table(id) {
+                    // What others do in tables that we do not need is their business.
+                    Err(IptablesError::Unreadable { .. }) if !needed.contains(&table) => {}
+                    found => drop(tables.insert(id, found?)),
+                }
+            }
         }
         Ok(tables)
+    }
+
+    fn tables_of_endpoints(&mut self) -> Result<BTreeMap<TableId, Table>, IptablesError> {
+        let table = self.config.table.table();
+        let ids: Vec<TableId> =
+            self.families.iter().map(|&family| TableId { family, table }).collect();
+        ids.into_iter().map(|id| Ok((id, self.table(id)?))).collect()
+    }
+
+    fn table(&mut self, id: TableId) -> Result<Table, IptablesError> {
+        let listing = self.tools.save(self.variant(id.family), Some(id.table))?;
+        table(&self.config.owner, id.table, &listing)
     }
 
     /// Enforces a whole program.
@@ -157,8 +201,12 @@ impl IptablesDataplane {
         let mut refused = BTreeMap::new();
         let mut conflicts = 0;
         loop {
-            let observed = self.observe()?;
+            let observed = self.observe(program)?;
             let (rendered, plan) = self.plan(program, &observed, &refused)?;
+            self.forget_empty_tables(program, &observed);
+            let main = self.config.table.table();
+            let changed = plan.tables().into_iter().map(|id| id.table);
+            self.elsewhere.extend(changed.filter(|name| *name != main));
             let Err(failed) = self.execute(&plan, &observed) else {
                 self.sweep(&plan);
                 return Ok(isolated(rendered));
@@ -186,11 +234,14 @@ impl IptablesDataplane {
         observed: &Observed,
         refused: &BTreeMap<PolicyUse, Arc<IptablesError>>,
     ) -> Result<(Rendered, Plan), IptablesError> {
-        let owner = &self.config.owner;
+        let (owner, table) = (&self.config.owner, self.config.table.table());
+        check_hosts(program, table, self.config.mark)?;
         let second_slots = second_slots(owner, observed);
         let mut context = Context {
             owner,
             families: &self.families,
+            table,
+            mark: self.config.mark,
             log_group: self.config.log_group,
             second_slots: &second_slots,
             refused,
@@ -204,6 +255,17 @@ impl IptablesDataplane {
         }
         let plan = plan(owner, observed, &rendered.ruleset)?;
         Ok((rendered, plan))
+    }
+
+    /// Forgets the tables that a program does not need and that have nothing of ours any more.
+    fn forget_empty_tables(&mut self, program: &Program, observed: &Observed) {
+        let needed = tables_of_hosts(program);
+        let families = &self.families;
+        self.elsewhere.retain(|&table| {
+            let found = |&family| observed.tables.get(&TableId { family, table });
+            let is_empty = |family| found(family).is_some_and(Table::is_empty);
+            needed.contains(&table) || !families.iter().all(is_empty)
+        });
     }
 
     /// Stops the established flows that a program denies, if it wants that; returns how many those were. Another process
@@ -222,7 +284,7 @@ impl IptablesDataplane {
     fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<(), IptablesError> {
         let mut conflicts = 0;
         loop {
-            let observed = Observed { tables: self.tables()?, ..Observed::default() };
+            let observed = Observed { tables: self.tables_of_endpoints()?, ..Observed::default() };
             let record = Record::of(&self.config.owner, &observed);
             let unknown: Vec<_> = endpoints.iter().filter(|it| !record.knows(it)).collect();
             let plan = self.isolation(&unknown, &observed);
@@ -242,8 +304,11 @@ impl IptablesDataplane {
         let owner = &self.config.owner;
         let mut lists = Lists::default();
         endpoints.iter().for_each(|it| lists.close(it));
+        let table = self.config.table.table();
         let families = self.families.iter();
-        let lists = families.map(|&family| (family, lists.chains(owner, family))).collect();
+        let lists =
+            families.map(|&family| (TableId { family, table }, lists.chains(owner, family)));
+        let lists = lists.collect();
         plan_isolation(owner, observed, &lists)
     }
 
@@ -258,28 +323,39 @@ impl IptablesDataplane {
     }
 
     fn try_execute(&mut self, plan: &Plan, done: &mut Done) -> Result<(), Failed> {
-        let table = self.config.table;
         self.change_sets(&plan.prepare)?;
         done.members = true;
         self.change_sets(&plan.members)?;
-        for (&family, changes) in &plan.switch {
-            let script = chain_script(table, changes);
-            let outcome = self.tools.restore(self.variant(family), &script);
-            done.families.extend(may_be_done(&outcome).then_some(family));
-            outcome.map_err(Failed::elsewhere)?;
-        }
-        for hook in &plan.hooks {
-            let variant = self.variant(hook.family);
-            let outcome = if hook.misplaced.is_empty() {
-                self.tools.insert_jump(variant, table, hook.hook, &hook.chain)
-            } else {
-                self.tools.restore(variant, &hook_script(table, hook))
-            };
-            let is_new = hook.misplaced.is_empty() && may_be_done(&outcome);
-            done.hooks.extend(is_new.then(|| hook.clone()));
-            outcome.map_err(Failed::elsewhere)?;
+        // In the order in which packets meet the tables: what an early one has allowed, a later one does not judge.
+        for id in plan.tables() {
+            if let Some(changes) = plan.switch.get(&id) {
+                let script = chain_script(id.table, changes);
+                let outcome = self.tools.restore(self.variant(id.family), &script);
+                done.tables.extend(may_be_done(&outcome).then_some(id));
+                outcome.map_err(Failed::elsewhere)?;
+            }
+            for hook in plan.hooks.get(&id).into_iter().flatten() {
+                self.place_jump(id, hook, done)?;
+            }
         }
         Ok(())
+    }
+
+    fn place_jump(
+        &mut self,
+        id: TableId,
+        hook: &HookChange,
+        done: &mut Done,
+    ) -> Result<(), Failed> {
+        let variant = self.variant(id.family);
+        let outcome = if hook.misplaced.is_empty() {
+            self.tools.insert_jump(variant, id.table, hook.hook, &hook.chain)
+        } else {
+            self.tools.restore(variant, &hook_script(id.table, hook))
+        };
+        let is_new = hook.misplaced.is_empty() && may_be_done(&outcome);
+        done.hooks.extend(is_new.then(|| (id, hook.clone())));
+        outcome.map_err(Failed::elsewhere)
     }
 
     fn change_sets(&mut self, changes: &[SetChange]) -> Result<(), Failed> {
@@ -292,17 +368,16 @@ impl IptablesDataplane {
 
     /// Takes back what was done of a plan that failed, as far as possible: the failure itself is what the caller hears of.
     fn take_back(&mut self, plan: &Plan, observed: &Observed, done: &Done) {
-        let table = self.config.table;
-        for hook in &done.hooks {
-            let _result =
-                self.tools.delete_jump(self.variant(hook.family), table, hook.hook, &hook.chain);
+        for (id, hook) in &done.hooks {
+            let variant = self.variant(id.family);
+            let _result = self.tools.delete_jump(variant, id.table, hook.hook, &hook.chain);
         }
         let nothing = Table::default();
-        for family in &done.families {
-            let changes = plan.switch.get(family).map(Vec::as_slice).unwrap_or_default();
-            let before = observed.tables.get(family).unwrap_or(&nothing);
-            let script = undo_script(table, changes, before);
-            let _result = self.tools.restore(self.variant(*family), &script);
+        for id in done.tables.iter().rev() {
+            let changes = plan.switch.get(id).map(Vec::as_slice).unwrap_or_default();
+            let before = observed.tables.get(id).unwrap_or(&nothing);
+            let script = undo_script(id.table, changes, before);
+            let _result = self.tools.restore(self.variant(id.family), &script);
         }
         if done.members && !plan.members_back.is_empty() {
             let _result = self.tools.restore_sets(&set_script(&plan.members_back));
@@ -312,13 +387,16 @@ impl IptablesDataplane {
     /// Removes what is not needed any more. What cannot be removed now, because something refers to it, is tried again
     /// with the next update.
     fn sweep(&mut self, plan: &Plan) {
-        for (&family, chains) in &plan.sweep_chains {
-            for script in removal_scripts(self.config.table, chains) {
-                let _result = self.tools.restore(self.variant(family), &script);
+        for (id, jumps) in &plan.sweep_hooks {
+            for (hook, chain) in jumps {
+                let _result =
+                    self.tools.delete_jump(self.variant(id.family), id.table, hook, chain);
             }
         }
-        if self.moved {
-            self.moved = self.clear(self.flavour, self.config.table.other()).is_err();
+        for (id, chains) in &plan.sweep_chains {
+            for script in removal_scripts(id.table, chains) {
+                let _result = self.tools.restore(self.variant(id.family), &script);
+            }
         }
         removal::destroy(self.tools.as_mut(), plan.sweep_sets.iter().cloned());
     }
@@ -335,14 +413,18 @@ impl IptablesDataplane {
         }
         let uses: BTreeSet<PolicyUse> = rendered.users.values().flatten().copied().collect();
         let mut culprits = BTreeSet::new();
-        for (&family, changes) in &plan.switch {
+        let ends = [Fixed::Untrack, Fixed::Mark].map(|it| self.config.owner.chain(it));
+        for (id, changes) in &plan.switch {
             for user in &uses {
                 let needs = |change: &&ChainChange| {
                     rendered.users.get(change.name()).is_some_and(|users| users.contains(user))
                 };
-                let own: Vec<ChainChange> = changes.iter().filter(needs).cloned().collect();
-                let script = chain_script(self.config.table, &own);
-                if !own.is_empty() && self.tools.restore(self.variant(family), &script).is_err() {
+                let own: Vec<&ChainChange> = changes.iter().filter(needs).collect();
+                let common = changes.iter().filter(|it| ends.contains(it.name()));
+                let all: Vec<ChainChange> = common.chain(own.iter().copied()).cloned().collect();
+                let script = chain_script(id.table, &all);
+                let variant = self.variant(id.family);
+                if !own.is_empty() && self.tools.restore(variant, &script).is_err() {
                     culprits.insert(*user);
                 }
             }
@@ -351,37 +433,25 @@ impl IptablesDataplane {
     }
 
     fn differences(&mut self, program: &Program) -> Result<Vec<String>, IptablesError> {
-        let observed = self.observe()?;
+        let observed = self.observe(program)?;
         let (_, plan) = self.plan(program, &observed, &BTreeMap::new())?;
-        Ok(described(&observed, &plan))
+        Ok(report::described(&observed, &plan))
     }
 
     fn count(&mut self) -> Result<Counters, IptablesError> {
-        let mut counters = Counters::default();
-        let tables = self.tables()?;
-        let rules =
-            tables.values().flat_map(|table| table.chains.values()).flat_map(|it| &it.rules);
-        for rule in rules {
-            let id = rule.mark.comment.strip_prefix("np:").and_then(|rest| rest.split(':').next());
-            let Some(id) = id else { continue };
-            if id == "deny" {
-                counters.unmatched = counters.unmatched.saturating_add(rule.packets);
-            } else if let Some(id) = rule_id(id) {
-                let sum = counters.rules.entry(id).or_default();
-                *sum = sum.saturating_add(rule.packets);
-            }
-        }
-        Ok(counters)
+        Ok(report::counters(self.tables(&BTreeSet::new())?.values()))
     }
 
     /// Removes all that is ours, in both flavours.
     fn remove_all(&mut self) -> Result<(), IptablesError> {
         for flavour in Flavour::BOTH {
-            for table in TableName::BOTH {
+            // What an early table has denied is denied until the end.
+            for table in KernelTable::ALL.into_iter().rev() {
+                let is_used = table == self.config.table.table() || self.elsewhere.contains(&table);
                 match self.clear(flavour, table) {
                     // What others do in tables that we do not use is their business.
                     Err(IptablesError::Unreadable { .. })
-                        if (flavour, table) != (self.flavour, self.config.table) => {}
+                        if flavour != self.flavour || !is_used => {}
                     outcome => outcome?,
                 }
             }
@@ -389,7 +459,7 @@ impl IptablesDataplane {
         removal::destroy_all(self.tools.as_mut(), &self.config.owner)
     }
 
-    fn clear(&mut self, flavour: Flavour, table: TableName) -> Result<(), IptablesError> {
+    fn clear(&mut self, flavour: Flavour, table: KernelTable) -> Result<(), IptablesError> {
         let place = (flavour, table);
         removal::clear(self.tools.as_mut(), &self.config.owner, &self.families, place)
     }
@@ -458,55 +528,11 @@ impl Dataplane for IptablesDataplane {
 /// How often an update is planned anew because the tables were not as read.
 const CONFLICTS: u32 = 3;
 
-/// What was done of a plan.
-#[derive(Debug, Default)]
-struct Done {
-    members: bool,
-    families: Vec<Family>,
-    hooks: Vec<HookChange>,
-}
-
-/// Returns whether a tool may have done what it was asked for: also if nobody heard from it in the end.
-fn may_be_done(outcome: &Result<(), IptablesError>) -> bool {
-    match outcome {
-        Ok(()) => true,
-        Err(error) => {
-            matches!(error, IptablesError::TimedOut { .. } | IptablesError::Process { .. })
-        }
-    }
-}
-
-/// Why a plan was not executed.
-#[derive(Debug)]
-struct Failed {
-    error: IptablesError,
-    /// The set whose change was refused.
-    set: Option<Name>,
-}
-
-impl Failed {
-    fn is_conflict(&self) -> bool {
-        self.error.kind() == DataplaneErrorKind::Conflict
-    }
-
-    fn elsewhere(error: IptablesError) -> Self {
-        Self { error, set: None }
-    }
-
-    /// Finds the refused change by its line, which `ipset` names.
-    fn in_sets(changes: &[SetChange], error: IptablesError) -> Self {
-        let text = error.to_string();
-        let line = text.split("Error in line ").nth(1).and_then(|rest| rest.split(':').next());
-        let index = line.and_then(|it| it.parse::<usize>().ok()).and_then(|it| it.checked_sub(1));
-        let set = index.and_then(|index| changes.get(index)).map(|change| change.set().clone());
-        Self { error, set }
-    }
-}
-
 /// What iptables can express here.
-fn capabilities() -> Capabilities {
+fn capabilities(config: &IptablesConfig) -> Capabilities {
     let mut capabilities = Capabilities::minimal();
     capabilities.log = true;
+    capabilities.host_endpoints = config.table == TableName::Filter;
     capabilities
 }
 
@@ -539,42 +565,4 @@ fn isolated(rendered: Rendered) -> Vec<(EndpointId, DataplaneError)> {
         DataplaneError::new(error.kind(), "program an endpoint").with_source(error)
     };
     rendered.isolated.into_iter().map(|(id, cause)| (id, error(cause))).collect()
-}
-
-/// Returns one line for each object that is missing, changed or too many.
-fn described(observed: &Observed, plan: &Plan) -> Vec<String> {
-    let mut lines = BTreeSet::new();
-    for change in plan.prepare.iter().chain(&plan.members) {
-        let set = change.set();
-        let what = if observed.sets.contains_key(set) { "was changed" } else { "is missing" };
-        lines.insert(format!("set `{set}` {what}"));
-    }
-    for (family, changes) in &plan.switch {
-        for chain in changes.iter().map(ChainChange::name) {
-            let found = observed.chain(*family, chain).is_some();
-            let what = if found { "was changed" } else { "is missing" };
-            lines.insert(format!("{family} chain `{chain}` {what}"));
-        }
-    }
-    for HookChange { family, hook, misplaced, .. } in &plan.hooks {
-        let what = if misplaced.is_empty() { "is missing" } else { "is not the first" };
-        lines.insert(format!("{family} jump from `{hook}` {what}"));
-    }
-    for (family, chains) in &plan.sweep_chains {
-        lines.extend(chains.iter().map(|chain| format!("{family} chain `{chain}` is too many")));
-    }
-    lines.extend(plan.sweep_sets.iter().map(|set| format!("set `{set}` is too many")));
-    lines.into_iter().collect()
-}
-
-/// Returns the rule whose id is written so.
-fn rule_id(text: &str) -> Option<RuleId> {
-    let mut bytes = [0; Digest::LEN];
-    if text.len() != Digest::LEN * 2 {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
-    }
-    Some(RuleId::new(Digest::from_bytes(bytes)))
 }

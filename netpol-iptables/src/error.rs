@@ -6,7 +6,7 @@ use std::time::Duration;
 use netpol_core::model::EndpointId;
 use netpol_core::{DataplaneError, DataplaneErrorKind};
 
-use crate::probe::{Flavour, TableName};
+use crate::probe::Flavour;
 
 /// Why this dataplane could not be opened or could not do what it was asked.
 ///
@@ -75,8 +75,15 @@ pub enum IptablesError {
     )]
     Unreadable {
         /// The table.
-        table: TableName,
+        table: &'static str,
     },
+    /// Host endpoints need the table `filter`: where `mangle` has the packets of the node's processes, they have not met
+    /// destination NAT, or are not told from those that it forwards.
+    #[error("policy of host endpoints needs the table `filter`, expected it in the configuration")]
+    NeedsFilter,
+    /// There is no mark for what policy before destination NAT has allowed.
+    #[error("the packet mark has no bit, expected one that nobody else uses")]
+    NoMark,
     /// Pods behind a bridge cannot be enforced.
     #[error(
         "packets between bridged pods do not pass netfilter, expected `{setting}` to be 1 (module br_netfilter)"
@@ -134,9 +141,11 @@ impl IptablesError {
     #[must_use]
     pub fn kind(&self) -> DataplaneErrorKind {
         match self {
-            Self::NoTool { .. } | Self::BridgedPods { .. } | Self::Inexpressible { .. } => {
-                DataplaneErrorKind::Unsupported
-            }
+            Self::NoTool { .. }
+            | Self::BridgedPods { .. }
+            | Self::NeedsFilter
+            | Self::NoMark
+            | Self::Inexpressible { .. } => DataplaneErrorKind::Unsupported,
             Self::Conntrack { source } => match source.kind() {
                 io::ErrorKind::PermissionDenied => DataplaneErrorKind::Permission,
                 io::ErrorKind::Unsupported => DataplaneErrorKind::Unsupported,

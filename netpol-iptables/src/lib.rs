@@ -1,6 +1,6 @@
 //! A dataplane that enforces netpol programs with iptables and ipset.
 //!
-//! It owns chains and sets whose names begin with `NP` and `np`, and three jumps in the built-in chains, and touches
+//! It owns chains and sets whose names begin with `NP` and `np`, and jumps to them in the built-in chains, and touches
 //! nothing else. Endpoints are found by interface or by address, and judged by chains that are shared by all endpoints
 //! with equal policy. A verdict to allow returns, so that other owners' rules still judge the packet. It works with both
 //! flavours of iptables, and never with both at once.
@@ -49,7 +49,12 @@
 //! - iptables 1.8 with `iptables-save` and `iptables-restore` of the flavour in use, ipset 7, and the kernel's set,
 //!   conntrack, multiport, limit and NFLOG matches. The legacy flavour needs `CAP_NET_RAW` beside `CAP_NET_ADMIN`, and
 //!   a writable `/run/xtables.lock`, or another file named by `XTABLES_LOCKFILE`.
-//! - IPv4 and IPv6 are two tables, which change one after the other.
+//! - IPv4 and IPv6 are two tables, which change one after the other. So are `raw` and `mangle`, where policy of host
+//!   endpoints judges untracked packets, and before destination NAT: while they change, a packet may meet one bucket of the
+//!   old policy and another one of the new. They are used only if there is such policy, and need the kernel's `CT` and `MARK`
+//!   targets; the mark is a bit that nobody else may use ([`IptablesConfig::mark`]).
+//! - Host endpoints need [`TableName::Filter`]. An interface of the host whose name iptables does not take is an error, as
+//!   no chain could close it.
 //! - A rule of ours that somebody changes is noticed by its comment, sets and target; another change of it is not.
 //! - The first packet of a flow meets about as many rules of other endpoints as four times the square root of their number;
 //!   how many depends on the names of interfaces. A policy set has at most 10 chains in a row: the nft flavour follows no

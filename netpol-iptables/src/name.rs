@@ -159,6 +159,20 @@ pub(crate) enum Fixed {
     Egress,
     Ingress,
     Endpoints,
+    HostInput,
+    HostInputPolicy,
+    HostOutput,
+    HostOutputPolicy,
+    HostForward,
+    HostForwardFrom,
+    HostForwardTo,
+    RawInput,
+    RawInputPolicy,
+    RawOutput,
+    RawOutputPolicy,
+    Untrack,
+    BeforeNat,
+    Mark,
 }
 
 impl Fixed {
@@ -179,6 +193,20 @@ impl Fixed {
             Self::Egress => "EGRESS",
             Self::Ingress => "INGRESS",
             Self::Endpoints => "ENDPOINTS",
+            Self::HostInput => "HOST-IN",
+            Self::HostInputPolicy => "HOST-IN-POL",
+            Self::HostOutput => "HOST-OUT",
+            Self::HostOutputPolicy => "HOST-OUT-POL",
+            Self::HostForward => "HOST-FWD",
+            Self::HostForwardFrom => "HOST-FWD-FROM",
+            Self::HostForwardTo => "HOST-FWD-TO",
+            Self::RawInput => "RAW-IN",
+            Self::RawInputPolicy => "RAW-IN-POL",
+            Self::RawOutput => "RAW-OUT",
+            Self::RawOutputPolicy => "RAW-OUT-POL",
+            Self::Untrack => "UNTRACK",
+            Self::BeforeNat => "DNAT",
+            Self::Mark => "MARK",
         }
     }
 }
@@ -298,7 +326,7 @@ mod tests {
         assert_eq!(owner.list_chain("content").as_str().len(), 27);
         let set = owner.members(Family::V6, Members::Addresses, id(), Slot::Second);
         assert_eq!(set.as_str().len(), 31);
-        assert!(owner.chain(Fixed::Endpoints).as_str().len() <= 28);
+        assert!(owner.chain(Fixed::HostForwardFrom).as_str().len() <= 28);
     }
 
     #[test]

@@ -6,10 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use netpol_core::net::Family;
-
 use crate::name::Name;
-use crate::probe::TableName;
+use crate::probe::{KernelTable, TableId};
 use crate::ruleset::{Chain, Key, Member, Rule, Shape};
 
 mod record;
@@ -23,14 +21,14 @@ pub(crate) use self::sets::sets;
 /// What there is of ours.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Observed {
-    pub(crate) tables: BTreeMap<Family, Table>,
+    pub(crate) tables: BTreeMap<TableId, Table>,
     pub(crate) sets: BTreeMap<Name, ObservedSet>,
 }
 
 impl Observed {
     /// Returns the chain called `name`, if there is one.
-    pub(crate) fn chain(&self, family: Family, name: &Name) -> Option<&Listed> {
-        self.tables.get(&family)?.chains.get(name)
+    pub(crate) fn chain(&self, id: TableId, name: &Name) -> Option<&Listed> {
+        self.tables.get(&id)?.chains.get(name)
     }
 
     /// Returns the sets that packets can meet.
@@ -42,7 +40,7 @@ impl Observed {
 /// What there is of ours in one table of one family.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Table {
-    pub(crate) name: TableName,
+    pub(crate) name: KernelTable,
     pub(crate) chains: BTreeMap<Name, Listed>,
     /// Our jumps in the built-in chains: their positions, from 0, and where they lead.
     pub(crate) hooks: BTreeMap<String, Vec<(usize, Name)>>,

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netpol_core::net::Family;
-
 use crate::error::IptablesError;
 use crate::name::{Fixed, Name, Owner, Side};
 use crate::observe::{Observed, ObservedSet, Table};
+use crate::probe::TableId;
 use crate::render::hook_chains;
 use crate::ruleset::{Chain, Key, Member, Rule, Ruleset, Set, Shape};
 
@@ -20,14 +19,36 @@ pub(crate) struct Plan {
     pub(crate) members: Vec<SetChange>,
     /// What takes `members` back.
     pub(crate) members_back: Vec<SetChange>,
-    /// New and changed chains. Those of a family change in one step.
-    pub(crate) switch: BTreeMap<Family, Vec<ChainChange>>,
+    /// New and changed chains. Those of a table change in one step.
+    pub(crate) switch: BTreeMap<TableId, Vec<ChainChange>>,
     /// Jumps that are missing or not the first of their built-in chain.
-    pub(crate) hooks: Vec<HookChange>,
+    pub(crate) hooks: BTreeMap<TableId, Vec<HookChange>>,
+    /// Jumps of ours that are not wanted: the built-in chains, and the chains that they enter.
+    pub(crate) sweep_hooks: BTreeMap<TableId, Vec<(String, Name)>>,
     /// Chains of ours that are not wanted.
-    pub(crate) sweep_chains: BTreeMap<Family, Vec<Name>>,
+    pub(crate) sweep_chains: BTreeMap<TableId, Vec<Name>>,
     /// Sets of ours that are not wanted.
     pub(crate) sweep_sets: Vec<Name>,
+}
+
+impl Plan {
+    fn set_hooks(
+        &mut self,
+        owner: &Owner,
+        observed: &Observed,
+        id: TableId,
+        chains: &BTreeMap<Name, Chain>,
+    ) {
+        let hooks = hooks(owner, observed, id, chains);
+        if !hooks.is_empty() {
+            self.hooks.insert(id, hooks);
+        }
+    }
+
+    /// Returns the tables that change before the sweep.
+    pub(crate) fn tables(&self) -> BTreeSet<TableId> {
+        self.switch.keys().chain(self.hooks.keys()).copied().collect()
+    }
 }
 
 /// A change of a set.
@@ -80,7 +101,6 @@ impl ChainChange {
 /// A change of the jumps in a built-in chain.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct HookChange {
-    pub(crate) family: Family,
     pub(crate) hook: &'static str,
     /// The chain that must be entered first.
     pub(crate) chain: Name,
@@ -111,9 +131,9 @@ pub(crate) fn plan(
     for (name, set) in &desired.sets {
         plan_set(owner, observed, live.contains(name), name, set, &mut plan)?;
     }
-    for (&family, chains) in &desired.chains {
+    for (&id, chains) in &desired.chains {
         let changed = chains.iter().filter(|(name, chain)| {
-            !observed.chain(family, name).is_some_and(|listed| listed.is(chain))
+            !observed.chain(id, name).is_some_and(|listed| listed.is(chain))
         });
         let replace = |(name, chain): (&Name, &Chain)| ChainChange::Replace {
             name: name.clone(),
@@ -121,17 +141,27 @@ pub(crate) fn plan(
         };
         let changes: Vec<ChainChange> = changed.map(replace).collect();
         if !changes.is_empty() {
-            plan.switch.insert(family, changes);
+            plan.switch.insert(id, changes);
         }
-        plan.hooks.extend(hooks(owner, observed, family));
+        plan.set_hooks(owner, observed, id, chains);
     }
-    for (&family, table) in &observed.tables {
-        let wanted = desired.chains.get(&family);
-        let extra =
-            table.chains.keys().filter(|it| !wanted.is_some_and(|it_| it_.contains_key(*it)));
+    let nothing = BTreeMap::new();
+    for (&id, table) in &observed.tables {
+        let wanted = desired.chains.get(&id).unwrap_or(&nothing);
+        let extra = table.chains.keys().filter(|it| !wanted.contains_key(*it));
         let extra: Vec<Name> = extra.cloned().collect();
         if !extra.is_empty() {
-            plan.sweep_chains.insert(family, extra);
+            plan.sweep_chains.insert(id, extra);
+        }
+        let hooks = hook_chains(owner, id.table, wanted);
+        let is_wanted = |built_in: &str| hooks.iter().any(|(hook, _)| *hook == built_in);
+        let extra = table.hooks.iter().filter(|(built_in, _)| !is_wanted(built_in));
+        let jumps = extra.flat_map(|(built_in, jumps)| {
+            jumps.iter().map(move |(_, chain)| (built_in.clone(), chain.clone()))
+        });
+        let jumps: Vec<(String, Name)> = jumps.collect();
+        if !jumps.is_empty() {
+            plan.sweep_hooks.insert(id, jumps);
         }
     }
     let extra = observed.sets.keys().filter(|name| !desired.sets.contains_key(*name));
@@ -143,15 +173,15 @@ pub(crate) fn plan(
 pub(crate) fn plan_isolation(
     owner: &Owner,
     observed: &Observed,
-    lists: &BTreeMap<Family, BTreeMap<Name, Chain>>,
+    lists: &BTreeMap<TableId, BTreeMap<Name, Chain>>,
 ) -> Plan {
     let appended = [Fixed::IsolatedFrom, Fixed::IsolatedTo, Fixed::IsolatedAt, Fixed::Endpoints];
     let appended = appended.map(|it| owner.chain(it));
-    let kept =
-        [Fixed::Own, Fixed::Related, Fixed::Egress, Fixed::Ingress].map(|it| owner.chain(it));
+    let kept = [Fixed::Own, Fixed::Related, Fixed::Egress, Fixed::Ingress];
+    let kept: Vec<Name> = kept.into_iter().chain(HOSTS).map(|it| owner.chain(it)).collect();
     let mut plan = Plan::default();
-    for (&family, chains) in lists {
-        let change = |(name, chain): (&Name, &Chain)| match observed.chain(family, name) {
+    for (&id, chains) in lists {
+        let change = |(name, chain): (&Name, &Chain)| match observed.chain(id, name) {
             Some(listed) if kept.contains(name) || listed.is(chain) => None,
             Some(listed) if appended.contains(name) => {
                 let rules: Vec<Rule> = listed.missing(&chain.rules).into_iter().cloned().collect();
@@ -162,12 +192,22 @@ pub(crate) fn plan_isolation(
         };
         let changes: Vec<ChainChange> = chains.iter().filter_map(change).collect();
         if !changes.is_empty() {
-            plan.switch.insert(family, changes);
+            plan.switch.insert(id, changes);
         }
-        plan.hooks.extend(hooks(owner, observed, family));
+        plan.set_hooks(owner, observed, id, chains);
     }
     plan
 }
+
+/// The chains where the policy of host endpoints begins, in any table.
+const HOSTS: [Fixed; 6] = [
+    Fixed::HostInput,
+    Fixed::HostOutput,
+    Fixed::HostForward,
+    Fixed::RawInput,
+    Fixed::RawOutput,
+    Fixed::BeforeNat,
+];
 
 /// Returns the sets in force, by their name in the first slot, that are in the second.
 pub(crate) fn second_slots(owner: &Owner, observed: &Observed) -> BTreeSet<Name> {
@@ -213,8 +253,9 @@ pub(crate) fn together(owner: &Owner, observed: &Observed, desired: &Ruleset) ->
         return together;
     }
     let empty = Table::default();
-    for (&family, chains) in &desired.chains {
-        let table = observed.tables.get(&family).unwrap_or(&empty);
+    for (&id, chains) in &desired.chains {
+        let table = observed.tables.get(&id).unwrap_or(&empty);
+        together.extend(together_of_hosts(owner, table, chains, &changed));
         for side in Side::BOTH {
             for (before, after) in entries(owner, side, table, chains) {
                 let sets_before = before.map(|it| table.sets_below(it)).unwrap_or_default();
@@ -228,6 +269,29 @@ pub(crate) fn together(owner: &Owner, observed: &Observed, desired: &Ruleset) ->
         }
     }
     together
+}
+
+/// Returns the sets that must change slot because the policy of host endpoints has them. A packet may meet all chains of
+/// host endpoints in a table.
+fn together_of_hosts(
+    owner: &Owner,
+    table: &Table,
+    chains: &BTreeMap<Name, Chain>,
+    changed: &BTreeSet<&Name>,
+) -> BTreeSet<Name> {
+    let roots = HOSTS.map(|it| owner.chain(it));
+    let before = roots.iter().flat_map(|root| table.sets_below(root));
+    let after = roots.iter().flat_map(|root| sets_below(chains, root));
+    let seen: BTreeSet<Name> =
+        before.chain(after).filter(|it| changed.contains(it)).cloned().collect();
+    let below = |root| reachable(chains, root);
+    let is_same = |name: &Name| match (table.chains.get(name), chains.get(name)) {
+        (Some(listed), Some(chain)) => listed.is(chain),
+        (None, chain) => chain.is_none(),
+        (Some(_), None) => false,
+    };
+    let is_changed = || roots.iter().flat_map(below).any(|name| !is_same(name));
+    if seen.len() > 1 || (seen.len() == 1 && is_changed()) { seen } else { BTreeSet::new() }
 }
 
 /// Returns where packets of each endpoint go and will go; none of those that go away.
@@ -278,14 +342,19 @@ fn needs_other_type(observed: &Observed, desired: &Ruleset, name: &Name) -> bool
 
 /// Returns the sets that a desired chain leads to.
 fn sets_below<'d>(chains: &'d BTreeMap<Name, Chain>, name: &'d Name) -> BTreeSet<&'d Name> {
-    let (mut todo, mut seen, mut sets) = (vec![name], BTreeSet::new(), BTreeSet::new());
+    let below = reachable(chains, name).into_iter();
+    below.filter_map(|name| chains.get(name)).flat_map(Chain::sets).collect()
+}
+
+/// Returns the desired chains that one leads to, itself included.
+fn reachable<'d>(chains: &'d BTreeMap<Name, Chain>, name: &'d Name) -> BTreeSet<&'d Name> {
+    let (mut todo, mut seen) = (vec![name], BTreeSet::new());
     while let Some(name) = todo.pop() {
         if let Some(chain) = chains.get(name).filter(|_| seen.insert(name)) {
-            sets.extend(chain.sets());
             todo.extend(chain.targets());
         }
     }
-    sets
+    seen
 }
 
 fn is_same(observed: &ObservedSet, desired: &Set) -> bool {
@@ -368,19 +437,23 @@ fn delta(name: &Name, have: &[Member], want: &[Member]) -> Vec<SetChange> {
     missing.map(add).chain(extra.map(remove)).collect()
 }
 
-/// Returns the changes that make our jumps the first in the built-in chains.
-fn hooks(owner: &Owner, observed: &Observed, family: Family) -> Vec<HookChange> {
-    let table = observed.tables.get(&family);
-    let name = table.map(|table| table.name).unwrap_or_default();
+/// Returns the changes that make our jumps to these chains the first in the built-in ones.
+fn hooks(
+    owner: &Owner,
+    observed: &Observed,
+    id: TableId,
+    chains: &BTreeMap<Name, Chain>,
+) -> Vec<HookChange> {
+    let table = observed.tables.get(&id);
     let change = |(hook, chain): (&'static str, Name)| {
         let jumps = table.and_then(|it| it.hooks.get(hook)).map(Vec::as_slice).unwrap_or_default();
         match jumps {
             [(0, found)] if *found == chain => None,
             _ => {
                 let misplaced = jumps.iter().map(|(_, chain)| chain.clone()).collect();
-                Some(HookChange { family, hook, chain, misplaced })
+                Some(HookChange { hook, chain, misplaced })
             }
         }
     };
-    hook_chains(owner, name).into_iter().filter_map(change).collect()
+    hook_chains(owner, id.table, chains).into_iter().filter_map(change).collect()
 }

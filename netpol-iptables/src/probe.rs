@@ -61,28 +61,60 @@ pub enum TableName {
 }
 
 impl TableName {
-    /// Both tables.
-    pub(crate) const BOTH: [Self; 2] = [Self::Filter, Self::Mangle];
-
-    /// Returns the other table.
-    pub(crate) const fn other(self) -> Self {
+    /// Returns the table itself.
+    pub(crate) const fn table(self) -> KernelTable {
         match self {
-            Self::Filter => Self::Mangle,
-            Self::Mangle => Self::Filter,
-        }
-    }
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Filter => "filter",
-            Self::Mangle => "mangle",
+            Self::Filter => KernelTable::Filter,
+            Self::Mangle => KernelTable::Mangle,
         }
     }
 }
 
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.table().fmt(f)
+    }
+}
+
+/// A table in which we may have chains, in the order in which packets meet them.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum KernelTable {
+    /// Before conntrack looks at a packet.
+    Raw,
+    /// Before destination NAT.
+    Mangle,
+    #[default]
+    Filter,
+}
+
+impl KernelTable {
+    pub(crate) const ALL: [Self; 3] = [Self::Raw, Self::Mangle, Self::Filter];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Mangle => "mangle",
+            Self::Filter => "filter",
+        }
+    }
+}
+
+impl fmt::Display for KernelTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A table of one family.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct TableId {
+    pub(crate) family: Family,
+    pub(crate) table: KernelTable,
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.family, self.table)
     }
 }
 

@@ -3,6 +3,7 @@
 //! | objects | what they are |
 //! |---|---|
 //! | `NP-FWD`, `NP-IN`, `NP-OUT` | where the built-in chains jump to; see [`base`] for all chains that are always there |
+//! | `NP-HOST-…`, `NP-RAW-…`, `NP-DNAT` | what judges traffic of the node's own interfaces; see [`hosts`] |
 //! | `NP-EGRESS`, `NP-INGRESS` | lead each endpoint's packets to the chain of its policy set |
 //! | `NP-L-<digest>` | parts of the lists of endpoints, named after their content |
 //! | `NP-E-<digest>`, `NP-I-<digest>` | the stages of policy sets, named after their content |
@@ -22,20 +23,24 @@ use netpol_core::program::{Endpoint, Members as ProgramMembers, PolicySetId};
 
 use crate::error::IptablesError;
 use crate::name::{Name, Owner, Side};
-use crate::ruleset::{Interface, Key, Ruleset};
+use crate::probe::{KernelTable, TableId};
+use crate::ruleset::{Chain, Interface, Key, Ruleset};
 
 mod base;
 mod condition;
+mod hosts;
 mod policy;
 mod tree;
 
 pub(crate) use self::base::{Lists, hook_chains};
+use self::hosts::HostRenderer;
+pub(crate) use self::hosts::{check_hosts, tables_of_hosts};
 #[cfg(test)]
 pub(crate) use self::policy::MAX_DEPTH;
-pub(crate) use self::policy::PolicyRenderer;
+pub(crate) use self::policy::{OnAllow, PolicyRenderer};
 
 /// A policy set as rendered for one direction.
-pub(crate) type PolicyUse = (Side, PolicySetId);
+pub(crate) type PolicyUse = (Side, OnAllow, PolicySetId);
 
 /// What render needs besides the program.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +48,10 @@ pub(crate) struct Context<'a> {
     pub(crate) owner: &'a Owner,
     /// The families that this host has.
     pub(crate) families: &'a [Family],
+    /// The table where endpoints are judged.
+    pub(crate) table: KernelTable,
+    /// The bits that mark what policy before destination NAT has allowed.
+    pub(crate) mark: u32,
     /// The NFLOG group of Log rules.
     pub(crate) log_group: u16,
     /// The sets, by their name in the first slot, whose second slot is to be used.
@@ -79,12 +88,45 @@ pub(crate) fn render(program: &Program, context: Context<'_>) -> Rendered {
         });
         lists.add(endpoint, &disposition);
     }
+    let (hosts, closed) = HostRenderer::new(program, &mut policies, context).chains();
+    isolated.extend(closed);
     let (mut ruleset, users) = policies.finish();
+    let mut others = hosts;
     for &family in context.families {
-        let chains = ruleset.chains.entry(family).or_default();
-        chains.extend(lists.chains(context.owner, family));
+        let id = TableId { family, table: context.table };
+        let mut chains = lists.chains(context.owner, family);
+        // Those of host endpoints are there in any case, and empty without them.
+        chains.extend(others.remove(&id).unwrap_or_default());
+        others.insert(id, chains);
+    }
+    prune(&mut ruleset, &others);
+    for (id, chains) in others {
+        ruleset.chains.entry(id).or_default().extend(chains);
     }
     Rendered { ruleset, isolated, users }
+}
+
+/// Removes the chains of policy that nothing leads to, such as those of a stage after one that always decides, and the sets
+/// that only they need. What is not in force has no slot that it could keep.
+fn prune(ruleset: &mut Ruleset, others: &BTreeMap<TableId, BTreeMap<Name, Chain>>) {
+    let mut sets: BTreeSet<Name> = BTreeSet::new();
+    let mut note = |chain: &Chain| sets.extend(chain.sets().into_iter().cloned());
+    others.values().flat_map(BTreeMap::values).for_each(&mut note);
+    for (id, chains) in &mut ruleset.chains {
+        let roots = others.get(id).into_iter().flat_map(BTreeMap::values);
+        let mut todo: Vec<&Name> = roots.flat_map(Chain::targets).collect();
+        let mut reached: BTreeSet<Name> = BTreeSet::new();
+        while let Some(name) = todo.pop() {
+            if let Some(chain) = chains.get(name)
+                && reached.insert(name.clone())
+            {
+                note(chain);
+                todo.extend(chain.targets());
+            }
+        }
+        chains.retain(|name, _| reached.contains(name));
+    }
+    ruleset.sets.retain(|name, _| sets.contains(name));
 }
 
 /// Returns the families of addresses that occur in a program: of the other one, exact members cannot match.
@@ -127,8 +169,8 @@ fn disposition(
         Mode::Isolate => Ok(Disposition::Isolated),
         Mode::Audit => Ok(Disposition::Open),
         Mode::Enforce => {
-            let mut entries = policies.entries(Side::Egress, endpoint.egress)?;
-            entries.extend(policies.entries(Side::Ingress, endpoint.ingress)?);
+            let mut entries = policies.entries(Side::Egress, OnAllow::Return, endpoint.egress)?;
+            entries.extend(policies.entries(Side::Ingress, OnAllow::Return, endpoint.ingress)?);
             Ok(Disposition::Judged(entries))
         }
     }

@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use crate::name::{HOOK_COMMENT, Name};
 use crate::observe::Table;
 use crate::plan::{ChainChange, HookChange, SetChange, limit};
-use crate::probe::TableName;
+use crate::probe::KernelTable;
 
 /// Returns the script of `ipset restore`, one line per change.
 pub(crate) fn set_script(changes: &[SetChange]) -> String {
@@ -35,7 +35,7 @@ impl fmt::Display for SetChange {
 
 /// Returns the script of `iptables-restore --noflush` for changes of chains, which is one transaction.
 pub(crate) fn chain_script<'c>(
-    table: TableName,
+    table: KernelTable,
     changes: impl IntoIterator<Item = &'c ChainChange> + Clone,
 ) -> String {
     let declared = changes.clone().into_iter().filter_map(|change| match change {
@@ -51,7 +51,7 @@ pub(crate) fn chain_script<'c>(
 
 /// Returns the script that takes a [`chain_script`] back: chains are again as they were; those that were not there are
 /// empty.
-pub(crate) fn undo_script(table: TableName, changes: &[ChainChange], before: &Table) -> String {
+pub(crate) fn undo_script(table: KernelTable, changes: &[ChainChange], before: &Table) -> String {
     let names = || changes.iter().map(ChainChange::name);
     let declared = names().map(|name| format!(":{name} - [0:0]"));
     let rules = names().flat_map(|name| {
@@ -63,7 +63,7 @@ pub(crate) fn undo_script(table: TableName, changes: &[ChainChange], before: &Ta
 }
 
 /// Returns the script that moves our jump to the first place, in one transaction.
-pub(crate) fn hook_script(table: TableName, change: &HookChange) -> String {
+pub(crate) fn hook_script(table: KernelTable, change: &HookChange) -> String {
     let HookChange { hook, chain, misplaced, .. } = change;
     let remove = misplaced.iter().map(|name| format!("-D {hook} {}", jump(name)));
     transaction(table, remove.chain([format!("-I {hook} 1 {}", jump(chain))]))
@@ -71,7 +71,7 @@ pub(crate) fn hook_script(table: TableName, change: &HookChange) -> String {
 
 /// Returns the scripts that empty chains and then remove them. These are two transactions because the nft flavour
 /// does not notice in the same one that a chain is no longer referred to.
-pub(crate) fn removal_scripts(table: TableName, chains: &[Name]) -> [String; 2] {
+pub(crate) fn removal_scripts(table: KernelTable, chains: &[Name]) -> [String; 2] {
     ["-F", "-X"]
         .map(|option| transaction(table, chains.iter().map(|name| format!("{option} {name}"))))
 }
@@ -81,7 +81,7 @@ pub(crate) fn jump(chain: &Name) -> String {
     format!("-m comment --comment {HOOK_COMMENT} -j {chain}")
 }
 
-fn transaction(table: TableName, lines: impl Iterator<Item = String>) -> String {
+fn transaction(table: KernelTable, lines: impl Iterator<Item = String>) -> String {
     let mut script = format!("*{table}\n");
     for line in lines {
         script.push_str(&line);

@@ -8,14 +8,15 @@ use std::net::IpAddr;
 use netpol_core::net::{Family, Prefix, Transport};
 
 use crate::name::Name;
+use crate::probe::TableId;
 
 mod display;
 
 /// All that we have in the kernel.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Ruleset {
-    /// The chains of each family.
-    pub(crate) chains: BTreeMap<Family, BTreeMap<Name, Chain>>,
+    /// The chains of each table.
+    pub(crate) chains: BTreeMap<TableId, BTreeMap<Name, Chain>>,
     /// The sets of both families.
     pub(crate) sets: BTreeMap<Name, Set>,
 }
@@ -95,6 +96,8 @@ pub(crate) enum Match {
     LinkLocalSource,
     /// What conntrack knows of the flow.
     Flow(FlowState),
+    /// All these bits of the packet mark are set.
+    Marked(u32),
     /// Packets of the flow in this direction come from this address.
     FlowSource(FlowDirection, IpAddr),
 }
@@ -130,6 +133,8 @@ pub(crate) enum Fields {
 pub(crate) enum FlowState {
     Established,
     Related,
+    /// Conntrack was told to leave the packet alone.
+    Untracked,
 }
 
 /// A direction of a flow in conntrack.
@@ -150,13 +155,30 @@ pub(crate) enum Action {
         group: u16,
         prefix: String,
     },
+    /// Conntrack leaves the packet alone, and the next rule follows.
+    Untrack,
+    /// These bits of the packet mark are set or cleared, and the next rule follows.
+    Mark {
+        bits: u32,
+        to: Bits,
+    },
+}
+
+/// What becomes of bits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Bits {
+    Set,
+    Cleared,
 }
 
 impl Action {
     pub(crate) fn target(&self) -> Option<&Name> {
         match self {
             Self::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => Some(chain),
-            Self::Verdict(Verdict::Drop | Verdict::Return) | Self::Log { .. } => None,
+            Self::Verdict(Verdict::Drop | Verdict::Return)
+            | Self::Log { .. }
+            | Self::Untrack
+            | Self::Mark { .. } => None,
         }
     }
 }

@@ -11,7 +11,7 @@ use netpol_netfilter::Conntrack;
 
 use crate::error::IptablesError;
 use crate::name::{Name, Owner};
-use crate::probe::{Flavour, TableName};
+use crate::probe::{Flavour, KernelTable};
 use crate::restore::jump;
 
 mod orphans;
@@ -46,8 +46,11 @@ pub(crate) trait Tools: Send {
     fn version(&mut self) -> Result<String, IptablesError>;
 
     /// Lists a table, or all tables that exist, with counters.
-    fn save(&mut self, variant: Variant, table: Option<TableName>)
-    -> Result<String, IptablesError>;
+    fn save(
+        &mut self,
+        variant: Variant,
+        table: Option<KernelTable>,
+    ) -> Result<String, IptablesError>;
 
     /// Runs a script of `iptables-restore`. Each of its transactions is done wholly or not at all.
     fn restore(&mut self, variant: Variant, script: &str) -> Result<(), IptablesError>;
@@ -56,7 +59,7 @@ pub(crate) trait Tools: Send {
     fn insert_jump(
         &mut self,
         variant: Variant,
-        table: TableName,
+        table: KernelTable,
         hook: &str,
         chain: &Name,
     ) -> Result<(), IptablesError>;
@@ -65,7 +68,7 @@ pub(crate) trait Tools: Send {
     fn delete_jump(
         &mut self,
         variant: Variant,
-        table: TableName,
+        table: KernelTable,
         hook: &str,
         chain: &Name,
     ) -> Result<(), IptablesError>;
@@ -96,6 +99,9 @@ pub(crate) struct Processes {
 /// What the legacy flavour says where it may change tables but not list their names: in a user namespace, whose root does
 /// not own `/proc/net/ip_tables_names` (Linux 6.18). To list a table by name makes it there.
 const NO_TABLE_NAMES: &str = "Failed to list table names";
+
+/// What it says of a table that the kernel does not have, so that nothing can be in it.
+const NO_TABLE: &str = "Table does not exist";
 
 /// How long a tool waits for the lock of the legacy flavour, in seconds.
 const WAIT: &str = "5";
@@ -159,15 +165,19 @@ impl Tools for Processes {
     fn save(
         &mut self,
         variant: Variant,
-        table: Option<TableName>,
+        table: Option<KernelTable>,
     ) -> Result<String, IptablesError> {
         let program = format!("{}-save", variant.command());
-        let list = |table: TableName| self.read(&program, &["-c", "-t", table.as_str()]);
+        let list = |table: KernelTable| self.read(&program, &["-c", "-t", table.as_str()]);
         match table {
             Some(table) => list(table),
             None => match self.read(&program, &["-c"]) {
                 Err(error) if error.says(NO_TABLE_NAMES) => {
-                    Ok(list(TableName::Filter)? + &list(TableName::Mangle)?)
+                    let raw = match list(KernelTable::Raw) {
+                        Err(error) if error.says(NO_TABLE) => String::new(),
+                        outcome => outcome?,
+                    };
+                    Ok(list(KernelTable::Filter)? + &list(KernelTable::Mangle)? + &raw)
                 }
                 outcome => outcome,
             },
@@ -182,7 +192,7 @@ impl Tools for Processes {
     fn insert_jump(
         &mut self,
         variant: Variant,
-        table: TableName,
+        table: KernelTable,
         hook: &str,
         chain: &Name,
     ) -> Result<(), IptablesError> {
@@ -193,7 +203,7 @@ impl Tools for Processes {
     fn delete_jump(
         &mut self,
         variant: Variant,
-        table: TableName,
+        table: KernelTable,
         hook: &str,
         chain: &Name,
     ) -> Result<(), IptablesError> {

@@ -9,7 +9,7 @@ use crate::error::IptablesError;
 use crate::name::{Name, Owner};
 use crate::observe::{sets, table};
 use crate::plan::SetChange;
-use crate::probe::{Flavour, TableName};
+use crate::probe::{Flavour, KernelTable};
 use crate::restore::{removal_scripts, set_script};
 use crate::transport::{Tools, Variant};
 
@@ -18,7 +18,7 @@ pub(super) fn clear(
     tools: &mut dyn Tools,
     owner: &Owner,
     families: &[Family],
-    (flavour, name): (Flavour, TableName),
+    (flavour, name): (Flavour, KernelTable),
 ) -> Result<(), IptablesError> {
     for &family in families {
         let variant = Variant { flavour, family };
@@ -68,7 +68,7 @@ pub(super) fn remove_flavour(
     families: &[Family],
     flavour: Flavour,
 ) -> Result<(), IptablesError> {
-    for name in TableName::BOTH {
+    for name in KernelTable::ALL.into_iter().rev() {
         clear(tools, owner, families, (flavour, name))?;
     }
     let sets: BTreeMap<Name, _> = sets(owner, &tools.save_sets()?);

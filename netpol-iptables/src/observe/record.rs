@@ -8,6 +8,7 @@ use netpol_core::program::Endpoint;
 
 use super::{Observed, Table};
 use crate::name::{Fixed, Owner};
+use crate::probe::TableId;
 use crate::render::{keys, own_addresses};
 use crate::ruleset::{Interface, Key};
 
@@ -24,8 +25,10 @@ struct Known {
 }
 
 impl Record {
+    /// Returns what the chains in the table of endpoints know, which is all that was observed.
     pub(crate) fn of(owner: &Owner, observed: &Observed) -> Self {
-        Self(observed.tables.iter().map(|(&family, it)| (family, Known::of(owner, it))).collect())
+        let known = |(id, it): (&TableId, &Table)| (id.family, Known::of(owner, it));
+        Self(observed.tables.iter().map(known).collect())
     }
 
     /// Returns whether an endpoint is known in each family, by the same interface and addresses.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{Listed, ListedRule, Mark, Table};
 use crate::error::IptablesError;
 use crate::name::{HOOK_COMMENT, Name, Owner};
-use crate::probe::TableName;
+use crate::probe::KernelTable;
 use crate::ruleset::{Interface, Key};
 
 /// Returns what a listing has of ours in a table.
@@ -14,10 +14,14 @@ use crate::ruleset::{Interface, Key};
 /// # Errors
 ///
 /// [`IptablesError::Unreadable`] if the listing says so. What it has else of the table is nothing then.
-pub(crate) fn table(owner: &Owner, name: TableName, listing: &str) -> Result<Table, IptablesError> {
+pub(crate) fn table(
+    owner: &Owner,
+    name: KernelTable,
+    listing: &str,
+) -> Result<Table, IptablesError> {
     // Printed by iptables 1.8.9, which ends with success then.
     if listing.contains(&format!("# Table `{name}' is incompatible")) {
-        return Err(IptablesError::Unreadable { table: name });
+        return Err(IptablesError::Unreadable { table: name.as_str() });
     }
     let mut table = Table { name, ..Table::default() };
     let mut positions = BTreeMap::new();
@@ -53,7 +57,7 @@ pub(crate) fn table(owner: &Owner, name: TableName, listing: &str) -> Result<Tab
 /// Returns whether a listing of all tables has chains of an owner, as far as it can be read.
 pub(crate) fn holds_chains_of(owner: &Owner, listing: &str) -> bool {
     let holds = |name| table(owner, name, listing).is_ok_and(|table| !table.is_empty());
-    TableName::BOTH.into_iter().any(holds)
+    KernelTable::ALL.into_iter().any(holds)
 }
 
 /// Returns the lines of one table in a listing of one or more.
@@ -174,7 +178,7 @@ COMMIT
     #[test]
     fn a_table_is_read() {
         let owner = Owner::default();
-        let table = table(&owner, TableName::Filter, LISTING).unwrap();
+        let table = table(&owner, KernelTable::Filter, LISTING).unwrap();
         let hooks = format!("{:?}", table.hooks);
         assert_eq!(hooks, r#"{"FORWARD": [(1, Name("NP-FWD"))]}"#);
         let names: Vec<&str> = table.chains.keys().map(Name::as_str).collect();
@@ -208,10 +212,10 @@ COMMIT
         let listing = format!("# Table `filter' is incompatible, use 'nft' tool.\n{LISTING}");
         let read = |name| table(&Owner::default(), name, &listing);
         assert!(matches!(
-            read(TableName::Filter).unwrap_err(),
-            IptablesError::Unreadable { table: TableName::Filter }
+            read(KernelTable::Filter).unwrap_err(),
+            IptablesError::Unreadable { table: "filter" }
         ));
-        assert!(!read(TableName::Mangle).unwrap().is_empty());
+        assert!(!read(KernelTable::Mangle).unwrap().is_empty());
         assert!(holds_chains_of(&Owner::default(), &listing));
     }
 

@@ -14,13 +14,14 @@
 //!    own, and are judged otherwise (`NP-RELATED`). (Discovery is never part of a flow.)
 //! 4. Router advertisements and redirects that an endpoint sends are dropped; other discovery passes.
 //! 5. The packet is judged by the sender's egress policy, then by the receiver's ingress policy. Traffic between an
-//!    endpoint and itself passes.
+//!    endpoint and itself passes. Forwarded traffic is judged by policy of the node's interfaces before (`NP-HOST-FWD`).
 //!
 //! To pass is to return to the built-in chain: other owners' rules still judge. So every chain below is entered with
 //! `goto`, except where its end must come back.
 //!
-//! `NP-IN` has packets for the node itself, which has no ingress policy here. `NP-OUT` has the node's own packets, which
-//! are outside of policy unless the endpoint is isolated; they are known by the hook, never by an address. Where the node
+//! `NP-IN` has packets for the node itself, `NP-OUT` the node's own packets: policy of the node's interfaces judges them
+//! (`NP-HOST-IN`, after the sender's egress policy; `NP-HOST-OUT`), see [`super::hosts`]. What the node sends is outside of
+//! policy of endpoints, unless the endpoint is isolated; such packets are known by the hook, never by an address. Where the node
 //! sends to a Service, the hook still sees the interface that was chosen before destination NAT, so isolated endpoints are
 //! known by their addresses too (`NP-ISO-AT`).
 //!
@@ -38,7 +39,7 @@ use netpol_core::program::Endpoint;
 use super::tree::{Forest, List};
 use super::{Disposition, keys, own_addresses};
 use crate::name::{Fixed, Name, Owner, Side, short_digest};
-use crate::probe::TableName;
+use crate::probe::KernelTable;
 use crate::ruleset::{
     Action, Chain, End, FlowDirection, FlowState, Key, Match, Rule, Sense, Verdict,
 };
@@ -54,21 +55,33 @@ const HOP_LIMIT: u8 = 255;
 /// Multicast listener discovery (RFC 2710: 130 to 132, RFC 3810: 143), which is sent from an address of the link.
 const LISTENER_DISCOVERY: [u8; 4] = [130, 131, 132, 143];
 
-/// Returns the built-in chains of a table that we hook into, each with the chain of ours that it jumps to.
+/// Returns the built-in chains of a table that we hook into, each with the one of our `chains` there that it jumps to.
 ///
 /// `OUTPUT` of `mangle` comes before destination NAT: what the node sends to a Service is not yet on its way to an endpoint.
-pub(crate) fn hook_chains(owner: &Owner, table: TableName) -> [(&'static str, Name); 3] {
+pub(crate) fn hook_chains(
+    owner: &Owner,
+    table: KernelTable,
+    chains: &BTreeMap<Name, Chain>,
+) -> Vec<(&'static str, Name)> {
     let output = match table {
-        TableName::Filter => "OUTPUT",
-        TableName::Mangle => "POSTROUTING",
+        KernelTable::Raw | KernelTable::Filter => "OUTPUT",
+        KernelTable::Mangle => "POSTROUTING",
     };
-    [("FORWARD", Fixed::Forward), ("INPUT", Fixed::Input), (output, Fixed::Output)]
-        .map(|(hook, chain)| (hook, owner.chain(chain)))
+    let all = [
+        ("FORWARD", Fixed::Forward),
+        ("INPUT", Fixed::Input),
+        (output, Fixed::Output),
+        ("PREROUTING", Fixed::RawInput),
+        ("OUTPUT", Fixed::RawOutput),
+        ("PREROUTING", Fixed::BeforeNat),
+    ];
+    let named = all.map(|(hook, chain)| (hook, owner.chain(chain)));
+    named.into_iter().filter(|(_, chain)| chains.contains_key(chain)).collect()
 }
 
 /// Most chains of a tree in a row below its root, for new flows and for all packets. Every level of the former is one that
 /// policy sets do not have, see [`MAX_DEPTH`](super::policy::MAX_DEPTH).
-const LEVELS: usize = 1;
+pub(super) const LEVELS: usize = 1;
 const OWN_LEVELS: usize = 2;
 
 /// The endpoints as the chains list them.
@@ -144,11 +157,11 @@ impl Lists {
             (to(Fixed::Ingress), ingress),
             (to(Fixed::Endpoints), list(self.endpoints(family))),
         ]);
+        let hosts = [Fixed::HostInput, Fixed::HostOutput, Fixed::HostForward];
+        chains.extend(hosts.map(|chain| (to(chain), Chain::default())));
         if family == Family::V6 {
-            let judge = Side::BOTH.map(|side| jump(owner, side.dispatch())).to_vec();
-            chains.insert(to(Fixed::ForwardDiscovery), list(discovery(owner, judge)));
-            let judge = vec![goto_rule("new", owner, Fixed::Egress)];
-            chains.insert(to(Fixed::InputDiscovery), list(discovery(owner, judge)));
+            chains.insert(to(Fixed::ForwardDiscovery), list(discovery(owner, judge(owner))));
+            chains.insert(to(Fixed::InputDiscovery), list(discovery(owner, judge_input(owner))));
         }
         chains
     }
@@ -237,19 +250,29 @@ fn forward(owner: &Owner, family: Family) -> Vec<Rule> {
         [Fixed::IsolatedFrom, Fixed::IsolatedTo, Fixed::Own].map(|it| jump(owner, it)).to_vec();
     rules.extend(established(owner, family));
     rules.extend(to_discovery(owner, family, Fixed::ForwardDiscovery));
-    rules.extend(Side::BOTH.map(|side| jump(owner, side.dispatch())));
+    rules.extend(judge(owner));
     rules
 }
 
+/// Returns the rules for what is new and forwarded.
+fn judge(owner: &Owner) -> Vec<Rule> {
+    [Fixed::HostForward, Fixed::Egress, Fixed::Ingress].map(|it| jump(owner, it)).to_vec()
+}
+
+/// Returns the rules for what is new and for the node itself.
+fn judge_input(owner: &Owner) -> Vec<Rule> {
+    vec![jump(owner, Fixed::Egress), goto_rule("new", owner, Fixed::HostInput)]
+}
+
 fn output(owner: &Owner) -> Vec<Rule> {
-    [Fixed::IsolatedTo, Fixed::IsolatedAt].map(|it| jump(owner, it)).to_vec()
+    [Fixed::IsolatedTo, Fixed::IsolatedAt, Fixed::HostOutput].map(|it| jump(owner, it)).to_vec()
 }
 
 fn input(owner: &Owner, family: Family) -> Vec<Rule> {
     let mut rules = [Fixed::IsolatedFrom, Fixed::InputOwn].map(|it| jump(owner, it)).to_vec();
     rules.extend(established(owner, family));
     rules.extend(to_discovery(owner, family, Fixed::InputDiscovery));
-    rules.push(goto_rule("new", owner, Fixed::Egress));
+    rules.extend(judge_input(owner));
     rules
 }
 
@@ -308,7 +331,7 @@ fn cut(family: Family) -> Vec<Rule> {
 }
 
 /// Returns the rules that let discovery pass. What a router has forwarded is none.
-fn genuine_discovery() -> Vec<Rule> {
+pub(super) fn genuine_discovery() -> Vec<Rule> {
     let pass = |kind, genuine| {
         let matches = [icmpv6(kind), vec![genuine]].concat();
         commented("discovery", matches, Action::Verdict(Verdict::Return))
@@ -324,11 +347,11 @@ fn icmpv6(kind: u8) -> Vec<Match> {
     vec![Match::Protocol(ICMPV6), it]
 }
 
-fn jump(owner: &Owner, chain: Fixed) -> Rule {
+pub(super) fn jump(owner: &Owner, chain: Fixed) -> Rule {
     commented("next", Vec::new(), Action::Verdict(Verdict::Jump(owner.chain(chain))))
 }
 
-fn goto_rule(id: &str, owner: &Owner, chain: Fixed) -> Rule {
+pub(super) fn goto_rule(id: &str, owner: &Owner, chain: Fixed) -> Rule {
     commented(id, Vec::new(), goto(owner, chain))
 }
 

@@ -19,12 +19,14 @@ use super::base::commented;
 use super::condition::{Condition, Conditions};
 use super::{Context, Entries, PolicyUse, families};
 use crate::error::IptablesError;
-use crate::name::{Members, Name, Side, Slot};
+use crate::name::{Fixed, Members, Name, Side, Slot};
+use crate::probe::{KernelTable, TableId};
 use crate::ruleset::{Action, Chain, Match, Member, Rule, Ruleset, Set, Shape, Storage, Verdict};
 
 /// Most chains of a policy set in a row. The kernel follows 16 chains deep and counts `goto` too, in the nft flavour
 /// (`NFT_JUMP_STACK_SIZE`, `nft_chain_validate`). Up to six come before: the built-in chain, `NP-FWD`, `NP-RELATED` with
-/// one below it, `NP-EGRESS` or `NP-INGRESS` with one below it.
+/// one below it, `NP-EGRESS` or `NP-INGRESS` with one below it; or the built-in chain, `NP-IN`, `NP-IN-ND`, `NP-HOST-IN` with
+/// one below it, `NP-HOST-IN-POL`. Before conntrack there are four, and one comes after.
 pub(crate) const MAX_DEPTH: usize = 10;
 
 /// Renders policy sets, each once for each side and family, with the sets that they need.
@@ -37,13 +39,33 @@ pub(crate) struct PolicyRenderer<'a> {
     users: BTreeMap<Name, BTreeSet<PolicyUse>>,
     entries: BTreeMap<PolicyUse, Result<Entries, Arc<IptablesError>>>,
     current: Option<PolicyUse>,
+    /// Sets that something else than a policy set needs.
+    needed: BTreeSet<Name>,
+}
+
+/// What a rule does that allows.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum OnAllow {
+    /// It returns to the built-in chain.
+    Return,
+    /// It tells conntrack to leave the packet alone, in the table `raw`.
+    Untrack,
+    /// It marks the packet, in the table `mangle`.
+    Mark,
+}
+
+/// Where a chain of a policy set is, and what allows there.
+#[derive(Clone, Copy)]
+struct Part {
+    side: Side,
+    on_allow: OnAllow,
+    family: Family,
 }
 
 /// What the rules of a stage need to know of what comes after them.
 #[derive(Clone, Copy)]
 struct Place<'n> {
-    side: Side,
-    family: Family,
+    part: Part,
     /// Where a flow goes that the stage passes on.
     onward: &'n Verdict,
 }
@@ -59,6 +81,7 @@ impl<'a> PolicyRenderer<'a> {
             users: BTreeMap::new(),
             entries: BTreeMap::new(),
             current: None,
+            needed: BTreeSet::new(),
         }
     }
 
@@ -66,17 +89,19 @@ impl<'a> PolicyRenderer<'a> {
     pub(crate) fn entries(
         &mut self,
         side: Side,
+        on_allow: OnAllow,
         id: PolicySetId,
     ) -> Result<Entries, Arc<IptablesError>> {
-        let key = (side, id);
+        let key = (side, on_allow, id);
         if let Some(known) = self.entries.get(&key) {
             return known.clone();
         }
         self.current = Some(key);
         let entries = match self.context.refused.get(&key) {
             Some(error) => Err(Arc::clone(error)),
-            None => self.policy_set(side, id).map_err(Arc::new),
+            None => self.policy_set(side, on_allow, id).map_err(Arc::new),
         };
+        self.current = None;
         self.entries.insert(key, entries.clone());
         entries
     }
@@ -92,11 +117,17 @@ impl<'a> PolicyRenderer<'a> {
         for chains in self.ruleset.chains.values_mut() {
             chains.retain(|name, _| users.contains_key(name));
         }
-        self.ruleset.sets.retain(|name, _| users.contains_key(name));
+        let needed = &self.needed;
+        self.ruleset.sets.retain(|name, _| users.contains_key(name) || needed.contains(name));
         (self.ruleset, self.users)
     }
 
-    fn policy_set(&mut self, side: Side, id: PolicySetId) -> Result<Entries, IptablesError> {
+    fn policy_set(
+        &mut self,
+        side: Side,
+        on_allow: OnAllow,
+        id: PolicySetId,
+    ) -> Result<Entries, IptablesError> {
         let program = self.program;
         let set = program
             .policy_sets
@@ -106,26 +137,25 @@ impl<'a> PolicyRenderer<'a> {
             return Ok(Entries::new());
         }
         let families = self.context.families.iter();
-        families.map(|&family| Ok(((side, family), self.stages(side, family, set)?))).collect()
+        let chain = |&family: &Family| {
+            let part = Part { side, on_allow, family };
+            Ok(((side, family), self.stages(part, set)?))
+        };
+        families.map(chain).collect()
     }
 
-    fn stages(
-        &mut self,
-        side: Side,
-        family: Family,
-        set: &PolicySet,
-    ) -> Result<Name, IptablesError> {
+    fn stages(&mut self, part: Part, set: &PolicySet) -> Result<Name, IptablesError> {
         let mut onward = match set.default {
             PolicyVerdict::Allow => Verdict::Return,
             PolicyVerdict::Deny => Verdict::Drop,
         };
         for stage in set.stages.iter().rev() {
-            let place = Place { side, family, onward: &onward };
+            let place = Place { part, onward: &onward };
             onward = Verdict::Goto(self.stage(place, stage)?);
         }
         match onward {
             Verdict::Goto(first) => Ok(first),
-            _ => self.chain(side, family, vec![deny()]),
+            _ => self.chain(part, vec![deny()]),
         }
     }
 
@@ -138,10 +168,11 @@ impl<'a> PolicyRenderer<'a> {
             }
         }];
         for rule in stage.rules.iter().rev() {
-            let condition = Conditions::new(self, place.side, place.family).of(rule)?;
+            let Part { side, family, .. } = place.part;
+            let condition = Conditions::new(self, side, family).of(rule)?;
             rules = self.before(place, rule, condition, rules)?;
         }
-        self.chain(place.side, place.family, rules)
+        self.chain(place.part, rules)
     }
 
     /// Returns the rules with one more before them.
@@ -159,7 +190,7 @@ impl<'a> PolicyRenderer<'a> {
             let each = |matches| commented(&id, matches, action.clone());
             return Ok(alternatives.into_iter().map(each).chain(rest).collect());
         }
-        let rest = Verdict::Goto(self.chain(place.side, place.family, rest)?);
+        let rest = Verdict::Goto(self.chain(place.part, rest)?);
         let onward = |matches| commented("next", matches, Action::Verdict(rest.clone()));
         let mut inner: Vec<Rule> =
             excluded.into_iter().map(|number| onward(vec![Match::Protocol(number)])).collect();
@@ -167,45 +198,47 @@ impl<'a> PolicyRenderer<'a> {
         if matches!(action, Action::Log { .. }) {
             inner.push(onward(Vec::new()));
         }
-        let inner = Verdict::Goto(self.chain(place.side, place.family, inner)?);
+        let inner = Verdict::Goto(self.chain(place.part, inner)?);
         let enter = |matches| commented("next", matches, Action::Verdict(inner.clone()));
         Ok(alternatives.into_iter().map(enter).chain([onward(Vec::new())]).collect())
     }
 
     fn action(&self, place: Place<'_>, rule: &PolicyRule, id: &str) -> Action {
         match rule.action {
-            PolicyAction::Allow => Action::Verdict(Verdict::Return),
+            PolicyAction::Allow => Action::Verdict(match place.part.on_allow {
+                OnAllow::Return => Verdict::Return,
+                OnAllow::Untrack => Verdict::Goto(self.context.owner.chain(Fixed::Untrack)),
+                OnAllow::Mark => Verdict::Goto(self.context.owner.chain(Fixed::Mark)),
+            }),
             PolicyAction::Deny => Action::Verdict(Verdict::Drop),
             PolicyAction::Pass => Action::Verdict(place.onward.clone()),
             PolicyAction::Log => Action::Log {
                 group: self.context.log_group,
-                prefix: format!("np1:{}:{id}", place.side.short()),
+                prefix: format!("np1:{}:{id}", place.part.side.short()),
             },
         }
     }
 
-    fn chain(
-        &mut self,
-        side: Side,
-        family: Family,
-        rules: Vec<Rule>,
-    ) -> Result<Name, IptablesError> {
+    fn chain(&mut self, part: Part, rules: Vec<Rule>) -> Result<Name, IptablesError> {
         let chain = Chain { rules };
         let below = chain.targets().filter_map(|target| self.depths.get(target)).max();
         let depth = below.copied().unwrap_or_default() + 1;
         if depth > MAX_DEPTH {
             return Err(IptablesError::TooDeep { depth, max: MAX_DEPTH });
         }
-        let name = self.context.owner.policy_chain(side, &chain.to_string());
+        let name = self.context.owner.policy_chain(part.side, &chain.to_string());
         self.note_use(&name);
         self.depths.insert(name.clone(), depth);
-        self.ruleset.chains.entry(family).or_default().insert(name.clone(), chain);
+        let table = part.on_allow.table(self.context.table);
+        let id = TableId { family: part.family, table };
+        self.ruleset.chains.entry(id).or_default().insert(name.clone(), chain);
         Ok(name)
     }
 
     fn note_use(&mut self, name: &Name) {
-        if let Some(current) = self.current {
-            self.users.entry(name.clone()).or_default().insert(current);
+        match self.current {
+            Some(current) => drop(self.users.entry(name.clone()).or_default().insert(current)),
+            None => drop(self.needed.insert(name.clone())),
         }
     }
 
@@ -289,6 +322,17 @@ impl<'a> PolicyRenderer<'a> {
         let set = self.program.address_sets.get(&id);
         let missing = || IptablesError::Dangling { missing: format!("set {id}") };
         set.map(|set| &set.members).ok_or_else(missing)
+    }
+}
+
+impl OnAllow {
+    /// Returns the table of chains whose rules do so, where endpoints are judged in `main`.
+    pub(super) const fn table(self, main: KernelTable) -> KernelTable {
+        match self {
+            Self::Return => main,
+            Self::Untrack => KernelTable::Raw,
+            Self::Mark => KernelTable::Mangle,
+        }
     }
 }
 

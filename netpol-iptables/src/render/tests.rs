@@ -17,6 +17,8 @@ fn render_all(program: &Program) -> Rendered {
     let context = Context {
         owner: &owner,
         families: &Family::BOTH,
+        table: KernelTable::Filter,
+        mark: 16,
         log_group: 100,
         second_slots: &second_slots,
         refused: &refused,
@@ -30,9 +32,10 @@ fn added(program: &Program) -> String {
     assert!(rendered.isolated.is_empty(), "{:?}", rendered.isolated);
     let base = render_all(&Builder::new().build()).ruleset;
     let mut text = String::new();
-    for (family, chains) in &rendered.ruleset.chains {
+    for (id, chains) in &rendered.ruleset.chains {
+        let family = &id.family;
         for (name, chain) in chains {
-            if base.chains[family].get(name) != Some(chain) {
+            if base.chains.get(id).and_then(|it| it.get(name)) != Some(chain) {
                 text += &format!("{family} {name}\n");
                 chain.rules.iter().for_each(|rule| text += &format!("  {rule}\n"));
             }
@@ -69,7 +72,8 @@ fn check_rule(mut builder: Builder, it: Rule, want: Expect) {
 fn an_empty_program_changes_no_packets_fate() {
     let chains = &render_all(&Builder::new().build()).ruleset.chains;
     let text = |family: Family| -> String {
-        let chains = chains[&family].iter();
+        let table = KernelTable::Filter;
+        let chains = chains[&TableId { family, table }].iter();
         chains.map(|(name, chain)| format!("{name}\n{chain}")).collect()
     };
     expect![[r#"
@@ -84,15 +88,20 @@ fn an_empty_program_changes_no_packets_fate() {
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:cf0b0b9dd34fc5cf -j NP-RELATED
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:28c49bbdf17fbb63 -j RETURN
+        -m comment --comment np:next:eee9446ef2d5e7af -j NP-HOST-FWD
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
+        NP-HOST-FWD
+        NP-HOST-IN
+        NP-HOST-OUT
         NP-IN
         -m comment --comment np:next:c3711214d3e27864 -j NP-ISO-FROM
         -m comment --comment np:next:376358c494c5bcf4 -j NP-IN-OWN
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:cf0b0b9dd34fc5cf -j NP-RELATED
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:28c49bbdf17fbb63 -j RETURN
-        -m comment --comment np:new:fb9d69d6a62eaf10 -g NP-EGRESS
+        -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
+        -m comment --comment np:new:4883c5758ca4ae7a -g NP-HOST-IN
         NP-IN-OWN
         -s 0.0.0.0 -m comment --comment np:own:8ba21a4048614d9e -j RETURN
         -m comment --comment np:next:c6fc5bcd11ae9205 -g NP-OWN
@@ -103,6 +112,7 @@ fn an_empty_program_changes_no_packets_fate() {
         NP-OUT
         -m comment --comment np:next:172e577836ff7ed4 -j NP-ISO-TO
         -m comment --comment np:next:dd566d178de7cb90 -j NP-ISO-AT
+        -m comment --comment np:next:557cc9f9da33433a -j NP-HOST-OUT
         NP-OWN
         NP-RELATED
     "#]].assert_eq(&text(Family::V4));
@@ -128,6 +138,7 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:43afa83fbe8cfca0 -j NP-RELATED
         -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:675dbe0a5a9928fc -j RETURN
         -p ipv6-icmp -m comment --comment np:discovery:59de50cfa3bae5c9 -g NP-FWD-ND
+        -m comment --comment np:next:eee9446ef2d5e7af -j NP-HOST-FWD
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
         NP-FWD-ND
@@ -142,8 +153,12 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m icmp6 --icmpv6-type 131 -s fe80::/10 -m comment --comment np:discovery:96e9c4722c54aabf -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 132 -s fe80::/10 -m comment --comment np:discovery:15b59894eac13624 -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 143 -s fe80::/10 -m comment --comment np:discovery:666a690f8b98ad0c -j RETURN
+        -m comment --comment np:next:eee9446ef2d5e7af -j NP-HOST-FWD
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
+        NP-HOST-FWD
+        NP-HOST-IN
+        NP-HOST-OUT
         NP-IN
         -m comment --comment np:next:c3711214d3e27864 -j NP-ISO-FROM
         -m comment --comment np:next:376358c494c5bcf4 -j NP-IN-OWN
@@ -151,7 +166,8 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:43afa83fbe8cfca0 -j NP-RELATED
         -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:675dbe0a5a9928fc -j RETURN
         -p ipv6-icmp -m comment --comment np:discovery:fdb616f3aa254b05 -g NP-IN-ND
-        -m comment --comment np:new:fb9d69d6a62eaf10 -g NP-EGRESS
+        -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
+        -m comment --comment np:new:4883c5758ca4ae7a -g NP-HOST-IN
         NP-IN-ND
         -p ipv6-icmp -m icmp6 --icmpv6-type 134 -m comment --comment np:router:aab262db221f3edf -j NP-ENDPOINTS
         -p ipv6-icmp -m icmp6 --icmpv6-type 137 -m comment --comment np:router:d07e5b1da8f5f909 -j NP-ENDPOINTS
@@ -164,7 +180,8 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m icmp6 --icmpv6-type 131 -s fe80::/10 -m comment --comment np:discovery:96e9c4722c54aabf -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 132 -s fe80::/10 -m comment --comment np:discovery:15b59894eac13624 -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 143 -s fe80::/10 -m comment --comment np:discovery:666a690f8b98ad0c -j RETURN
-        -m comment --comment np:new:fb9d69d6a62eaf10 -g NP-EGRESS
+        -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
+        -m comment --comment np:new:4883c5758ca4ae7a -g NP-HOST-IN
         NP-IN-OWN
         -s :: -m comment --comment np:own:7b696963f79e15b1 -j RETURN
         -s fe80::/10 -m comment --comment np:own:0909a4a88dfa4393 -j RETURN
@@ -176,6 +193,7 @@ fn an_empty_program_changes_no_packets_fate() {
         NP-OUT
         -m comment --comment np:next:172e577836ff7ed4 -j NP-ISO-TO
         -m comment --comment np:next:dd566d178de7cb90 -j NP-ISO-AT
+        -m comment --comment np:next:557cc9f9da33433a -j NP-HOST-OUT
         NP-OWN
         NP-RELATED
     "#]].assert_eq(&text(Family::V6));
@@ -694,7 +712,10 @@ fn what_cannot_be_matched_isolates_its_endpoint() {
         assert_eq!(error.to_string(), format!("iptables cannot match {condition}"));
         // Nothing of it is left over.
         assert_eq!(rendered.ruleset.sets, BTreeMap::new());
-        let names = rendered.ruleset.chains[&Family::V4].keys().map(Name::as_str);
+        let names = rendered.ruleset.chains
+            [&TableId { family: Family::V4, table: KernelTable::Filter }]
+            .keys()
+            .map(Name::as_str);
         assert_eq!(names.filter(|name| name.starts_with("NP-I-")).count(), 0);
     }
 }
@@ -731,7 +752,9 @@ fn the_second_slot_is_another_name_and_nothing_else() {
     let second_slots = first.sets.keys().cloned().collect();
     let families = &Family::BOTH;
     let (second_slots, refused) = (&second_slots, &refused);
-    let context = Context { owner: &owner, families, log_group: 100, second_slots, refused };
+    let (table, mark, log_group) = (KernelTable::Filter, 16, 100);
+    let context =
+        Context { owner: &owner, families, table, mark, log_group, second_slots, refused };
     let second = render(&program, context).ruleset;
     let names =
         |ruleset: &Ruleset| ruleset.sets.keys().map(ToString::to_string).collect::<String>();

@@ -22,6 +22,8 @@ pub(super) struct Forest<'a> {
     owner: &'a Owner,
     /// The chains below the roots.
     chains: BTreeMap<Name, Chain>,
+    /// What happens to packets that nothing in a list ends. The last of these rules leads away.
+    otherwise: Vec<Rule>,
 }
 
 /// An endpoint of a list.
@@ -34,7 +36,12 @@ struct Entry {
 
 impl<'a> Forest<'a> {
     pub(super) fn new(owner: &'a Owner) -> Self {
-        Self { owner, chains: BTreeMap::new() }
+        Self { owner, chains: BTreeMap::new(), otherwise: Vec::new() }
+    }
+
+    /// Says what happens to packets that nothing in a list ends; without that they return.
+    pub(super) fn with_otherwise(self, otherwise: Vec<Rule>) -> Self {
+        Self { otherwise, ..self }
     }
 
     /// Returns the chains below the roots.
@@ -56,9 +63,10 @@ impl<'a> Forest<'a> {
             rules.extend(interfaces.iter().flat_map(|it| it.rules.clone()));
             rules.extend(self.node(end, levels, addresses));
         } else {
-            rules.extend(guard(end, &entries));
+            rules.extend(self.guard(end, &entries));
             rules.extend(self.node(end, levels, &entries));
         }
+        rules.extend(self.otherwise.clone());
         Chain { rules }
     }
 
@@ -79,6 +87,17 @@ impl<'a> Forest<'a> {
         groups.into_iter().flat_map(|group| self.group(end, levels - 1, group)).collect()
     }
 
+    /// Returns the rules by which packets of nobody leave a list.
+    fn guard(&self, end: End, entries: &[Entry]) -> Vec<Rule> {
+        let Some(prefix) = prefix(entries).filter(|_| entries.len() > 1) else { return Vec::new() };
+        let nobody = Match::Under { end, prefix, sense: Sense::NotIn };
+        let rule = |action| commented("list", vec![nobody.clone()], action);
+        if self.otherwise.is_empty() {
+            return vec![rule(Action::Verdict(Verdict::Return))];
+        }
+        self.otherwise.iter().map(|it| rule(it.action.clone())).collect()
+    }
+
     fn group(&mut self, end: End, levels: usize, group: &[Entry]) -> Vec<Rule> {
         match (group, prefix(group)) {
             ([], _) => Vec::new(),
@@ -86,7 +105,8 @@ impl<'a> Forest<'a> {
             // Not reached: what is in a group shares a symbol.
             (_, None) => group.iter().flat_map(|it| it.rules.clone()).collect(),
             (_, Some(prefix)) => {
-                let chain = Chain { rules: self.node(end, levels, group) };
+                let rules = [self.node(end, levels, group), self.otherwise.clone()].concat();
+                let chain = Chain { rules };
                 let name = self.owner.list_chain(&chain.to_string());
                 self.chains.insert(name.clone(), chain);
                 let matches = vec![Match::Under { end, prefix, sense: Sense::In }];
@@ -115,13 +135,6 @@ fn cost(entries: usize, levels: usize) -> usize {
     let power = u32::try_from(chains).unwrap_or(u32::MAX);
     let of_one = (1_usize..).find(|it| it.saturating_pow(power) >= 2 * entries);
     of_one.unwrap_or_default() * chains
-}
-
-/// Returns the rule by which packets of nobody leave a list.
-fn guard(end: End, entries: &[Entry]) -> Option<Rule> {
-    let prefix = prefix(entries).filter(|_| entries.len() > 1)?;
-    let matches = vec![Match::Under { end, prefix, sense: Sense::NotIn }];
-    Some(commented("list", matches, Action::Verdict(Verdict::Return)))
 }
 
 fn prefix(entries: &[Entry]) -> Option<KeyPrefix> {

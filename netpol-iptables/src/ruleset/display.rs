@@ -5,8 +5,8 @@ use std::fmt;
 use netpol_core::net::{Family, Transport};
 
 use super::{
-    Action, Chain, End, Fields, FlowDirection, FlowState, Interface, KeyPrefix, Match, Member,
-    Rule, Sense, Shape, Storage, Verdict,
+    Action, Bits, Chain, End, Fields, FlowDirection, FlowState, Interface, KeyPrefix, Match,
+    Member, Rule, Sense, Shape, Storage, Verdict,
 };
 
 impl fmt::Display for Chain {
@@ -55,6 +55,8 @@ impl fmt::Display for Match {
             Self::LinkLocalSource => f.write_str("-s fe80::/10"),
             Self::Flow(FlowState::Established) => f.write_str("-m conntrack --ctstate ESTABLISHED"),
             Self::Flow(FlowState::Related) => f.write_str("-m conntrack --ctstate RELATED"),
+            Self::Flow(FlowState::Untracked) => f.write_str("-m conntrack --ctstate UNTRACKED"),
+            Self::Marked(bits) => write!(f, "-m mark --mark {bits:#x}/{bits:#x}"),
             Self::FlowSource(FlowDirection::Original, address) => {
                 write!(f, "-m conntrack --ctorigsrc {address}")
             }
@@ -74,6 +76,14 @@ impl fmt::Display for Action {
             Self::Verdict(Verdict::Goto(chain)) => write!(f, "-g {chain}"),
             Self::Log { group, prefix } => {
                 write!(f, "-j NFLOG --nflog-group {group} --nflog-prefix {prefix}")
+            }
+            Self::Untrack => f.write_str("-j CT --notrack"),
+            Self::Mark { bits, to } => {
+                let value = match to {
+                    Bits::Set => bits,
+                    Bits::Cleared => &0,
+                };
+                write!(f, "-j MARK --set-xmark {value:#x}/{bits:#x}")
             }
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use netpol_core::model::Action;
+use netpol_core::net::Family;
 use netpol_core::program::{PolicySet, Program, StageEnd};
 use netpol_core::{Change, Dataplane, DataplaneErrorKind, Update, Verdict};
 use nix::sched::{CloneFlags, unshare};
@@ -16,6 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::program::{
     Builder, deny_unless, everything, in_nets, in_set, many_members, nets, rule, stage,
 };
+use crate::probe::{KernelTable, TableId};
 use crate::render::MAX_DEPTH;
 use crate::{Flavour, IptablesConfig, IptablesDataplane, IptablesError, Owner, TableName};
 
@@ -108,6 +110,8 @@ fn as_printed(word: &str) -> String {
     let address = word.parse::<std::net::IpAddr>();
     match (word, address) {
         ("10/second", _) => "10/sec".to_owned(),
+        // As `/etc/protocols` has it.
+        ("ipencap", _) => "4".to_owned(),
         (_, Ok(std::net::IpAddr::V4(_))) => format!("{word}/32"),
         (_, Ok(std::net::IpAddr::V6(_))) => format!("{word}/128"),
         _ => word.to_owned(),
@@ -127,40 +131,42 @@ fn essence(rule: &str) -> Vec<String> {
 /// The tools may take a rule and program another one without a word, so what they list is compared with what we wrote.
 #[test]
 fn no_condition_is_lost_on_the_way() {
-    in_namespaces(|flavour| {
-        let program = everything().build();
-        apply(&mut open(flavour), &program);
-        let (owner, second_slots, refused) = Default::default();
-        let context = crate::render::Context {
-            owner: &owner,
-            families: &netpol_core::net::Family::BOTH,
-            log_group: 100,
-            second_slots: &second_slots,
-            refused: &refused,
-        };
-        let rendered = crate::render::render(&program, context).ruleset;
-        for (family, chains) in rendered.chains {
-            let tool_name =
-                if family == netpol_core::net::Family::V4 { "iptables" } else { "ip6tables" };
-            let listed = tool(&format!("{tool_name}-{flavour}-save"), "").unwrap();
-            let own = listed.lines().filter(|line| line.starts_with("-A NP"));
-            let mut got: Vec<Vec<String>> = own.map(essence).collect();
-            let line =
-                |name: &crate::name::Name, rule: &crate::ruleset::Rule| format!("-A {name} {rule}");
-            let mut want: Vec<Vec<String>> = chains
-                .iter()
-                .flat_map(|(name, chain)| {
-                    chain.rules.iter().map(move |rule| essence(&line(name, rule)))
-                })
-                .collect();
-            got.sort_unstable();
-            want.sort_unstable();
-            for (got, want) in got.iter().zip(&want) {
-                assert_eq!(got, want, "{flavour} {family}");
-            }
-            assert_eq!(got.len(), want.len());
+    in_namespaces(|flavour| no_condition_is_lost(flavour, &everything().build()));
+}
+
+pub(crate) fn no_condition_is_lost(flavour: Flavour, program: &Program) {
+    apply(&mut open(flavour), program);
+    let (owner, second_slots, refused) = Default::default();
+    let context = crate::render::Context {
+        owner: &owner,
+        families: &Family::BOTH,
+        table: KernelTable::Filter,
+        mark: config(flavour).mark,
+        log_group: 100,
+        second_slots: &second_slots,
+        refused: &refused,
+    };
+    let rendered = crate::render::render(program, context).ruleset;
+    for (TableId { family, table }, chains) in rendered.chains {
+        let tool_name = if family == Family::V4 { "iptables" } else { "ip6tables" };
+        let listed = tool(&format!("{tool_name}-{flavour}-save -t {table}"), "").unwrap();
+        let own = listed.lines().filter(|line| line.starts_with("-A NP"));
+        let mut got: Vec<Vec<String>> = own.map(essence).collect();
+        let line =
+            |name: &crate::name::Name, rule: &crate::ruleset::Rule| format!("-A {name} {rule}");
+        let mut want: Vec<Vec<String>> = chains
+            .iter()
+            .flat_map(|(name, chain)| {
+                chain.rules.iter().map(move |rule| essence(&line(name, rule)))
+            })
+            .collect();
+        got.sort_unstable();
+        want.sort_unstable();
+        for (got, want) in got.iter().zip(&want) {
+            assert_eq!(got, want, "{flavour} {family} {table}");
         }
-    });
+        assert_eq!(got.len(), want.len());
+    }
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn full(program: &Program) -> Update {
     Update::new(1, Change::Full(Arc::new(program.clone())))
 }
 
-fn open(fake: &Fake) -> IptablesDataplane {
+pub(super) fn open(fake: &Fake) -> IptablesDataplane {
     let (families, config) = (Family::BOTH.to_vec(), IptablesConfig::default());
     IptablesDataplane::with_tools(Box::new(fake.clone()), families, config).unwrap()
 }
@@ -151,7 +151,7 @@ fn listed<'t>(table: &'t FakeTable, list: &str) -> Vec<&'t str> {
     rules.flat_map(part).collect()
 }
 
-fn expand(host: &Host, table: &FakeTable, chain: &str, remote: IpAddr) -> String {
+pub(super) fn expand(host: &Host, table: &FakeTable, chain: &str, remote: IpAddr) -> String {
     let Some(rules) = table.get(chain) else { return chain.to_owned() };
     let mut text = String::new();
     for rule in rules {
@@ -179,7 +179,7 @@ fn found(host: &Host, set: &str, remote: IpAddr) -> String {
     format!("{found} {with_ports:?}")
 }
 
-fn remotes(programs: [&Program; 2]) -> BTreeSet<IpAddr> {
+pub(super) fn remotes(programs: [&Program; 2]) -> BTreeSet<IpAddr> {
     let sets = programs.into_iter().flat_map(|program| program.address_sets.values());
     let addresses = sets.flat_map(|set| match &set.members {
         Members::Addresses { exact, .. } => exact.iter().collect::<Vec<_>>(),
@@ -215,7 +215,7 @@ proptest! {
         dataplane.remove().unwrap();
         let host = fake.host();
         prop_assert_eq!(host.sets, BTreeMap::new());
-        prop_assert!(host.tables.values().all(|table| table.values().all(Vec::is_empty) && table.len() == 4));
+        prop_assert!(host.tables.values().all(|table| table.values().all(Vec::is_empty) && table.len() == 5));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "test code")]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -14,19 +15,31 @@ use proptest::prelude::*;
 use super::laws::programs;
 use super::program::everything;
 use crate::name::{Fixed, Name};
+use crate::probe::{KernelTable, TableId};
 use crate::render::{Context, render};
 use crate::ruleset::{
-    Action, End, Fields, Interface, Key, KeyPrefix, Match, Member, Rule, Ruleset, Sense, Verdict,
+    Action, Bits, End, Fields, FlowState, Interface, Key, KeyPrefix, Match, Member, Rule, Ruleset,
+    Sense, Verdict,
 };
 
-/// A new packet in one of the built-in chains.
-struct Packet {
-    flow: Flow,
+/// A new packet on its way through the built-in chains.
+pub(super) struct Packet {
+    pub(super) flow: Flow,
     input: Option<Interface>,
     output: Option<Interface>,
+    /// The table where it is.
+    pub(super) table: KernelTable,
+    /// Whether conntrack was told to leave it alone.
+    pub(super) is_untracked: Cell<bool>,
+    mark: Cell<u32>,
 }
 
 impl Packet {
+    pub(super) fn new(flow: Flow, input: Option<Interface>, output: Option<Interface>) -> Self {
+        let (is_untracked, mark) = Default::default();
+        Self { flow, input, output, table: KernelTable::Filter, is_untracked, mark }
+    }
+
     fn address(&self, end: End) -> IpAddr {
         match end {
             End::Source => self.flow.source,
@@ -96,7 +109,9 @@ impl Packet {
             }),
             // Discovery here is what hosts send on their link.
             Match::HopLimit(_) | Match::LinkLocalSource => true,
+            Match::Flow(FlowState::Untracked) => self.is_untracked.get(),
             Match::Flow(_) | Match::FlowSource(..) => false,
+            Match::Marked(bits) => self.mark.get() & bits == *bits,
         }
     }
 }
@@ -114,13 +129,14 @@ pub(crate) fn begins(key: Key, prefix: &KeyPrefix) -> bool {
 
 /// How a chain ended.
 #[derive(Debug, PartialEq)]
-enum Walked {
+pub(super) enum Walked {
     Dropped,
     Returned,
 }
 
-fn walk(ruleset: &Ruleset, chain: &Name, packet: &Packet) -> Walked {
-    let chains = &ruleset.chains.get(&packet.flow.family()).unwrap();
+pub(super) fn walk(ruleset: &Ruleset, chain: &Name, packet: &Packet) -> Walked {
+    let id = TableId { family: packet.flow.family(), table: packet.table };
+    let chains = &ruleset.chains.get(&id).unwrap();
     for Rule { matches, action, .. } in &chains.get(chain).unwrap().rules {
         if !matches.iter().all(|it| packet.meets(ruleset, it)) {
             continue;
@@ -135,6 +151,11 @@ fn walk(ruleset: &Ruleset, chain: &Name, packet: &Packet) -> Walked {
                 return Walked::Dropped;
             }
             Action::Verdict(Verdict::Jump(_)) | Action::Log { .. } => {}
+            Action::Untrack => packet.is_untracked.set(true),
+            Action::Mark { bits, to: Bits::Set } => packet.mark.set(packet.mark.get() | bits),
+            Action::Mark { bits, to: Bits::Cleared } => {
+                packet.mark.set(packet.mark.get() & !bits);
+            }
         }
     }
     Walked::Returned
@@ -218,6 +239,8 @@ fn compare(program: &Program) -> [usize; 2] {
     let context = Context {
         owner: &owner,
         families: &Family::BOTH,
+        table: KernelTable::Filter,
+        mark: 16,
         log_group: 100,
         second_slots: &second_slots,
         refused: &refused,
@@ -235,18 +258,18 @@ fn compare(program: &Program) -> [usize; 2] {
     for &flow in &flows {
         let (input, output) = (interface(flow.source), interface(flow.destination));
         let outcome = program.outcome(&flow);
-        let got = judge(Fixed::Forward, &Packet { flow, input, output });
+        let got = judge(Fixed::Forward, &Packet::new(flow, input, output));
         assert_eq!(got, outcome.verdict(), "{flow:?}: {outcome:?}");
         denied += usize::from(got == PolicyVerdict::Deny);
 
         // To the node itself: egress only. From the node itself: outside of policy.
         if !program.endpoints.iter().any(|it| it.addresses.contains(&flow.destination)) {
-            let got = judge(Fixed::Input, &Packet { flow, input, output: None });
+            let got = judge(Fixed::Input, &Packet::new(flow, input, None));
             assert_eq!(got, outcome.verdict(), "input {flow:?}: {outcome:?}");
         }
         if !program.endpoints.iter().any(|it| it.addresses.contains(&flow.source)) {
             let own = flow.from_origin(Origin::OwnNode);
-            let got = judge(Fixed::Output, &Packet { flow, input: None, output });
+            let got = judge(Fixed::Output, &Packet::new(flow, None, output));
             let outcome = program.outcome(&own);
             assert_eq!(got, outcome.verdict(), "output {flow:?}: {outcome:?}");
         }

@@ -1,0 +1,137 @@
+//! The meaning of the chains of host endpoints, compared with that of the program that they were rendered from.
+
+#![expect(clippy::unwrap_used, reason = "test code")]
+
+use netpol_core::model::{Attachment, WorkloadToHost};
+use netpol_core::net::{Family, Protocol};
+use netpol_core::program::{Passage, Program};
+use netpol_core::{Flow, Origin, Payload, Verdict};
+use proptest::prelude::*;
+
+use super::cluster::flows;
+use super::host_support::{compiled_with, node, objects, passage, settings};
+use super::meaning::{Packet, Walked, walk};
+use crate::name::{Fixed, Owner};
+use crate::probe::{KernelTable, TableId};
+use crate::render::{Context, render};
+use crate::ruleset::{Interface, Ruleset};
+
+/// Walks a packet through the chains that it meets, as far as they are there.
+fn passes(ruleset: &Ruleset, packet: &mut Packet, chains: &[(KernelTable, Fixed)]) -> bool {
+    let owner = Owner::default();
+    let family = packet.flow.family();
+    chains.iter().all(|&(table, chain)| {
+        let name = owner.chain(chain);
+        let there = ruleset.chains.get(&TableId { family, table });
+        packet.table = table;
+        !there.is_some_and(|it| it.contains_key(&name))
+            || walk(ruleset, &name, packet) == Walked::Returned
+    })
+}
+
+fn interface(name: Option<&str>) -> Option<Interface> {
+    name.map(|name| Interface::new(name).unwrap())
+}
+
+/// Returns whether the chains let a flow pass, its reply included if conntrack does not know it.
+fn ruleset_allows(ruleset: &Ruleset, passage: &Passage<'_>) -> bool {
+    let Passage { input, output, flow, .. } = *passage;
+    let (passes, is_untracked) = one_way(ruleset, input, output, &flow);
+    if !passes {
+        return false;
+    }
+    let (reply_passes, reply_is_untracked) = one_way(ruleset, output, input, &reversed(&flow));
+    if is_untracked || reply_is_untracked {
+        return reply_passes;
+    }
+    // Conntrack knows the reply, so only what comes before conntrack can stop it.
+    let mut reply = Packet::new(reversed(&flow), interface(output), interface(input));
+    let raw = if output.is_some() { Fixed::RawInput } else { Fixed::RawOutput };
+    self::passes(ruleset, &mut reply, &[(KernelTable::Raw, raw)])
+}
+
+/// Returns whether a packet passes, and whether conntrack was told to leave it alone.
+fn one_way(
+    ruleset: &Ruleset,
+    input: Option<&str>,
+    output: Option<&str>,
+    flow: &Flow,
+) -> (bool, bool) {
+    use KernelTable::{Filter, Mangle, Raw};
+    let mut packet = Packet::new(*flow, interface(input), interface(output));
+    let early = [(Raw, Fixed::RawInput), (Mangle, Fixed::BeforeNat)];
+    let chains = match (input, output) {
+        (Some(_), Some(_)) => [early.as_slice(), &[(Filter, Fixed::Forward)]].concat(),
+        (Some(_), None) => [early.as_slice(), &[(Filter, Fixed::Input)]].concat(),
+        _ => vec![(Raw, Fixed::RawOutput), (Filter, Fixed::Output)],
+    };
+    (passes(ruleset, &mut packet, &chains), packet.is_untracked.get())
+}
+
+fn reversed(flow: &Flow) -> Flow {
+    let payload = match flow.payload {
+        Payload::Ports { transport, source, destination } => {
+            Payload::Ports { transport, source: destination, destination: source }
+        }
+        Payload::Icmp { kind: 8, code } if flow.source.is_ipv4() => Payload::Icmp { kind: 0, code },
+        Payload::Icmp { kind: 128, code } if flow.source.is_ipv6() => {
+            Payload::Icmp { kind: 129, code }
+        }
+        other => other,
+    };
+    Flow { source: flow.destination, destination: flow.source, payload, ..*flow }
+}
+
+/// A program says that ICMP without a header is not ICMP; iptables, which has no such packets, looks at the number.
+fn is_unreadable_icmp(flow: &Flow) -> bool {
+    matches!(flow.payload, Payload::Other(Protocol::ICMP | Protocol::ICMPV6))
+}
+
+fn program_allows(program: &Program, passage: &Passage<'_>) -> bool {
+    let is_allowed = |it: Verdict| it == Verdict::Allow;
+    let hosts = program.host_judgements(passage);
+    let hosts = hosts.iter().all(|it| is_allowed(it.explanation.verdict));
+    let outcome = program.outcome(&passage.flow);
+    let workloads = match (passage.input, passage.output) {
+        (None, _) => true,
+        (_, None) => outcome.egress.is_none_or(|it| is_allowed(it.verdict)),
+        _ => is_allowed(outcome.verdict()),
+    };
+    let from_workload = passage.input.is_some_and(|input| {
+        program.endpoints.iter().any(|it| it.attachment == Attachment::Interface(input.into()))
+    });
+    let kept_from_host = from_workload
+        && passage.output.is_none()
+        && program.hosts.settings.workload_to_host == WorkloadToHost::Deny;
+    hosts && workloads && !kept_from_host
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+
+    #[test]
+    fn chains_of_hosts_mean_what_their_program_means(objects in objects(), settings in settings(), seed in 0..1000_usize) {
+        let program = compiled_with(&objects, &settings);
+        let (owner, second_slots, refused) = Default::default();
+        let context = Context {
+            owner: &owner,
+            families: &Family::BOTH,
+            table: KernelTable::Filter,
+            mark: 16,
+            log_group: 100,
+            second_slots: &second_slots,
+            refused: &refused,
+        };
+        let ruleset = render(&program, context).ruleset;
+        let node = node();
+        let flows = flows(&objects, seed).into_iter().filter(|it| it.origin == Origin::Endpoint);
+        for flow in flows.filter(|it| !is_unreadable_icmp(it)) {
+            if let Some(passage) = passage(&program, &node, &flow) {
+                prop_assert_eq!(
+                    ruleset_allows(&ruleset, &passage), program_allows(&program, &passage),
+                    "{} as {:?}: {:#?}\n{:#?}", flow, passage, program.host_judgements(&passage), ruleset.chains
+                );
+            }
+        }
+    }
+}
