@@ -158,6 +158,12 @@ impl Prefix {
         self.0
     }
 
+    /// Returns the block of a network in the family that it is written in. What is left of a larger block of IPv6 can be
+    /// the addresses that IPv4 is mapped to; it is no block of IPv4.
+    pub(crate) fn as_it_stands(net: IpNet) -> Self {
+        Self(net.trunc())
+    }
+
     fn canonical(net: IpNet) -> Self {
         if let IpNet::V6(v6) = net
             && let Some(len) = v6.prefix_len().checked_sub(96)

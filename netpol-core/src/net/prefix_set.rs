@@ -74,10 +74,8 @@ impl From<Vec<Prefix>> for PrefixSet {
 impl FromIterator<Prefix> for PrefixSet {
     fn from_iter<I: IntoIterator<Item = Prefix>>(prefixes: I) -> Self {
         let nets: Vec<IpNet> = prefixes.into_iter().map(Prefix::net).collect();
-        let mut merged: Vec<Prefix> = IpNet::aggregate(&nets)
-            .into_iter()
-            .filter_map(|net| Prefix::containing(net.network(), net.prefix_len()).ok())
-            .collect();
+        let mut merged: Vec<Prefix> =
+            IpNet::aggregate(&nets).into_iter().map(Prefix::as_it_stands).collect();
         merged.sort_unstable();
         Self(merged)
     }

@@ -80,3 +80,16 @@ proptest! {
         prop_assert_eq!(&again, &difference, "a difference is in canonical form");
     }
 }
+
+#[test]
+fn what_is_left_of_ipv6_never_becomes_ipv4() {
+    let set = |blocks: &[&str]| -> PrefixSet {
+        blocks.iter().map(|it| it.parse::<Prefix>().unwrap()).collect()
+    };
+    let rest = set(&["::/64"]).difference(&set(&["::fffe:0:0/96"]));
+    let again: PrefixSet = rest.prefixes().iter().copied().collect();
+    assert_eq!(again, rest);
+    assert_eq!(again.of_family(Family::V4).count(), 0);
+    assert!(!again.contains("192.0.2.1".parse().unwrap()));
+    assert!(again.contains("::ffff:192.0.2.1".parse().unwrap()));
+}
