@@ -231,7 +231,8 @@ impl Pod {
         let old_account = optional_text(report, &at.field("serviceAccount"), service_account);
         let mut ports = Vec::new();
         // Kubernetes leaves open whether init containers that end count; to Calico they do.
-        for (field, containers) in [("initContainers", init_containers), ("containers", containers)] {
+        for (field, containers) in [("initContainers", init_containers), ("containers", containers)]
+        {
             report.each_item(&at.field(field), containers, "an object", |report, at, container| {
                 ports.extend(container.ports(at, report));
             });
