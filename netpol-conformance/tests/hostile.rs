@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netpol_conformance::document;
@@ -22,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Most memory that the whole process may have used at any time, in KiB.
 const MEMORY: u64 = 2 << 20;
+
+/// Held by the tests with large documents: the memory of the process is that of one of them, however many run at once.
+static LARGE_DOCUMENTS: Mutex<()> = Mutex::new(());
 
 /// Entries of a list or map.
 const MANY: usize = 100_000;
@@ -124,6 +128,10 @@ fn parts(value: &Value) -> Vec<String> {
     places
 }
 
+fn alone() -> MutexGuard<'static, ()> {
+    LARGE_DOCUMENTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn check_memory() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -146,6 +154,7 @@ fn wider(object: &Value, more: usize) -> Option<Value> {
 
 #[test]
 fn documents_may_be_large() {
+    let _alone = alone();
     for (kind, value) in documents() {
         for part in ["/metadata/name", "/metadata/labels", "/spec/ingress", "/spec/nets"] {
             let mut changed = value.clone();
@@ -165,6 +174,7 @@ fn documents_may_be_large() {
 
 #[test]
 fn lists_may_be_long() {
+    let _alone = alone();
     with_each_part(|part| longer(part, PART));
 }
 
@@ -271,6 +281,7 @@ fn nesting_is_bounded_by_the_reader() {
 
 #[test]
 fn streams_are_bounded() {
+    let _alone = alone();
     let aliases = |levels: usize, width: usize| {
         let mut bomb = String::from("apiVersion: v1\nkind: Namespace\na0: &a0 [x, x]\n");
         for level in 1..levels {
@@ -329,6 +340,7 @@ fn load(objects: &str, steps: &str) -> (Result<Scenario, ScenarioError>, Duratio
 
 #[test]
 fn scenarios_are_bounded() {
+    let _alone = alone();
     let pods = |count: usize| -> String {
         let pod = |number| {
             format!(

@@ -18,7 +18,7 @@ use crate::cluster::{Cluster, NamelessHosts, Reading};
 use crate::document;
 
 /// Most objects, probes and pairs of pods of all steps of a scenario, some seconds of work.
-const MAX_SIZE: usize = 1_000_000;
+const MAX_SIZE: usize = 500_000;
 
 /// Reads a scenario file and works it out.
 ///
