@@ -59,7 +59,7 @@ use core::fmt;
 use serde::{Deserialize, Deserializer};
 
 pub use self::diagnostic::{Accepted, Diagnostic, Refused, Strictness};
-use crate::model::{EndpointId, Object, ObjectKey, PolicyKey, PolicyKind};
+use crate::model::{EndpointId, Object, ObjectKey, PolicyKey, PolicyKind, ServiceName};
 
 /// Most entries of one list or map of an object that is converted.
 ///
@@ -79,6 +79,10 @@ pub enum Kind {
     Pod,
     /// `v1` ServiceAccount.
     ServiceAccount,
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
     /// `networking.k8s.io/v1` NetworkPolicy.
     KubernetesNetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
@@ -114,6 +118,8 @@ impl Kind {
         Self::Node,
         Self::Pod,
         Self::ServiceAccount,
+        Self::Service,
+        Self::EndpointSlice,
         Self::KubernetesNetworkPolicy,
         Self::ClusterNetworkPolicy,
         Self::AdminNetworkPolicy,
@@ -140,7 +146,8 @@ impl Kind {
     #[must_use]
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Node | Self::Pod | Self::ServiceAccount => "v1",
+            Self::Namespace | Self::Node | Self::Pod | Self::ServiceAccount | Self::Service => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::KubernetesNetworkPolicy => "networking.k8s.io/v1",
             Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
             Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
@@ -166,6 +173,8 @@ impl Kind {
             Self::Node => "Node",
             Self::Pod => "Pod",
             Self::ServiceAccount => "ServiceAccount",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
             Self::KubernetesNetworkPolicy | Self::NetworkPolicy => "NetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::AdminNetworkPolicy => "AdminNetworkPolicy",
@@ -197,6 +206,8 @@ impl Kind {
             | Self::HostEndpoint => false,
             Self::Pod
             | Self::ServiceAccount
+            | Self::Service
+            | Self::EndpointSlice
             | Self::KubernetesNetworkPolicy
             | Self::NetworkPolicy
             | Self::StagedNetworkPolicy
@@ -229,6 +240,8 @@ impl Kind {
             Self::Namespace => ObjectKey::Namespace(name),
             Self::Node => ObjectKey::Node(name),
             Self::ServiceAccount => ObjectKey::ServiceAccount(namespace?, name),
+            Self::Service => ObjectKey::Service(ServiceName { namespace: namespace?, name }),
+            Self::EndpointSlice => ObjectKey::EndpointSlice(namespace?, name),
             Self::Tier => ObjectKey::Tier(name),
             Self::NetworkSet | Self::GlobalNetworkSet => ObjectKey::NetworkSet(namespace, name),
             Self::HostEndpoint => ObjectKey::Endpoint(EndpointId::host(name)),
@@ -252,6 +265,8 @@ impl Kind {
             | Self::Node
             | Self::Pod
             | Self::ServiceAccount
+            | Self::Service
+            | Self::EndpointSlice
             | Self::Tier
             | Self::NetworkSet
             | Self::GlobalNetworkSet
@@ -278,6 +293,10 @@ pub enum Document {
     Pod(k8s::Pod),
     /// A service account.
     ServiceAccount(k8s::ServiceAccount),
+    /// A Service.
+    Service(k8s::Service),
+    /// Some of the endpoints of a Service.
+    EndpointSlice(k8s::EndpointSlice),
     /// A Kubernetes network policy.
     KubernetesNetworkPolicy(k8s::NetworkPolicy),
     /// A Kubernetes policy of the whole cluster.
@@ -319,6 +338,8 @@ impl Document {
             Kind::Node => Self::Node(Deserialize::deserialize(deserializer)?),
             Kind::Pod => Self::Pod(Deserialize::deserialize(deserializer)?),
             Kind::ServiceAccount => Self::ServiceAccount(Deserialize::deserialize(deserializer)?),
+            Kind::Service => Self::Service(Deserialize::deserialize(deserializer)?),
+            Kind::EndpointSlice => Self::EndpointSlice(Deserialize::deserialize(deserializer)?),
             Kind::KubernetesNetworkPolicy => {
                 Self::KubernetesNetworkPolicy(Deserialize::deserialize(deserializer)?)
             }
@@ -354,7 +375,8 @@ impl Document {
     }
 
     /// Returns what the object says about policy; `None` for what says nothing: a host-network pod, which is its node, a
-    /// built-in tier as it always is, a staged policy that is to be ignored. An earlier version of it is to be removed.
+    /// built-in tier as it always is, a staged policy that is to be ignored, a Service without addresses, a slice for none.
+    /// An earlier version of it is to be removed.
     ///
     /// # Errors
     ///
@@ -366,6 +388,8 @@ impl Document {
             Self::Node(node) => node.to_node().map(|it| accepted(Some(it.into()))),
             Self::Pod(pod) => pod.to_endpoint().map(|it| accepted(it.map(Object::from))),
             Self::ServiceAccount(account) => account.to_object().map(|it| accepted(Some(it))),
+            Self::Service(service) => service.to_service().map(|it| accepted(it.map(Object::from))),
+            Self::EndpointSlice(slice) => slice.to_slice().map(|it| accepted(it.map(Object::from))),
             Self::KubernetesNetworkPolicy(policy) => {
                 policy.to_policy(strictness).map(|it| it.map(|policy| Some(policy.into())))
             }
@@ -408,6 +432,8 @@ impl Document {
             Self::Node(it) => it.name(),
             Self::Pod(it) => it.name(),
             Self::ServiceAccount(it) => it.name(),
+            Self::Service(it) => it.name(),
+            Self::EndpointSlice(it) => it.name(),
             Self::KubernetesNetworkPolicy(it) => it.name(),
             Self::ClusterNetworkPolicy(it) => it.name(),
             Self::AdminNetworkPolicy(it) => it.name(),
@@ -440,6 +466,8 @@ impl Document {
             | Self::HostEndpoint(_) => None,
             Self::Pod(it) => it.namespace(),
             Self::ServiceAccount(it) => it.namespace(),
+            Self::Service(it) => it.namespace(),
+            Self::EndpointSlice(it) => it.namespace(),
             Self::KubernetesNetworkPolicy(it) => it.namespace(),
             Self::NetworkPolicy(it) => it.namespace(),
             Self::StagedNetworkPolicy(it) => it.namespace(),

@@ -10,6 +10,7 @@ mod http;
 mod inputs;
 mod policy;
 mod rule;
+mod service;
 mod view;
 
 pub use self::domain::{DomainAddress, DomainName, DomainNameError, DomainPattern};
@@ -27,6 +28,7 @@ pub use self::policy::{
 pub use self::rule::{
     Action, EntityMatch, L4Match, Peers, PortConstraint, PortMatch, Rule, RuleMatch, Tenancy,
 };
+pub use self::service::{EndpointSlice, Service, ServiceName, ServicePort};
 pub use self::view::EndpointLabels;
 
 /// Label keys that the model sets itself; labels that users give cannot override them.

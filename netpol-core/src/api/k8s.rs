@@ -1,4 +1,5 @@
-//! Kubernetes: `v1` Namespace, Node, Pod and ServiceAccount, `networking.k8s.io/v1` NetworkPolicy.
+//! Kubernetes: `v1` Namespace, Node, Pod, Service and ServiceAccount, `discovery.k8s.io/v1` EndpointSlice,
+//! `networking.k8s.io/v1` NetworkPolicy.
 //!
 //! ```
 //! use netpol_core::api::{Strictness, k8s};
@@ -27,6 +28,7 @@ mod peer;
 mod pod;
 mod policy;
 mod port;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -34,3 +36,4 @@ pub use self::cluster::{Namespace, Node, ServiceAccount};
 pub use self::pod::{ContainerPort, Phase, Pod};
 pub use self::policy::NetworkPolicy;
 pub(super) use self::policy::Spec as NetworkPolicySpec;
+pub use self::service::{EndpointSlice, Service};

@@ -100,6 +100,8 @@ impl State {
             }
             Object::Policy(policy) => self.upsert_policy(policy),
             Object::DomainAddress(it) => self.world.set_domain_address(it),
+            Object::Service(service) => self.world.set_service(service),
+            Object::EndpointSlice(slice) => self.world.set_slice(slice),
         }
     }
 
@@ -133,6 +135,8 @@ impl State {
             ObjectKey::DomainAddress(name, address) => {
                 self.world.remove_domain_address(name, *address)
             }
+            ObjectKey::Service(name) => self.world.remove_service(name),
+            ObjectKey::EndpointSlice(namespace, name) => self.world.remove_slice(namespace, name),
         }
     }
 
@@ -368,6 +372,8 @@ impl State {
         self.world.nodes().for_each(|it| inputs.upsert(it.clone()));
         self.world.network_sets().for_each(|it| inputs.upsert(it.clone()));
         self.world.domain_addresses().for_each(|it| inputs.upsert(it));
+        self.world.services().for_each(|it| inputs.upsert(it.clone()));
+        self.world.slices().for_each(|it| inputs.upsert(it.clone()));
         self.policies.tiers().for_each(|it| inputs.upsert(it.clone()));
         self.policies.iter().for_each(|it| inputs.upsert(it));
         for id in self.endpoints.iter() {

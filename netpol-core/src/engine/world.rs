@@ -1,4 +1,4 @@
-//! What is neither an endpoint nor a policy and has addresses: network sets, nodes and domain names.
+//! What is neither an endpoint nor a policy and has addresses: network sets, nodes, domain names and Services.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -7,7 +7,10 @@ use core::net::IpAddr;
 
 use super::store::{Id, Relation, Slab};
 use super::views::{Time, View, Views};
-use crate::model::{DomainAddress, DomainName, DomainPattern, NetworkSet, Node, Peers, Timestamp};
+use crate::model::{
+    DomainAddress, DomainName, DomainPattern, EndpointSlice, NetworkSet, Node, Peers, Service,
+    ServiceName, Timestamp,
+};
 use crate::net::{Prefix, PrefixSet, canonical_address};
 use crate::program::{Addresses, Members, SetDefinition};
 use crate::selector::Selector;
@@ -19,7 +22,7 @@ pub(super) struct NetworkSetRecord {
     view: Id<View>,
 }
 
-/// Network sets, nodes and domain names.
+/// Network sets, nodes, domain names and Services.
 #[derive(Default)]
 pub(super) struct World {
     network_sets: Slab<NetworkSetRecord>,
@@ -30,6 +33,9 @@ pub(super) struct World {
     changed_views: BTreeSet<Id<View>>,
     /// The addresses of each name, and when they expire. No name is without addresses.
     domain_addresses: BTreeMap<DomainName, BTreeMap<IpAddr, Timestamp>>,
+    services: BTreeMap<ServiceName, Service>,
+    /// By namespace and name.
+    slices: BTreeMap<(String, String), EndpointSlice>,
     /// Addresses of nodes or names may have changed since the program was settled.
     others_changed: bool,
 }
@@ -73,8 +79,10 @@ impl World {
         }
     }
 
-    /// Removes the network sets of a namespace.
+    /// Removes the network sets, Services and slices of a namespace.
     pub(super) fn empty_namespace(&mut self, namespace: &str, views: &mut Views) {
+        self.services.retain(|name, _| name.namespace != namespace);
+        self.slices.retain(|(it, _), _| it != namespace);
         let first = (Some(String::from(namespace)), String::new());
         let names = self.by_name.range(first..).map(|(name, _)| name.clone());
         let inside = |name: &(Option<String>, String)| name.0.as_deref() == Some(namespace);
@@ -237,6 +245,38 @@ impl World {
     }
 }
 
+/// Services.
+impl World {
+    /// Adds a Service, or replaces the one with its name.
+    pub(super) fn set_service(&mut self, service: Service) {
+        self.services.insert(service.name.clone(), service.canonical());
+    }
+
+    /// Removes a Service. Returns whether it was there.
+    pub(super) fn remove_service(&mut self, name: &ServiceName) -> bool {
+        self.services.remove(name).is_some()
+    }
+
+    pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// Adds a slice, or replaces the one with its name.
+    pub(super) fn set_slice(&mut self, slice: EndpointSlice) {
+        let key = (slice.service.namespace.clone(), slice.name.clone());
+        self.slices.insert(key, slice.canonical());
+    }
+
+    /// Removes a slice. Returns whether it was there.
+    pub(super) fn remove_slice(&mut self, namespace: &str, name: &str) -> bool {
+        self.slices.remove(&(namespace.into(), name.into())).is_some()
+    }
+
+    pub(super) fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.values()
+    }
+}
+
 /// What changed.
 impl World {
     pub(super) fn has_changed(&self) -> bool {
@@ -260,9 +300,11 @@ impl World {
     }
 
     /// Returns how many of everything there are.
-    pub(super) fn counts(&self) -> [usize; 5] {
+    pub(super) fn counts(&self) -> [usize; 7] {
         let (sets, by_view) = (self.network_sets.len(), self.by_view.len());
-        [sets, by_view, self.nodes.len(), self.changed_views.len(), self.domain_addresses.len()]
+        let (names, services) = (self.domain_addresses.len(), self.services.len());
+        let views = self.changed_views.len();
+        [sets, by_view, self.nodes.len(), views, names, services, self.slices.len()]
     }
 }
 

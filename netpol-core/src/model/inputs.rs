@@ -8,8 +8,8 @@ use core::net::IpAddr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    DomainAddress, DomainName, Endpoint, EndpointId, EndpointLabels, Policy, PolicyKey, Tier,
-    Timestamp,
+    DomainAddress, DomainName, Endpoint, EndpointId, EndpointLabels, EndpointSlice, Policy,
+    PolicyKey, Service, ServiceName, Tier, Timestamp,
 };
 use crate::labels::Labels;
 use crate::net::{PrefixSet, canonical_address};
@@ -84,6 +84,10 @@ pub enum Object {
     Policy(Policy),
     /// An address that a domain name stands for.
     DomainAddress(DomainAddress),
+    /// A Service.
+    Service(Service),
+    /// Some of the backends of a Service.
+    EndpointSlice(EndpointSlice),
 }
 
 /// Identifies an object.
@@ -106,6 +110,10 @@ pub enum ObjectKey {
     Policy(PolicyKey),
     /// An address that a domain name stands for, by both.
     DomainAddress(DomainName, IpAddr),
+    /// A Service.
+    Service(ServiceName),
+    /// A slice, by namespace and name.
+    EndpointSlice(String, String),
 }
 
 impl Object {
@@ -123,6 +131,10 @@ impl Object {
             Self::Tier(tier) => ObjectKey::Tier(tier.name.clone()),
             Self::Policy(policy) => ObjectKey::Policy(policy.key.clone()),
             Self::DomainAddress(it) => ObjectKey::DomainAddress(it.name.clone(), it.address),
+            Self::Service(service) => ObjectKey::Service(service.name.clone()),
+            Self::EndpointSlice(slice) => {
+                ObjectKey::EndpointSlice(slice.service.namespace.clone(), slice.name.clone())
+            }
         }
     }
 }
@@ -163,10 +175,22 @@ impl From<DomainAddress> for Object {
     }
 }
 
+impl From<Service> for Object {
+    fn from(service: Service) -> Self {
+        Self::Service(service)
+    }
+}
+
+impl From<EndpointSlice> for Object {
+    fn from(slice: EndpointSlice) -> Self {
+        Self::EndpointSlice(slice)
+    }
+}
+
 /// Everything that verdicts depend on, and nothing derived from it.
 ///
 /// Invariants: equal inputs are equal values, however they came about. Addresses are canonical: one that was given as an
-/// IPv4-mapped IPv6 address is the IPv4 address. No named port has the reserved number 0.
+/// IPv4-mapped IPv6 address is the IPv4 address. No port has the reserved number 0.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Inputs {
     pub(crate) namespaces: BTreeMap<String, Labels>,
@@ -178,6 +202,9 @@ pub struct Inputs {
     pub(crate) policies: BTreeMap<PolicyKey, Policy>,
     /// The addresses of each name, and when they expire. No name is without addresses.
     pub(crate) domain_addresses: BTreeMap<DomainName, BTreeMap<IpAddr, Timestamp>>,
+    pub(crate) services: BTreeMap<ServiceName, Service>,
+    /// By namespace and name.
+    pub(crate) endpoint_slices: BTreeMap<(String, String), EndpointSlice>,
 }
 
 impl Inputs {
@@ -217,11 +244,18 @@ impl Inputs {
                 let of_name = self.domain_addresses.entry(name).or_default();
                 of_name.insert(canonical_address(address), expires);
             }
+            Object::Service(service) => {
+                self.services.insert(service.name.clone(), service.canonical());
+            }
+            Object::EndpointSlice(slice) => {
+                let key = (slice.service.namespace.clone(), slice.name.clone());
+                self.endpoint_slices.insert(key, slice.canonical());
+            }
         }
     }
 
-    /// Removes the object with this key; a namespace takes along its policies, service accounts and network sets. Its
-    /// endpoints are there until they themselves are removed. Returns whether it was there.
+    /// Removes the object with this key; a namespace takes along all that is in it but its endpoints, which are there
+    /// until they themselves are removed. Returns whether it was there.
     pub fn remove(&mut self, key: &ObjectKey) -> bool {
         match key {
             ObjectKey::Namespace(name) => {
@@ -239,6 +273,10 @@ impl Inputs {
             ObjectKey::Tier(name) => self.tiers.remove(name).is_some(),
             ObjectKey::Policy(key) => self.policies.remove(key).is_some(),
             ObjectKey::DomainAddress(name, address) => self.remove_domain_address(name, *address),
+            ObjectKey::Service(name) => self.services.remove(name).is_some(),
+            ObjectKey::EndpointSlice(namespace, name) => {
+                self.endpoint_slices.remove(&(namespace.clone(), name.clone())).is_some()
+            }
         }
     }
 
@@ -254,6 +292,8 @@ impl Inputs {
             tiers,
             policies,
             domain_addresses: _,
+            services,
+            endpoint_slices,
         } = self;
         let namespaces = namespaces.into_iter();
         let namespaces = namespaces.map(|(name, labels)| Object::Namespace { name, labels });
@@ -267,6 +307,8 @@ impl Inputs {
             .chain(tiers.into_values().map(Object::Tier))
             .chain(policies.into_values().map(Object::Policy))
             .chain(domain_addresses.into_iter().map(Object::DomainAddress))
+            .chain(services.into_values().map(Object::Service))
+            .chain(endpoint_slices.into_values().map(Object::EndpointSlice))
             .chain(endpoints.into_values().map(Object::Endpoint))
     }
 
@@ -356,6 +398,8 @@ impl Inputs {
         self.policies.retain(|key, _| !inside(&key.namespace));
         self.network_sets.retain(|(namespace, _), _| !inside(namespace));
         self.service_accounts.retain(|(namespace, _), _| namespace != name);
+        self.services.retain(|service, _| service.namespace != name);
+        self.endpoint_slices.retain(|(namespace, _), _| namespace != name);
     }
 }
 
@@ -383,6 +427,21 @@ mod tests {
     use crate::model::NamedPort;
     use crate::net::Transport;
     use crate::selector::Selector;
+
+    fn service(namespace: &str, address: &str) -> Service {
+        let addresses = [address.parse().unwrap()].into();
+        Service { name: ServiceName::new(namespace, "n"), addresses, ports: [].into() }
+    }
+
+    fn slice(namespace: &str, address: &str) -> EndpointSlice {
+        let port = |port| NamedPort { name: "web".into(), transport: Transport::Tcp, port };
+        EndpointSlice {
+            name: "n".into(),
+            service: ServiceName::new(namespace, "n"),
+            addresses: [address.parse().unwrap()].into(),
+            ports: [port(80)].into(),
+        }
+    }
 
     /// What is written reads back as the same, numbers and paths included that not every format has room for.
     #[test]
@@ -413,6 +472,8 @@ mod tests {
         policy.ingress = Some(vec![Rule::new(0, Action::Allow, matches)]);
         inputs.upsert(policy);
         inputs.upsert(Endpoint::pod("x", "p").attached_to("veth0"));
+        inputs.upsert(service("x", "10.96.0.1"));
+        inputs.upsert(slice("x", "10.0.0.1"));
         let written = serde_json::to_string(&inputs).unwrap();
         assert_eq!(serde_json::from_str::<Inputs>(&written).unwrap(), inputs);
         for nonsense in [
@@ -438,10 +499,15 @@ mod tests {
         let mut inputs = Inputs::default();
         inputs.upsert(pod.clone());
         inputs.upsert(node.clone());
+        inputs.upsert(service("x", "::ffff:10.0.0.1"));
+        inputs.upsert(slice("x", "::ffff:10.0.0.1"));
         (pod.addresses, pod.ports) = (vec![plain], vec![port(80)]);
         let mut want = Inputs::default();
         want.endpoints.insert(pod.id.clone(), pod);
         want.nodes.insert(node.name.clone(), Node { addresses: vec![plain], ..node });
+        let (service, slice) = (service("x", "10.0.0.1"), slice("x", "10.0.0.1"));
+        want.services.insert(service.name.clone(), service);
+        want.endpoint_slices.insert(("x".into(), "n".into()), slice);
         assert_eq!(inputs, want);
     }
 
@@ -460,6 +526,8 @@ mod tests {
                 Object::Namespace { name: namespace.into(), labels: labels.clone() },
                 Object::ServiceAccount { namespace: namespace.into(), name, labels },
                 set.into(),
+                service(namespace, "10.96.0.1").into(),
+                slice(namespace, "10.0.0.1").into(),
                 Endpoint::pod(namespace, "n").into(),
                 Policy::new(PolicyKey::kubernetes(namespace, "n"), Selector::all()).into(),
             ]

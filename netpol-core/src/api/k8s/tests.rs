@@ -7,6 +7,7 @@ mod documented;
 mod meaning;
 mod objects;
 mod refused;
+mod services;
 
 use serde_json::{Value, json};
 

@@ -13,7 +13,7 @@ use crate::model::{Endpoint, EndpointId, Lifecycle, NamedPort, Object, Timestamp
 use crate::net::Transport;
 use crate::verdict::Verdict;
 
-fn read<T: for<'de> Deserialize<'de>>(json: Value) -> T {
+pub(super) fn read<T: for<'de> Deserialize<'de>>(json: Value) -> T {
     serde_json::from_str(&json.to_string()).unwrap()
 }
 
@@ -22,7 +22,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 #[track_caller]
-fn check_refused<T>(got: Result<T, Refused>, want: &[&str]) {
+pub(super) fn check_refused<T>(got: Result<T, Refused>, want: &[&str]) {
     let got: Vec<_> = got.err().unwrap().diagnostics.iter().map(ToString::to_string).collect();
     assert_eq!(got, want);
 }
