@@ -10,9 +10,9 @@ use netpol_core::model::{self, Attachment, EndpointKind, Inputs, Interface, Obje
 use netpol_core::net::{Family, Transport};
 use serde_json::{Value, json};
 
-use crate::scenario::Problem;
 use crate::scenario::object::{ObjectId, PodView, group_of, map_below, node_addresses};
 use crate::scenario::spec::ObjectRef;
+use crate::scenario::{Problem, machine};
 use crate::topology::{Host, UPLINK};
 use crate::wire::{self, Conversion};
 
@@ -71,7 +71,7 @@ pub struct Node {
     listed: Vec<IpAddr>,
 }
 
-/// A pod.
+/// A pod, or a virtual machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Pod {
@@ -132,12 +132,8 @@ impl Cluster {
         match (id.group.as_str(), id.kind.as_str()) {
             ("", "Namespace") => label_namespace(&mut value, &id.name),
             ("", "Node") => self.apply_node(&id.name, &mut value)?,
-            ("", "Pod") => {
-                require_namespaced(&id)?;
-                let pod = self.next_pod(&id, PodView::read(&value)?)?;
-                pod.complete(&mut value);
-                self.pods.insert(pod.id(), pod);
-            }
+            ("", "Pod") => self.apply_pod(&id, PodView::read(&value)?, &mut value)?,
+            _ if id.is_machine() => self.apply_pod(&id, machine::view(&value)?, &mut value)?,
             _ if is_cluster_wide(&id) => {}
             _ => require_namespaced(&id)?,
         }
@@ -349,6 +345,27 @@ impl Cluster {
         Ok(())
     }
 
+    /// A virtual machine takes part in the network as a pod does.
+    fn apply_pod(
+        &mut self,
+        id: &ObjectId,
+        view: PodView,
+        value: &mut Value,
+    ) -> Result<(), Problem> {
+        require_namespaced(id)?;
+        let is_other = |it: &&ObjectId| {
+            is_workload(it) && *it != id && (&it.namespace, &it.name) == (&id.namespace, &id.name)
+        };
+        if let Some(other) = self.objects.keys().find(is_other) {
+            let (first, second) = (Box::new(other.clone()), Box::new(id.clone()));
+            return Err(Problem::SharedName { first, second });
+        }
+        let pod = self.next_pod(id, view)?;
+        pod.complete(id, value);
+        self.pods.insert(pod.id(), pod);
+        Ok(())
+    }
+
     /// Returns the pod that `id` is from now on: the one that runs, or a new one.
     fn next_pod(&mut self, id: &ObjectId, view: PodView) -> Result<Pod, Problem> {
         let (namespace, name) = (id.namespace.clone().unwrap_or_default(), id.name.clone());
@@ -385,7 +402,7 @@ impl Cluster {
             it != id && (whole_namespace.is_none() || it.namespace.as_deref() != whole_namespace)
         });
         self.pods.retain(|_, pod| {
-            let deleted = id.is_core("Pod")
+            let deleted = is_workload(id)
                 && id.name == pod.name
                 && id.namespace.as_deref() == Some(pod.namespace.as_str());
             !deleted && whole_namespace != Some(pod.namespace.as_str())
@@ -431,13 +448,16 @@ impl Pod {
     }
 
     /// Writes into a pod's object what the harness has decided.
-    fn complete(&self, value: &mut Value) {
+    fn complete(&self, id: &ObjectId, value: &mut Value) {
         let Some(object) = value.as_object_mut() else { return };
         if let Some(metadata) = map_below(object, "metadata") {
             metadata.entry("uid").or_insert_with(|| format!("{:08}", self.incarnation).into());
         }
         if let Some(spec) = map_below(object, "spec") {
             spec.insert("nodeName".to_owned(), self.node.clone().into());
+        }
+        if id.is_machine() {
+            return machine::complete(object, self.own_addresses());
         }
         let Some(status) = map_below(object, "status") else { return };
         match &self.network {
@@ -520,6 +540,11 @@ fn require_namespaced(id: &ObjectId) -> Result<(), Problem> {
 fn no_namespace(id: &ObjectId) -> Problem {
     let namespace = id.namespace.clone().unwrap_or_default();
     Problem::NoNamespace { id: Box::new(id.clone()), namespace }
+}
+
+/// Returns whether a host of its own stands for the object.
+fn is_workload(id: &ObjectId) -> bool {
+    id.is_core("Pod") || id.is_machine()
 }
 
 const fn is_final(phase: Phase) -> bool {

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use netpol_core::api::{Kind, Strictness};
+use netpol_core::api::Strictness;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, NamelessHosts, Reading, is_cluster_wide};
 use crate::document;
 use crate::scenario::object::{ObjectId, map_below};
 use crate::scenario::{Problem, ScenarioError, Step, addresses_in, is_scenario};
+use crate::wire::is_known;
 
 /// The namespace of objects that name none, as `kubectl` has it.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -127,11 +128,6 @@ fn objects_in(file: &Path) -> Result<Vec<Found<'_>>, ScenarioError> {
         }
     }
     Ok(objects)
-}
-
-fn is_known(value: &Value) -> bool {
-    let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    Kind::recognise(text("apiVersion"), text("kind")).is_some()
 }
 
 fn has_namespace(id: &ObjectId) -> bool {

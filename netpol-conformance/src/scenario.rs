@@ -7,6 +7,7 @@ mod attempt;
 pub(crate) mod error;
 mod feature;
 mod load;
+pub(crate) mod machine;
 pub(crate) mod object;
 mod reason;
 pub(crate) mod spec;

@@ -1,10 +1,12 @@
-//! The wire APIs that the core knows, seen as documents.
+//! The objects that the harness knows, seen as documents: those of the wire APIs of the core, and its own.
 
 use std::sync::Arc;
 
 use netpol_core::api::{self, Diagnostic, Kind, Refused, Strictness};
 use netpol_core::model::Object;
 use serde_json::Value;
+
+use crate::scenario::machine;
 
 /// What became of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,11 +16,16 @@ pub enum Conversion {
     Accepted(Option<Arc<Object>>),
     /// The API refuses it.
     Refused(Vec<Diagnostic>),
-    /// No API that the core knows has this kind.
+    /// Nobody here knows this kind.
     Unknown,
 }
 
-/// Converts an object of any kind that the core knows, strictly.
+/// Returns whether a document is of a kind that is known.
+pub(crate) fn is_known(value: &Value) -> bool {
+    kind_of(value).is_some() || machine::is_machine(value)
+}
+
+/// Converts an object of any kind that is known, strictly.
 #[must_use]
 pub fn convert(value: &Value) -> Conversion {
     convert_as(value, Strictness::Strict)
@@ -27,9 +34,12 @@ pub fn convert(value: &Value) -> Conversion {
 /// As [`convert`], but says what becomes of policies of which not every rule can be read.
 #[must_use]
 pub fn convert_as(value: &Value, strictness: Strictness) -> Conversion {
-    let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    let Some(kind) = Kind::recognise(text("apiVersion"), text("kind")) else {
-        return Conversion::Unknown;
+    let Some(kind) = kind_of(value) else {
+        return if machine::is_machine(value) {
+            machine::convert(value)
+        } else {
+            Conversion::Unknown
+        };
     };
     match api::Document::read(kind, value) {
         Ok(document) => match document.to_object(strictness) {
@@ -41,4 +51,9 @@ pub fn convert_as(value: &Value, strictness: Strictness) -> Conversion {
             message: error.to_string(),
         }]),
     }
+}
+
+fn kind_of(value: &Value) -> Option<Kind> {
+    let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    Kind::recognise(text("apiVersion"), text("kind"))
 }

@@ -35,14 +35,16 @@ impl File {
         Self { objects, probes, matrices, requires }
     }
 
-    /// Returns the addresses of pods and nodes.
+    /// Returns the addresses of pods, virtual machines and nodes.
     fn own_addresses(&self) -> BTreeSet<IpAddr> {
         let of = |object: &Value| {
             let pods = list(object.pointer("/status/podIPs"));
             let nodes = list(object.pointer("/status/addresses"));
+            let machines = list(object.pointer("/spec/addresses"));
             pods.iter()
                 .filter_map(|it| text(it, "ip"))
                 .chain(nodes.iter().filter_map(|it| text(it, "address")))
+                .chain(machines.iter().filter_map(Value::as_str))
                 .filter_map(|it| it.parse().ok())
                 .collect::<Vec<IpAddr>>()
         };
@@ -121,6 +123,7 @@ impl File {
             "icmp-types" => field("icmp"),
             "source-ports" => field("sourcePort"),
             "http" => field("http"),
+            "vm" => kind(&["VirtualMachine"]),
             "pending" => field("pending"),
             "reasons" => field("reasons"),
             // Only the author knows what no API knows.

@@ -122,6 +122,14 @@ pub enum Problem {
         /// The other host.
         second: String,
     },
+    /// A pod and a virtual machine have one name.
+    #[error("{first} and {second} have one name, which has to tell them apart")]
+    SharedName {
+        /// The one that exists.
+        first: Box<ObjectId>,
+        /// The other one.
+        second: Box<ObjectId>,
+    },
     /// There are too many pods without addresses.
     #[error("no free address is left")]
     NoFreeAddress,

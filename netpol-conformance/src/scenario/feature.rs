@@ -65,6 +65,8 @@ pub enum Feature {
     Pending,
     /// HTTP requests.
     Http,
+    /// Virtual machines and sandboxes.
+    Vm,
 }
 
 /// A feature that this harness does not have.
@@ -75,7 +77,7 @@ pub struct UnknownFeature(pub String);
 
 impl Feature {
     /// Everything that this harness has.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Np,
         Self::Udp,
         Self::Sctp,
@@ -105,6 +107,7 @@ impl Feature {
         Self::Reasons,
         Self::Pending,
         Self::Http,
+        Self::Vm,
     ];
 
     /// Returns the word that stands for it in `requires`.
@@ -140,6 +143,7 @@ impl Feature {
             Self::Reasons => "reasons",
             Self::Pending => "pending",
             Self::Http => "http",
+            Self::Vm => "vm",
         }
     }
 }

@@ -127,13 +127,14 @@ fn check_initial(value: &Value) -> Result<(), Problem> {
         return Err(Problem::EarlyScenario);
     }
     let id = ObjectId::of(value)?;
-    if ["Namespace", "Node", "Pod", "ServiceAccount"].iter().any(|kind| id.is_core(kind)) {
+    let kinds = ["Namespace", "Node", "Pod", "ServiceAccount"];
+    if id.is_machine() || kinds.iter().any(|kind| id.is_core(kind)) {
         return Ok(());
     }
     Err(Problem::Kind {
         version: value.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned(),
         kind: id.kind,
-        expected: "`Namespace`, `Node`, `Pod` or `ServiceAccount` before the scenario",
+        expected: "`Namespace`, `Node`, `Pod`, `ServiceAccount` or `VirtualMachine` before the scenario",
     })
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct ScenarioDocument {
 }
 
 #[derive(Debug, Deserialize)]
-enum ApiVersion {
+pub(crate) enum ApiVersion {
     #[serde(rename = "netpol.dev/v1")]
     V1,
 }

@@ -155,6 +155,42 @@ fn two_running_pods_cannot_share_an_address() {
     assert!(matches!(error.problem, Problem::SharedAddress { .. }), "{error}");
 }
 
+fn machine(more: &str) -> String {
+    format!(
+        "{{apiVersion: netpol.dev/v1, kind: VirtualMachine, metadata: {{name: a, namespace: x}}{more}}}"
+    )
+}
+
+#[test]
+fn a_virtual_machine_has_a_network_as_a_pod_has_and_denies_by_default() {
+    let spec = ", spec: {serviceAccountName: s, ports: [{name: sql, port: 5432}, {protocol: UDP, port: 53}]}";
+    let again = spec.replace("5432", "5433");
+    let steps = format!("{{name: one}}, {{name: two, apply: [{}]}}", machine(&again));
+    let plan = load(&[machine(spec)], &steps).unwrap();
+    let inputs = plan.steps[0].cluster.inputs();
+    let endpoint = inputs.endpoints().next().unwrap();
+    let it = pod_at(&plan, 0, "a");
+    assert_eq!((endpoint.addresses.as_slice(), it.node.as_str()), (it.own_addresses(), "n2"));
+    assert_eq!((endpoint.default_verdict, &endpoint.orchestrator), (Verdict::Deny, &None));
+    assert_eq!(endpoint.service_account.as_deref(), Some("s"));
+    assert_eq!((endpoint.ports.len(), it.ports.len()), (1, 2));
+    assert_ne!(it.incarnation, pod_at(&plan, 1, "a").incarnation);
+}
+
+#[test]
+fn what_is_wrong_with_a_virtual_machine_is_found() {
+    for (more, path) in [
+        (", spec: {ports: [{port: 0}]}", "spec.ports[0].port"),
+        (", spec: {addresses: [10.0.0.0/8]}", "spec.addresses[0]"),
+        (", spec: {image: debian}", "spec.image"),
+    ] {
+        let error = load(&[machine(more)], "{name: one}").unwrap_err();
+        assert!(error.to_string().contains(path), "{error}");
+    }
+    let error = load(&[pod("a", HTTP, ""), machine("")], "{name: one}").unwrap_err();
+    assert!(matches!(error.problem, Problem::SharedName { .. }), "{error}");
+}
+
 #[test]
 fn pods_without_addresses_get_free_ones() {
     let plan = load(
