@@ -18,8 +18,8 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 pub use self::addresses::Addresses;
-pub use self::digest::Digest;
 pub(crate) use self::digest::digest_of;
+pub use self::digest::{Digest, DigestError};
 pub use self::host::{HostEndpoint, Hosts, Interfaces, Passage};
 pub use self::interp::Outcome;
 pub use self::policy_set::{Address, PolicySet, PolicySetId, Ports, Rule, RuleId, Stage, StageEnd};
@@ -93,5 +93,13 @@ impl Program {
     #[must_use]
     pub fn policy_set(&self, endpoint: &Endpoint, direction: Direction) -> Option<&PolicySet> {
         self.policy_sets.get(&endpoint.policy_set(direction)).map(Arc::as_ref)
+    }
+
+    /// Returns the rule with this id, whose [`origin`](Rule::origin) names its policy. It looks at every rule: this is for
+    /// people who read logs and counters.
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+        let stages = self.policy_sets.values().flat_map(|set| &set.stages);
+        stages.flat_map(|stage| &stage.rules).map(Arc::as_ref).find(|rule| rule.id == id)
     }
 }

@@ -12,7 +12,7 @@ use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
     Program, Update,
 };
-use netpol_netfilter::EndingFlows;
+use netpol_netfilter::{EndingFlows, Logging, Period};
 
 use crate::error::IptablesError;
 use crate::name::{Fixed, Owner};
@@ -42,8 +42,9 @@ pub struct IptablesConfig {
     pub flavour: Option<Flavour>,
     /// The table whose built-in chains we hook into. Host endpoints need [`TableName::Filter`].
     pub table: TableName,
-    /// The NFLOG group that Log rules write to.
-    pub log_group: u16,
+    /// What Log rules write, where, and how often. The kernel takes prefixes of 63 bytes, and bursts of what comes in a
+    /// day at the most: 5 packets at 5 a day or more, 1 at 1 a day. It counts in tenths of a millisecond between packets.
+    pub logging: Logging,
     /// Where the packets of pods pass.
     pub pods: PodNetwork,
     /// How long a tool may take before it is killed.
@@ -60,7 +61,7 @@ impl Default for IptablesConfig {
             owner: Owner::default(),
             flavour: None,
             table: TableName::default(),
-            log_group: 100,
+            logging: Logging::DEFAULT,
             pods: PodNetwork::default(),
             time_limit: Duration::from_secs(30),
             mark: 0x0010_0000,
@@ -102,6 +103,7 @@ impl IptablesDataplane {
         families: Vec<Family>,
         config: IptablesConfig,
     ) -> Result<Self, IptablesError> {
+        check_logging(config.logging)?;
         let system = probe::flavour_of(&tools.version()?);
         let listings = listings(tools.as_mut(), &families)?;
         let (owner, wanted) = (&config.owner, config.flavour);
@@ -242,7 +244,7 @@ impl IptablesDataplane {
             families: &self.families,
             table,
             mark: self.config.mark,
-            log_group: self.config.log_group,
+            logging: self.config.logging,
             second_slots: &second_slots,
             refused,
         };
@@ -527,6 +529,25 @@ impl Dataplane for IptablesDataplane {
 
 /// How often an update is planned anew because the tables were not as read.
 const CONFLICTS: u32 = 3;
+
+/// Source: `prefix` of `struct xt_nflog_info` in `include/uapi/linux/netfilter/xt_NFLOG.h` has 64 bytes and ends with a NUL.
+const LOG_PREFIX_BYTES: usize = 63;
+
+/// Refuses what the kernel would. A burst that takes longer than a day to come back overflows its credits: `MAX_CPJ` and
+/// `limit_mt_check` in `net/netfilter/xt_limit.c`.
+fn check_logging(logging: Logging) -> Result<(), IptablesError> {
+    let Logging { prefix, rate, .. } = logging;
+    let bytes = prefix.longest();
+    if bytes > LOG_PREFIX_BYTES {
+        return Err(IptablesError::LogPrefix { prefix, bytes, max: LOG_PREFIX_BYTES });
+    }
+    let product = |number: u16, seconds: u32| u64::from(number) * u64::from(seconds);
+    let fills = product(rate.burst(), rate.period().seconds());
+    if fills > product(rate.packets(), Period::Day.seconds()) {
+        return Err(IptablesError::LogBurst { rate });
+    }
+    Ok(())
+}
 
 /// What iptables can express here.
 fn capabilities(config: &IptablesConfig) -> Capabilities {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netpol_core::model::EndpointId;
 use netpol_core::{DataplaneError, DataplaneErrorKind};
+use netpol_netfilter::{LogPrefix, LogRate};
 
 use crate::probe::Flavour;
 
@@ -84,6 +85,25 @@ pub enum IptablesError {
     /// There is no mark for what policy before destination NAT has allowed.
     #[error("the packet mark has no bit, expected one that nobody else uses")]
     NoMark,
+    /// The configured prefix of log messages is longer than the kernel takes.
+    #[error("log prefix `{prefix}` stands for up to {bytes} bytes, expected at most {max}")]
+    LogPrefix {
+        /// The prefix.
+        prefix: LogPrefix,
+        /// How long it can be.
+        bytes: usize,
+        /// The most that the kernel takes.
+        max: usize,
+    },
+    /// The configured burst of log messages is more than the kernel counts.
+    #[error(
+        "a burst of {} packets at {rate} is more than comes in a day, expected a smaller burst or a higher rate",
+        rate.burst()
+    )]
+    LogBurst {
+        /// The rate.
+        rate: LogRate,
+    },
     /// Pods behind a bridge cannot be enforced.
     #[error(
         "packets between bridged pods do not pass netfilter, expected `{setting}` to be 1 (module br_netfilter)"
@@ -145,6 +165,8 @@ impl IptablesError {
             | Self::BridgedPods { .. }
             | Self::NeedsFilter
             | Self::NoMark
+            | Self::LogPrefix { .. }
+            | Self::LogBurst { .. }
             | Self::Inexpressible { .. } => DataplaneErrorKind::Unsupported,
             Self::Conntrack { source } => match source.kind() {
                 io::ErrorKind::PermissionDenied => DataplaneErrorKind::Permission,

@@ -40,7 +40,7 @@
 //! - What fails before the sweep is taken back.
 //! - Names and comments of our objects are digests. A process that starts finds what an earlier one left, and changes
 //!   only what differs; packets are judged all the while. It waits for tools that outlive an earlier process.
-//! - What tenants name never reaches a command line, a script or the kernel.
+//! - What tenants name never reaches a command line, a script or the kernel. Log messages carry ids of rules ([`Logging`]).
 //! - What comes in on an endpoint's interface and does not carry one of its addresses is dropped, in every state of a flow.
 //!   ICMP errors that it sends are taken for a part of a flow only if it is an end of that flow.
 //!
@@ -87,6 +87,8 @@ mod transport;
 pub use self::dataplane::{IptablesConfig, IptablesDataplane};
 pub use self::error::IptablesError;
 pub use self::name::{Owner, OwnerError};
+pub use netpol_netfilter::{LogPrefix, LogPrefixError, LogRate, LogRateError, Logging, Period};
+
 pub use self::probe::{Flavour, PodNetwork, TableName};
 
 #[cfg(test)]

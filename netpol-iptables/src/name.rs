@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use netpol_core::Direction;
 use netpol_core::net::Family;
 use netpol_core::program::{Digest, SetId};
 
@@ -221,11 +222,11 @@ pub(crate) enum Side {
 impl Side {
     pub(crate) const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
 
-    /// Returns the short word of log prefixes.
-    pub(crate) fn short(self) -> &'static str {
+    /// Returns the direction that an endpoint's policy judges on this side.
+    pub(crate) fn direction(self) -> Direction {
         match self {
-            Self::Egress => "eg",
-            Self::Ingress => "in",
+            Self::Egress => Direction::Egress,
+            Self::Ingress => Direction::Ingress,
         }
     }
 

@@ -20,6 +20,7 @@ use netpol_core::Program;
 use netpol_core::model::{Attachment, EndpointId, Mode};
 use netpol_core::net::Family;
 use netpol_core::program::{Endpoint, Members as ProgramMembers, PolicySetId};
+use netpol_netfilter::Logging;
 
 use crate::error::IptablesError;
 use crate::name::{Name, Owner, Side};
@@ -52,8 +53,8 @@ pub(crate) struct Context<'a> {
     pub(crate) table: KernelTable,
     /// The bits that mark what policy before destination NAT has allowed.
     pub(crate) mark: u32,
-    /// The NFLOG group of Log rules.
-    pub(crate) log_group: u16,
+    /// What Log rules write.
+    pub(crate) logging: Logging,
     /// The sets, by their name in the first slot, whose second slot is to be used.
     pub(crate) second_slots: &'a BTreeSet<Name>,
     /// Policy sets that the kernel refused; their endpoints are isolated.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use netpol_core::net::{Family, Prefix, Transport};
+use netpol_netfilter::LogRate;
 
 use crate::name::Name;
 use crate::probe::TableId;
@@ -150,10 +151,11 @@ pub(crate) enum FlowDirection {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Action {
     Verdict(Verdict),
-    /// The packet is logged, at most 10 per second, and the next rule follows.
+    /// The packet is logged, and the next rule follows.
     Log {
         group: u16,
         prefix: String,
+        rate: LogRate,
     },
     /// Conntrack leaves the packet alone, and the next rule follows.
     Untrack,

@@ -22,5 +22,6 @@ mod host_tables;
 mod hosts;
 mod kernel;
 mod laws;
+mod logging;
 pub(crate) mod meaning;
 pub(crate) mod program;

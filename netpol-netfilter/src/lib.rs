@@ -1,10 +1,12 @@
-//! What the dataplanes that stand on netfilter share: flows that must end although policy keeps established ones.
+//! What the dataplanes that stand on netfilter share: flows that must end although policy keeps established ones, and
+//! how Log rules log.
 //!
 //! When an endpoint goes, or its address passes to another one, or it is isolated, its flows are forgotten. Otherwise
 //! the rule that lets established flows pass would let them reach the next owner of the address.
 //!
 //! - [`EndingFlows`] knows which flows must end with an update, and keeps them until they have.
 //! - [`Holders`] knows who had which address.
+//! - [`Logging`] says what Log rules write, and how often.
 //! - [`Conntrack`] forgets tracked flows, and stops those that a program denies, over netlink.
 
 #![forbid(unsafe_code)]
@@ -14,6 +16,7 @@ mod ending;
 mod grace;
 mod holders;
 mod local;
+mod logging;
 mod message;
 mod reevaluate;
 mod tuple;
@@ -21,3 +24,4 @@ mod tuple;
 pub use self::conntrack::Conntrack;
 pub use self::ending::EndingFlows;
 pub use self::holders::Holders;
+pub use self::logging::{LogPrefix, LogPrefixError, LogRate, LogRateError, Logging, Period};

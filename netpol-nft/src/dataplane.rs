@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use netpol_core::model::EndpointId;
-use netpol_core::program::{Digest, Endpoint, Established, RuleId};
+use netpol_core::program::{Endpoint, Established};
 use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
     Program, Update,
 };
-use netpol_netfilter::EndingFlows;
+use netpol_netfilter::{EndingFlows, LogPrefix, Logging};
 use nftnl_sys::libc;
 
 use crate::error::NftError;
@@ -36,8 +36,8 @@ pub struct NftConfig {
     /// defined. The default is just before the usual place of filters. A table that is in force with another priority
     /// is changed in one transaction, but a packet on its way from the new place to the old one may pass both.
     pub priority: i32,
-    /// The NFLOG group that Log rules write to.
-    pub log_group: u16,
+    /// What Log rules write, where, and how often. The kernel takes prefixes of 127 bytes.
+    pub logging: Logging,
     /// Where the packets of pods pass.
     pub pods: PodNetwork,
     /// Bits of the packet mark that nobody else uses. They say that policy of a host endpoint before destination NAT has
@@ -51,7 +51,7 @@ impl Default for NftConfig {
         Self {
             owner: Owner::default(),
             priority: -5,
-            log_group: 100,
+            logging: Logging::DEFAULT,
             pods: PodNetwork::default(),
             mark: 0x0010_0000,
         }
@@ -86,12 +86,13 @@ impl NftDataplane {
         mut kernel: Box<dyn Kernel>,
         config: NftConfig,
     ) -> Result<Self, NftError> {
+        check_prefix(config.logging.prefix)?;
         // An empty transaction changes nothing but is refused without permission.
         kernel.commit(&[]).map_err(without_operation)?;
         kernel.observe(Depth::Rules)?;
         let capabilities = capabilities();
-        let NftConfig { priority, log_group, mark, .. } = config;
-        let options = Options { priority, log_group, mark };
+        let NftConfig { priority, logging, mark, .. } = config;
+        let options = Options { priority, logging, mark };
         let (owner, may_have_stopped) = (config.owner, true);
         let flows = EndingFlows::default();
         Ok(Self { kernel, owner, options, capabilities, flows, may_have_stopped })
@@ -269,7 +270,7 @@ impl NftDataplane {
             };
             if id == "deny" {
                 counters.unmatched = counters.unmatched.saturating_add(packets);
-            } else if let Some(rule) = rule_id(id) {
+            } else if let Ok(rule) = id.parse() {
                 let sum = counters.rules.entry(rule).or_default();
                 *sum = sum.saturating_add(packets);
             }
@@ -436,6 +437,17 @@ impl From<NftError> for Failure {
     }
 }
 
+/// Source: `NF_LOG_PREFIXLEN` in `include/uapi/linux/netfilter/nf_log.h` is 128 and counts the final NUL.
+const LOG_PREFIX_BYTES: usize = 127;
+
+fn check_prefix(prefix: LogPrefix) -> Result<(), NftError> {
+    let bytes = prefix.longest();
+    if bytes > LOG_PREFIX_BYTES {
+        return Err(NftError::LogPrefix { prefix, bytes, max: LOG_PREFIX_BYTES });
+    }
+    Ok(())
+}
+
 /// What nf_tables can express here.
 fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
@@ -564,16 +576,4 @@ fn compare_objects<T: PartialEq>(
     }
     let extra = observed.keys().filter(|name| !desired.contains_key(name));
     lines.extend(extra.map(|name| format!("{kind} `{name}` is too many")));
-}
-
-/// Returns the rule whose id is written so.
-fn rule_id(text: &str) -> Option<RuleId> {
-    let mut bytes = [0; Digest::LEN];
-    if text.len() != Digest::LEN * 2 {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
-    }
-    Some(RuleId::new(Digest::from_bytes(bytes)))
 }

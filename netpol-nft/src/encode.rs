@@ -335,10 +335,10 @@ fn encode(expression: &Expression) -> RawExpression {
         Expression::Untrack => RawExpression::new(c"notrack"),
         Expression::Lookup { set, result } => encode_lookup(&c_string(set.as_str()), *result),
         Expression::Counter | Expression::Unknown => RawExpression::new(c"counter"),
-        Expression::Limit { packets } => RawExpression::new(c"limit")
-            .u64(raw::NFTNL_EXPR_LIMIT_RATE, *packets)
-            .u64(raw::NFTNL_EXPR_LIMIT_UNIT, 1)
-            .u32(raw::NFTNL_EXPR_LIMIT_BURST, LIMIT_BURST)
+        Expression::Limit(rate) => RawExpression::new(c"limit")
+            .u64(raw::NFTNL_EXPR_LIMIT_RATE, rate.packets().into())
+            .u64(raw::NFTNL_EXPR_LIMIT_UNIT, rate.period().seconds().into())
+            .u32(raw::NFTNL_EXPR_LIMIT_BURST, rate.burst().into())
             .u32(raw::NFTNL_EXPR_LIMIT_TYPE, libc::NFT_LIMIT_PKTS.unsigned_abs()),
         Expression::Log { group, prefix } => RawExpression::new(c"log")
             .u16(raw::NFTNL_EXPR_LOG_GROUP, *group)
@@ -347,9 +347,6 @@ fn encode(expression: &Expression) -> RawExpression {
         Expression::Verdict(verdict) => encode_verdict(verdict),
     }
 }
-
-/// The burst that `nft` writes if none is given, in packets.
-const LIMIT_BURST: u32 = 5;
 
 fn encode_load(field: Field, register: Register) -> RawExpression {
     let meta = |key: libc::c_int| {

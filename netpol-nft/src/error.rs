@@ -4,6 +4,7 @@ use std::io;
 
 use netpol_core::model::EndpointId;
 use netpol_core::{DataplaneError, DataplaneErrorKind};
+use netpol_netfilter::LogPrefix;
 use nftnl_sys::libc;
 
 /// Why this dataplane could not be opened or could not do what it was asked.
@@ -131,6 +132,16 @@ pub enum NftError {
         /// The most that it holds.
         max: usize,
     },
+    /// The configured prefix of log messages is longer than the kernel takes.
+    #[error("log prefix `{prefix}` stands for up to {bytes} bytes, expected at most {max}")]
+    LogPrefix {
+        /// The prefix.
+        prefix: LogPrefix,
+        /// How long it can be.
+        bytes: usize,
+        /// The most that the kernel takes.
+        max: usize,
+    },
     /// The program refers to something that it does not have.
     #[error("the program refers to {missing}, which it does not have")]
     Dangling {
@@ -145,9 +156,10 @@ impl NftError {
     pub fn kind(&self) -> DataplaneErrorKind {
         match self {
             Self::Permission { .. } => DataplaneErrorKind::Permission,
-            Self::NoNfTables { .. } | Self::KernelTooOld { .. } | Self::BridgedPods { .. } => {
-                DataplaneErrorKind::Unsupported
-            }
+            Self::NoNfTables { .. }
+            | Self::KernelTooOld { .. }
+            | Self::BridgedPods { .. }
+            | Self::LogPrefix { .. } => DataplaneErrorKind::Unsupported,
             Self::ForeignTable { .. } | Self::ForeignSet { .. } | Self::Shared { .. } => {
                 DataplaneErrorKind::Conflict
             }

@@ -5,6 +5,7 @@
 //! first register, the fields of a concatenation to the words behind it.
 
 use netpol_core::net::Family;
+use netpol_netfilter::LogRate;
 
 use crate::name::Name;
 use crate::ruleset::{
@@ -34,8 +35,8 @@ pub(crate) enum Expression {
     Lookup { set: Name, result: LookupResult },
     /// Counts the packet.
     Counter,
-    /// Goes on for at most `packets` per second.
-    Limit { packets: u64 },
+    /// Goes on with so many packets.
+    Limit(LogRate),
     /// Logs the packet.
     Log { group: u16, prefix: String },
     /// Ends the rule with a verdict.
@@ -108,8 +109,6 @@ const LINK_LOCAL: [[u8; 16]; 2] = [
     [0xff, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
 ];
-/// Most packets that a log rule lets through, per second.
-const LOG_RATE: u64 = 10;
 
 /// Writes a rule as expressions.
 pub(crate) fn lower(rule: &Rule) -> Vec<Expression> {
@@ -122,9 +121,9 @@ pub(crate) fn lower(rule: &Rule) -> Vec<Expression> {
         Action::Dispatch { fields, map } => {
             lower_lookup(*fields, map, LookupResult::Verdict, &mut out)
         }
-        Action::Log { group, prefix } => out.extend([
+        Action::Log { group, prefix, rate } => out.extend([
             Expression::Counter,
-            Expression::Limit { packets: LOG_RATE },
+            Expression::Limit(*rate),
             Expression::Log { group: *group, prefix: prefix.clone() },
         ]),
         Action::Untrack => out.extend([
@@ -386,11 +385,9 @@ fn raise_action(rest: &[Expression]) -> Option<Action> {
         [Expression::Counter, Expression::Verdict(verdict)] => {
             Some(Action::Verdict(verdict.clone()))
         }
-        [
-            Expression::Counter,
-            Expression::Limit { packets: LOG_RATE },
-            Expression::Log { group, prefix },
-        ] => Some(Action::Log { group: *group, prefix: prefix.clone() }),
+        [Expression::Counter, Expression::Limit(rate), Expression::Log { group, prefix }] => {
+            Some(Action::Log { group: *group, prefix: prefix.clone(), rate: *rate })
+        }
         [Expression::Counter, Expression::Untrack, Expression::Verdict(Verdict::Return)] => {
             Some(Action::Untrack)
         }

@@ -56,6 +56,28 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Logging
+//!
+//! A Log rule writes to an NFLOG group, with a prefix and at a rate that [`Logging`] says. Names are never logged: a reader
+//! finds the policy by the rule's id, in the program that is in force.
+//!
+//! ```
+//! use netpol_core::Program;
+//! use netpol_nft::{LogRate, Period, NftConfig};
+//!
+//! let mut config = NftConfig::default();
+//! config.logging.prefix = "netpol %d %i: ".parse()?;
+//! config.logging.rate = LogRate::new(100, Period::Minute)?;
+//!
+//! /// Returns the rule that wrote a message.
+//! fn origin(message: &str, program: &Program) -> Option<String> {
+//!     let id = message.strip_suffix(": ")?.rsplit(' ').next()?;
+//!     Some(program.rule(id.parse().ok()?)?.origin.to_string())
+//! }
+//! # assert_eq!(origin("netpol in 000000000000000000000000: ", &Program::default()), None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Guarantees
 //!
 //! - An update is one transaction for everything that packets can meet; what it needs is made before, what it leaves is
@@ -106,6 +128,7 @@ pub use self::dataplane::{NftConfig, NftDataplane};
 pub use self::error::NftError;
 pub use self::name::{Owner, OwnerError};
 pub use self::probe::PodNetwork;
+pub use netpol_netfilter::{LogPrefix, LogPrefixError, LogRate, LogRateError, Logging, Period};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use netpol_core::Direction;
 use netpol_core::net::Family;
 use sha2::{Digest, Sha256};
 
@@ -183,6 +184,14 @@ pub(crate) enum Side {
 }
 
 impl Side {
+    /// Returns the direction that an endpoint's policy judges on this side.
+    pub(crate) fn direction(self) -> Direction {
+        match self {
+            Self::Egress => Direction::Egress,
+            Self::Ingress => Direction::Ingress,
+        }
+    }
+
     pub(crate) fn short(self) -> &'static str {
         match self {
             Self::Egress => "eg",

@@ -22,6 +22,7 @@ use netpol_core::Program;
 use netpol_core::model::{Attachment, EndpointId, Mode};
 use netpol_core::net::Family;
 use netpol_core::program::{Endpoint, Members as ProgramMembers, PolicySetId};
+use netpol_netfilter::Logging;
 
 use crate::error::NftError;
 use crate::name::{Name, Place, Side, SizeClass};
@@ -44,8 +45,8 @@ pub(crate) use self::policy::{OnAllow, PolicyRenderer};
 pub(crate) struct Options {
     /// The priority of our base chains.
     pub(crate) priority: i32,
-    /// The NFLOG group of Log rules.
-    pub(crate) log_group: u16,
+    /// What Log rules write.
+    pub(crate) logging: Logging,
     /// The bits of the mark that say that policy before destination NAT has allowed a packet.
     pub(crate) mark: u32,
 }

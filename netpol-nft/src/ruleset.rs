@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use netpol_core::net::Family;
+use netpol_netfilter::LogRate;
 
 use crate::name::{Name, SizeClass};
 
@@ -287,12 +288,14 @@ pub(crate) enum Action {
     Untrack,
     /// The packet is counted and gets these bits of the mark, and it goes back to the chain that jumped here.
     Mark(u32),
-    /// The packet is counted and logged, at most 10 per second, and the next rule follows.
+    /// The packet is counted and logged, and the next rule follows.
     Log {
         /// The NFLOG group.
         group: u16,
         /// The prefix of the log message.
         prefix: String,
+        /// How often.
+        rate: LogRate,
     },
     /// Something that we never write. A rule of ours with it was changed by somebody.
     Unknown,

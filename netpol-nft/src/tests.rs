@@ -17,5 +17,6 @@ mod host_meaning;
 mod hosts;
 mod kernel;
 mod laws;
+mod logging;
 mod meaning;
 pub(crate) mod program;

@@ -10,7 +10,7 @@ use netpol_conformance::topology::{
 use netpol_core::Dataplane;
 use netpol_core::net::Family;
 use netpol_iptables::{Flavour, IptablesConfig, IptablesDataplane, TableName};
-use netpol_nft::{NftConfig, NftDataplane};
+use netpol_nft::{Logging, NftConfig, NftDataplane};
 use tokio::runtime::Runtime;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,11 +26,20 @@ impl Kind {
 
     /// Makes the dataplane of the network namespace of the calling thread.
     pub(crate) fn open(self) -> Box<dyn Dataplane> {
+        self.open_with(Logging::DEFAULT)
+    }
+
+    pub(crate) fn open_with(self, logging: Logging) -> Box<dyn Dataplane> {
         match self {
-            Self::Nft => Box::new(NftDataplane::open(NftConfig::default()).unwrap()),
+            Self::Nft => {
+                let mut config = NftConfig::default();
+                config.logging = logging;
+                Box::new(NftDataplane::open(config).unwrap())
+            }
             Self::Iptables(flavour) | Self::Mangle(flavour) => {
                 let mut config = IptablesConfig::default();
                 config.flavour = Some(flavour);
+                config.logging = logging;
                 if let Self::Mangle(_) = self {
                     config.table = TableName::Mangle;
                 }

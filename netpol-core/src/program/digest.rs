@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
+use core::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
@@ -38,6 +39,26 @@ impl fmt::Display for Digest {
     /// Writes 24 lower-case hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A text that is no digest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a digest, expected {} hexadecimal digits", Digest::LEN * 2)]
+#[non_exhaustive]
+pub struct DigestError;
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    /// Reads 24 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        if text.len() != Self::LEN * 2 || !text.bytes().all(|it| it.is_ascii_hexdigit()) {
+            return Err(DigestError);
+        }
+        let number = u128::from_str_radix(text, 16).map_err(|_| DigestError)?;
+        let [_, _, _, _, bytes @ ..] = number.to_be_bytes();
+        Ok(Self(bytes))
     }
 }
 
@@ -112,6 +133,27 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
+
+    #[test]
+    fn digests_are_read_back() {
+        for bytes in [
+            [0; Digest::LEN],
+            [0xff; Digest::LEN],
+            *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x00\x10\xfe\x7f",
+        ] {
+            let digest = Digest(bytes);
+            assert_eq!(alloc::format!("{digest}").parse(), Ok(digest));
+        }
+        for text in [
+            "",
+            "0",
+            "+00000000000000000000000",
+            "0000000000000000000000000",
+            "é0000000000000000000000",
+        ] {
+            assert_eq!(text.parse::<Digest>(), Err(DigestError), "{text}");
+        }
+    }
 
     /// However the bytes come, their digest is the same.
     #[test]

@@ -4,8 +4,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::str::FromStr;
 
-use super::digest::{Digest, digest_of};
+use super::digest::{Digest, DigestError, digest_of};
 use super::set::SetId;
 use crate::model::{Action, L4Match, PolicyKey};
 use crate::net::{Family, PortSet, PrefixSet};
@@ -93,6 +94,15 @@ impl RuleId {
 impl fmt::Display for RuleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl FromStr for RuleId {
+    type Err = DigestError;
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        text.parse().map(Self)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use netpol_core::Counters;
-use netpol_core::program::{Digest, RuleId};
 
 use crate::observe::{Observed, Table};
 use crate::plan::{ChainChange, HookChange, Plan};
@@ -17,7 +16,7 @@ pub(super) fn counters<'t>(tables: impl Iterator<Item = &'t Table>) -> Counters 
         let Some(id) = id else { continue };
         if id == "deny" {
             counters.unmatched = counters.unmatched.saturating_add(rule.packets);
-        } else if let Some(id) = rule_id(id) {
+        } else if let Ok(id) = id.parse() {
             let sum = counters.rules.entry(id).or_default();
             *sum = sum.saturating_add(rule.packets);
         }
@@ -54,16 +53,4 @@ pub(super) fn described(observed: &Observed, plan: &Plan) -> Vec<String> {
     }
     lines.extend(plan.sweep_sets.iter().map(|set| format!("set `{set}` is too many")));
     lines.into_iter().collect()
-}
-
-/// Returns the rule whose id is written so.
-fn rule_id(text: &str) -> Option<RuleId> {
-    let mut bytes = [0; Digest::LEN];
-    if text.len() != Digest::LEN * 2 {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
-    }
-    Some(RuleId::new(Digest::from_bytes(bytes)))
 }

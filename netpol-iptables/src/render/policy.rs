@@ -14,6 +14,7 @@ use netpol_core::program::{
     Stage, StageEnd,
 };
 use netpol_core::{Program, Verdict as PolicyVerdict};
+use netpol_netfilter::Logging;
 
 use super::base::commented;
 use super::condition::{Condition, Conditions};
@@ -185,7 +186,7 @@ impl<'a> PolicyRenderer<'a> {
     ) -> Result<Vec<Rule>, IptablesError> {
         let id = rule.id.to_string();
         let Condition { alternatives, excluded } = condition;
-        let action = self.action(place, rule, &id);
+        let action = self.action(place, rule);
         if excluded.is_empty() || alternatives.is_empty() {
             let each = |matches| commented(&id, matches, action.clone());
             return Ok(alternatives.into_iter().map(each).chain(rest).collect());
@@ -203,7 +204,7 @@ impl<'a> PolicyRenderer<'a> {
         Ok(alternatives.into_iter().map(enter).chain([onward(Vec::new())]).collect())
     }
 
-    fn action(&self, place: Place<'_>, rule: &PolicyRule, id: &str) -> Action {
+    fn action(&self, place: Place<'_>, rule: &PolicyRule) -> Action {
         match rule.action {
             PolicyAction::Allow => Action::Verdict(match place.part.on_allow {
                 OnAllow::Return => Verdict::Return,
@@ -212,10 +213,10 @@ impl<'a> PolicyRenderer<'a> {
             }),
             PolicyAction::Deny => Action::Verdict(Verdict::Drop),
             PolicyAction::Pass => Action::Verdict(place.onward.clone()),
-            PolicyAction::Log => Action::Log {
-                group: self.context.log_group,
-                prefix: format!("np1:{}:{id}", place.part.side.short()),
-            },
+            PolicyAction::Log => {
+                let Logging { group, prefix, rate } = self.context.logging;
+                Action::Log { group, prefix: prefix.of(rule, place.part.side.direction()), rate }
+            }
         }
     }
 

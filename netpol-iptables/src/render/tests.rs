@@ -19,7 +19,7 @@ fn render_all(program: &Program) -> Rendered {
         families: &Family::BOTH,
         table: KernelTable::Filter,
         mark: 16,
-        log_group: 100,
+        logging: Logging::DEFAULT,
         second_slots: &second_slots,
         refused: &refused,
     };
@@ -752,9 +752,8 @@ fn the_second_slot_is_another_name_and_nothing_else() {
     let second_slots = first.sets.keys().cloned().collect();
     let families = &Family::BOTH;
     let (second_slots, refused) = (&second_slots, &refused);
-    let (table, mark, log_group) = (KernelTable::Filter, 16, 100);
-    let context =
-        Context { owner: &owner, families, table, mark, log_group, second_slots, refused };
+    let (table, mark, logging) = (KernelTable::Filter, 16, Logging::DEFAULT);
+    let context = Context { owner: &owner, families, table, mark, logging, second_slots, refused };
     let second = render(&program, context).ruleset;
     let names =
         |ruleset: &Ruleset| ruleset.sets.keys().map(ToString::to_string).collect::<String>();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use netpol_core::net::{Family, Transport};
+use netpol_netfilter::LogRate;
 
 use super::{
     Action, Bits, Chain, End, Fields, FlowDirection, FlowState, Interface, KeyPrefix, Match,
@@ -18,8 +19,11 @@ impl fmt::Display for Chain {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.matches.iter().try_for_each(|it| write!(f, "{it} "))?;
-        if matches!(self.action, Action::Log { .. }) {
-            f.write_str("-m limit --limit 10/second ")?;
+        if let Action::Log { rate, .. } = self.action {
+            write!(f, "-m limit --limit {rate} ")?;
+            if rate.burst() != LogRate::BURST {
+                write!(f, "--limit-burst {} ", rate.burst())?;
+            }
         }
         if !self.comment.is_empty() {
             write!(f, "-m comment --comment {} ", self.comment)?;
@@ -74,8 +78,9 @@ impl fmt::Display for Action {
             Self::Verdict(Verdict::Return) => f.write_str("-j RETURN"),
             Self::Verdict(Verdict::Jump(chain)) => write!(f, "-j {chain}"),
             Self::Verdict(Verdict::Goto(chain)) => write!(f, "-g {chain}"),
-            Self::Log { group, prefix } => {
-                write!(f, "-j NFLOG --nflog-group {group} --nflog-prefix {prefix}")
+            Self::Log { group, prefix, .. } => {
+                let quote = if prefix.contains(' ') { "\"" } else { "" };
+                write!(f, "-j NFLOG --nflog-group {group} --nflog-prefix {quote}{prefix}{quote}")
             }
             Self::Untrack => f.write_str("-j CT --notrack"),
             Self::Mark { bits, to } => {

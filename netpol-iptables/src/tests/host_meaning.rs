@@ -15,6 +15,7 @@ use crate::name::{Fixed, Owner};
 use crate::probe::{KernelTable, TableId};
 use crate::render::{Context, render};
 use crate::ruleset::{Interface, Ruleset};
+use netpol_netfilter::Logging;
 
 /// Walks a packet through the chains that it meets, as far as they are there.
 fn passes(ruleset: &Ruleset, packet: &mut Packet, chains: &[(KernelTable, Fixed)]) -> bool {
@@ -118,7 +119,7 @@ proptest! {
             families: &Family::BOTH,
             table: KernelTable::Filter,
             mark: 16,
-            log_group: 100,
+            logging: Logging::DEFAULT,
             second_slots: &second_slots,
             refused: &refused,
         };

@@ -20,6 +20,7 @@ use super::program::{
 use crate::probe::{KernelTable, TableId};
 use crate::render::MAX_DEPTH;
 use crate::{Flavour, IptablesConfig, IptablesDataplane, IptablesError, Owner, TableName};
+use netpol_netfilter::Logging;
 
 /// Runs `body` in a new network namespace for each flavour.
 pub(crate) fn in_namespaces(body: impl Fn(Flavour) + Send + Copy + 'static) {
@@ -142,7 +143,7 @@ pub(crate) fn no_condition_is_lost(flavour: Flavour, program: &Program) {
         families: &Family::BOTH,
         table: KernelTable::Filter,
         mark: config(flavour).mark,
-        log_group: 100,
+        logging: Logging::DEFAULT,
         second_slots: &second_slots,
         refused: &refused,
     };

@@ -21,6 +21,7 @@ use crate::ruleset::{
     Action, Bits, End, Fields, FlowState, Interface, Key, KeyPrefix, Match, Member, Rule, Ruleset,
     Sense, Verdict,
 };
+use netpol_netfilter::Logging;
 
 /// A new packet on its way through the built-in chains.
 pub(super) struct Packet {
@@ -241,7 +242,7 @@ fn compare(program: &Program) -> [usize; 2] {
         families: &Family::BOTH,
         table: KernelTable::Filter,
         mark: 16,
-        log_group: 100,
+        logging: Logging::DEFAULT,
         second_slots: &second_slots,
         refused: &refused,
     };

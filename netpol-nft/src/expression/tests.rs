@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "test code")]
 
+use netpol_netfilter::{Logging, Period};
 use proptest::prelude::*;
 
 use super::*;
@@ -12,7 +13,8 @@ fn round_trip(rule: &Rule) {
 
 #[test]
 fn the_rules_of_base_chains_are_read_back() {
-    let Ruleset { chains, .. } = skeleton(Options { priority: 0, log_group: 0, mark: 16 });
+    let Ruleset { chains, .. } =
+        skeleton(Options { priority: 0, logging: Logging::DEFAULT, mark: 16 });
     chains.values().flat_map(|chain| &chain.rules).for_each(round_trip);
 }
 
@@ -41,11 +43,7 @@ fn what_we_never_write_is_unknown() {
             Expression::Counter,
             Expression::Verdict(jump),
         ],
-        vec![
-            Expression::Counter,
-            Expression::Limit { packets: 11 },
-            Expression::Log { group: 1, prefix: String::new() },
-        ],
+        vec![Expression::Counter, Expression::Log { group: 1, prefix: String::new() }],
     ] {
         let rule = raise(&expressions, String::new());
         assert!(
@@ -97,6 +95,14 @@ fn icmp_conditions() -> impl Strategy<Value = Match> {
     ]
 }
 
+fn log_rates() -> impl Strategy<Value = LogRate> {
+    let number = || 1..=LogRate::MAX;
+    let period = proptest::sample::select(Period::ALL.to_vec());
+    (number(), period, number()).prop_map(|(packets, period, burst)| {
+        LogRate::new(packets, period).unwrap().with_burst(burst).unwrap()
+    })
+}
+
 fn actions() -> impl Strategy<Value = Action> {
     let name = || Name::new("np-chain");
     let fields = proptest::sample::select(ALL_FIELDS.to_vec());
@@ -109,7 +115,8 @@ fn actions() -> impl Strategy<Value = Action> {
         ])
         .prop_map(Action::Verdict),
         fields.prop_map(move |fields| Action::Dispatch { fields, map: name() }),
-        any::<u16>().prop_map(|group| Action::Log { group, prefix: "np1:in".to_owned() }),
+        (any::<u16>(), log_rates())
+            .prop_map(|(group, rate)| { Action::Log { group, prefix: "np1:in".to_owned(), rate } }),
         Just(Action::Untrack),
         (1_u32..).prop_map(Action::Mark),
     ]

@@ -1,6 +1,7 @@
 //! Expressions of listed rules.
 
 use netpol_core::net::Family;
+use netpol_netfilter::{LogRate, Period};
 
 use crate::attribute::{attributes, find, find_text, find_u32, find_u64};
 use crate::encode::{LOG_SNAPLEN, direction_number};
@@ -143,11 +144,14 @@ fn lookup(data: &[u8]) -> Option<Expression> {
     Some(Expression::Lookup { set, result })
 }
 
-/// `NFTA_LIMIT_RATE`, `NFTA_LIMIT_UNIT` (a second), `NFTA_LIMIT_TYPE` (packets), `NFTA_LIMIT_FLAGS`.
+/// `NFTA_LIMIT_RATE`, `NFTA_LIMIT_UNIT` (seconds), `NFTA_LIMIT_BURST`, `NFTA_LIMIT_TYPE` (packets), `NFTA_LIMIT_FLAGS`.
 fn limit(data: &[u8]) -> Option<Expression> {
     let [kind, flags] = [4, 5].map(|kind| find_u32(data, kind).unwrap_or_default());
-    (find_u64(data, 2)? == 1 && kind == 0 && flags == 0).then_some(())?;
-    Some(Expression::Limit { packets: find_u64(data, 1)? })
+    (kind == 0 && flags == 0).then_some(())?;
+    let unit = find_u64(data, 2)?;
+    let period = Period::ALL.into_iter().find(|it| u64::from(it.seconds()) == unit)?;
+    let rate = LogRate::new(find_u64(data, 1)?.try_into().ok()?, period).ok()?;
+    Some(Expression::Limit(rate.with_burst(find_u32(data, 3)?.try_into().ok()?).ok()?))
 }
 
 /// `NFTA_LOG_GROUP` (16 bits), `NFTA_LOG_PREFIX`, `NFTA_LOG_SNAPLEN`.

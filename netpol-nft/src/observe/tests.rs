@@ -7,6 +7,7 @@ use crate::attribute::messages;
 use crate::encode::{Batch, Fit};
 use crate::operation::{Content, Operation};
 use crate::render::{Options, skeleton};
+use netpol_netfilter::Logging;
 
 /// Returns the messages of operations, which have the attributes of those that the kernel lists.
 fn encoded(operations: &[Operation]) -> Vec<u8> {
@@ -59,7 +60,7 @@ fn operations(ruleset: &Ruleset) -> Vec<Operation> {
 
 #[test]
 fn what_is_encoded_is_read_back() {
-    let mut ruleset = skeleton(Options { priority: -5, log_group: 7, mark: 16 });
+    let mut ruleset = skeleton(Options { priority: -5, logging: Logging::DEFAULT, mark: 16 });
     let v4 = |text: &str| crate::ruleset::Key::V4(text.parse().unwrap());
     let ranges = vec![
         (v4("0.0.0.0"), v4("0.0.0.9")),
@@ -116,7 +117,7 @@ proptest! {
 
     #[test]
     fn damaged_listings_are_read_without_harm(damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..40)) {
-        let mut bytes = encoded(&operations(&skeleton(Options { priority: 0, log_group: 0, mark: 16 })));
+        let mut bytes = encoded(&operations(&skeleton(Options { priority: 0, logging: Logging::DEFAULT, mark: 16 })));
         for (at, value) in damage {
             let at = at.index(bytes.len());
             *bytes.get_mut(at).unwrap() = value;

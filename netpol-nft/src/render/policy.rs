@@ -10,9 +10,11 @@ use std::sync::Arc;
 use netpol_core::model::Action as PolicyAction;
 use netpol_core::net::{Family, Prefix, PrefixSet};
 use netpol_core::program::{
-    Members as ProgramMembers, PolicySet, PolicySetId, SetDefinition, SetId, Stage, StageEnd,
+    Members as ProgramMembers, PolicySet, PolicySetId, Rule as PolicyRule, SetDefinition, SetId,
+    Stage, StageEnd,
 };
 use netpol_core::{Program, Verdict as PolicyVerdict};
+use netpol_netfilter::Logging;
 
 use super::base::commented;
 use super::condition::Conditions;
@@ -146,7 +148,7 @@ impl<'a> PolicyRenderer<'a> {
                     PolicyAction::Allow => on_allow.action(),
                     PolicyAction::Deny => Action::Verdict(Verdict::Drop),
                     PolicyAction::Pass => Action::Verdict(onward(next, default)),
-                    PolicyAction::Log => self.log(side, &id),
+                    PolicyAction::Log => self.log(side, rule),
                 };
                 rules.push(commented(&id, matches, action));
             }
@@ -161,11 +163,9 @@ impl<'a> PolicyRenderer<'a> {
         Ok(rules)
     }
 
-    fn log(&self, side: Side, id: &str) -> Action {
-        Action::Log {
-            group: self.context.options.log_group,
-            prefix: format!("np1:{}:{id}", side.short()),
-        }
+    fn log(&self, side: Side, rule: &PolicyRule) -> Action {
+        let Logging { group, prefix, rate } = self.context.options.logging;
+        Action::Log { group, prefix: prefix.of(rule, side.direction()), rate }
     }
 
     fn chain(&mut self, side: Side, rules: Vec<Rule>) -> Name {

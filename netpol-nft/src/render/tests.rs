@@ -11,7 +11,7 @@ use crate::tests::program::{
     Builder, deny_unless, everything, in_nets, in_set, nets, numbers, rule, stage, to_ports,
 };
 
-const OPTIONS: Options = Options { priority: -5, log_group: 100, mark: 16 };
+const OPTIONS: Options = Options { priority: -5, logging: Logging::DEFAULT, mark: 16 };
 
 fn render_all(program: &Program) -> Rendered {
     let (places, refused) = Default::default();

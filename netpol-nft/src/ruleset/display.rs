@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write};
 
 use netpol_core::net::Family;
+use netpol_netfilter::LogRate;
 
 use super::{
     Action, Base, Chain, Elements, End, Fields, FlowDirection, FlowState, Hook, Interface, Key,
@@ -156,11 +157,12 @@ impl Display for Action {
             Self::Dispatch { fields, map } => write!(f, "{fields} vmap @{map}"),
             Self::Untrack => f.write_str("counter notrack return"),
             Self::Mark(bits) => write!(f, "counter meta mark set meta mark | {bits:#010x} return"),
-            Self::Log { group, prefix } => {
-                write!(
-                    f,
-                    "counter limit rate 10/second log prefix \"{prefix}\" group {group} snaplen 64"
-                )
+            Self::Log { group, prefix, rate } => {
+                write!(f, "counter limit rate {rate} ")?;
+                if rate.burst() != LogRate::BURST {
+                    write!(f, "burst {} packets ", rate.burst())?;
+                }
+                write!(f, "log prefix \"{prefix}\" group {group} snaplen 64")
             }
             Self::Unknown => f.write_str("unknown"),
         }

@@ -13,6 +13,7 @@ use super::meaning::{Packet, Walked, walk};
 use crate::name::Name;
 use crate::render::{Context, Options, render};
 use crate::ruleset::{Interface, Ruleset};
+use netpol_netfilter::Logging;
 
 /// Walks a packet through the base chains that it meets, as far as they are there.
 fn passes(ruleset: &Ruleset, packet: &Packet, chains: &[&str]) -> bool {
@@ -98,7 +99,7 @@ proptest! {
     fn chains_of_hosts_mean_what_their_program_means(objects in objects(), settings in settings(), seed in 0..1000_usize) {
         let program = compiled_with(&objects, &settings);
         let (places, refused) = Default::default();
-        let options = Options { priority: -5, log_group: 100, mark: 16 };
+        let options = Options { priority: -5, logging: Logging::DEFAULT, mark: 16 };
         let ruleset =
             render(&program, &Context { options, places: &places, refused: &refused }).unwrap().ruleset;
         let node = node();

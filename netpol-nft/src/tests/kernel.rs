@@ -28,6 +28,7 @@ use crate::render::{Context, MAX_STAGES, Options, render};
 use crate::ruleset::Ruleset;
 use crate::transport::{Depth, Kernel, Netlink, Refusal};
 use crate::{NftConfig, NftDataplane, NftError};
+use netpol_netfilter::Logging;
 
 /// Runs `body` in a new network namespace.
 pub(crate) fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
@@ -40,7 +41,7 @@ pub(crate) fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 
 }
 
 /// Runs `nft` in the namespace of the calling thread.
-fn nft(arguments: &[&str], input: &str) -> Result<String, String> {
+pub(crate) fn nft(arguments: &[&str], input: &str) -> Result<String, String> {
     let mut child = Command::new("nft")
         .args(arguments)
         .stdin(Stdio::piped())
@@ -66,8 +67,12 @@ pub(crate) fn observe() -> Observed {
 }
 
 fn rendered(program: &Program) -> Ruleset {
+    rendered_with(program, Logging::DEFAULT)
+}
+
+pub(crate) fn rendered_with(program: &Program, logging: Logging) -> Ruleset {
     let (places, refused) = Default::default();
-    let options = Options { priority: -5, log_group: 100, mark: 16 };
+    let options = Options { priority: -5, logging, mark: 16 };
     render(program, &Context { options, places: &places, refused: &refused }).unwrap().ruleset
 }
 
@@ -76,7 +81,7 @@ fn open() -> NftDataplane {
 }
 
 /// Applies a program and returns what the kernel has then.
-fn apply(dataplane: &mut NftDataplane, program: &Program) -> Observed {
+pub(crate) fn apply(dataplane: &mut NftDataplane, program: &Program) -> Observed {
     let applied = dataplane
         .apply(full(program))
         .unwrap_or_else(|error| panic!("{error}: {:?}", error.source()));
@@ -84,7 +89,7 @@ fn apply(dataplane: &mut NftDataplane, program: &Program) -> Observed {
     observe()
 }
 
-fn generation() -> u32 {
+pub(crate) fn generation() -> u32 {
     Netlink::open(Owner::default()).unwrap().generation().unwrap()
 }
 

@@ -21,8 +21,9 @@ use crate::render::{Context, Options, render};
 use crate::ruleset::{Elements, Ruleset, Verdict as NftVerdict};
 use crate::transport::Kernel;
 use crate::{NftConfig, NftDataplane};
+use netpol_netfilter::Logging;
 
-const OPTIONS: Options = Options { priority: -5, log_group: 100, mark: 16 };
+const OPTIONS: Options = Options { priority: -5, logging: Logging::DEFAULT, mark: 16 };
 
 /// Returns a program for every list of numbers: one endpoint for each, with a policy of rules that follow from it.
 fn program(seeds: &[u16], members: &[u8]) -> Program {

@@ -21,6 +21,7 @@ use crate::ruleset::{
     Action, Elements, End, Fields, FlowDirection, FlowState, Interface, Key, Match, Rule, Ruleset,
     Sense, Verdict,
 };
+use netpol_netfilter::Logging;
 
 /// A packet at the forward hook, new or with an ICMP error.
 pub(super) struct Packet {
@@ -285,7 +286,7 @@ fn interfaces(program: &Program) -> BTreeMap<IpAddr, Interface> {
 /// Compares ruleset and program on many flows. Returns how many passed and how many did not.
 fn compare(program: &Program) -> [usize; 2] {
     let (places, refused) = Default::default();
-    let options = Options { priority: -5, log_group: 100, mark: 16 };
+    let options = Options { priority: -5, logging: Logging::DEFAULT, mark: 16 };
     let ruleset =
         render(program, &Context { options, places: &places, refused: &refused }).unwrap().ruleset;
     let interfaces = interfaces(program);
@@ -317,7 +318,7 @@ fn a_ruleset_means_what_its_program_means() {
 fn nobody_sends_in_the_name_of_others() {
     let program = everything().build();
     let (places, refused) = Default::default();
-    let options = Options { priority: -5, log_group: 100, mark: 16 };
+    let options = Options { priority: -5, logging: Logging::DEFAULT, mark: 16 };
     let context = Context { options, places: &places, refused: &refused };
     let ruleset = render(&program, &context).unwrap().ruleset;
     let pod = Interface::new("pod-a").unwrap();
@@ -350,7 +351,7 @@ fn an_endpoint_reports_errors_of_its_own_flows() {
     }
     let program = builder.build();
     let (places, refused) = Default::default();
-    let options = Options { priority: -5, log_group: 100, mark: 16 };
+    let options = Options { priority: -5, logging: Logging::DEFAULT, mark: 16 };
     let context = Context { options, places: &places, refused: &refused };
     let ruleset = render(&program, &context).unwrap().ruleset;
     let check = |input: &str, source: &str, about: [&str; 2], passes: bool| {
@@ -400,7 +401,7 @@ fn nobody_sends_to_the_node_in_the_name_of_others() {
     let unknown = builder.endpoint("unknown", &[]);
     let program = builder.add(pod).add(unknown).build();
     let (places, refused) = Default::default();
-    let options = Options { priority: -5, log_group: 100, mark: 16 };
+    let options = Options { priority: -5, logging: Logging::DEFAULT, mark: 16 };
     let context = Context { options, places: &places, refused: &refused };
     let ruleset = render(&program, &context).unwrap().ruleset;
     for (input, source, way, passes) in [
@@ -436,7 +437,7 @@ fn what_a_router_forwards_is_no_discovery() {
     (pod.ingress, pod.egress) = (closed, closed);
     let program = builder.add(pod).build();
     let (places, refused) = Default::default();
-    let options = Options { priority: -5, log_group: 100, mark: 16 };
+    let options = Options { priority: -5, logging: Logging::DEFAULT, mark: 16 };
     let context = Context { options, places: &places, refused: &refused };
     let ruleset = render(&program, &context).unwrap().ruleset;
     let [input, output] = ["pod", "eth0"].map(|it| Interface::new(it).unwrap());
