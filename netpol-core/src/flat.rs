@@ -181,7 +181,8 @@ pub enum Unclassified {
         /// The first such rule.
         rule: RuleRef,
     },
-    /// A rule refers to a set of named ports for the endpoint's own side. The compiler makes no such rule.
+    /// A rule refers to a set of named ports for the endpoint's own side. The compiler makes such rules
+    /// only for Services on that side, which no API lets users ask for.
     #[error("{rule} looks the endpoint's own port up in a set")]
     LocalPorts {
         /// The first such rule.

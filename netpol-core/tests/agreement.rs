@@ -4,6 +4,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/services.rs"]
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -208,7 +210,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn judge_and_program_agree_on_verdict_reason_and_way(objects in prop_oneof![objects(), crowded()], seed in 0..1000_usize, log in any::<bool>()) {
+    fn judge_and_program_agree_on_verdict_reason_and_way(objects in prop_oneof![objects(), crowded(), services::objects()], seed in 0..1000_usize, log in any::<bool>()) {
         let mut capabilities = Capabilities::all();
         capabilities.log = log;
         let mut inputs = Inputs::default();
@@ -234,7 +236,10 @@ proptest! {
 
     #[test]
     fn the_flat_form_agrees_for_every_table_and_class(
-        objects in prop_oneof![1 => objects().prop_map(with_single_addresses), 2 => crowded()],
+        objects in prop_oneof![
+            1 => objects().prop_map(with_single_addresses), 2 => crowded(),
+            2 => services::objects().prop_map(with_single_addresses),
+        ],
         seed in 0..1000_usize,
     ) {
         let program = compiled(&objects, &Capabilities::all());
@@ -301,7 +306,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_inputs_does_not_matter(objects in objects(), seed in any::<usize>()) {
+    fn the_order_of_inputs_does_not_matter(objects in prop_oneof![objects(), services::objects()], seed in any::<usize>()) {
         // Names repeat, and the last object of a name counts: keep only that one, then shuffle.
         let mut last = BTreeMap::new();
         objects.iter().for_each(|object| { last.insert(object.key(), object.clone()); });
@@ -327,7 +332,7 @@ proptest! {
     }
 
     #[test]
-    fn programs_refer_to_what_they_hold_and_hold_nothing_else(objects in objects()) {
+    fn programs_refer_to_what_they_hold_and_hold_nothing_else(objects in prop_oneof![objects(), services::objects()]) {
         let program = compiled(&objects, &Capabilities::all());
         let mut policy_sets = BTreeSet::new();
         for endpoint in &program.endpoints {

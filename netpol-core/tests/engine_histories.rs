@@ -8,13 +8,15 @@ mod cluster;
 #[path = "support/hosts.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod hosts;
+#[path = "support/services.rs"]
+mod services;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use netpol_core::model::{
     EndpointId, EndpointKind, Inputs, Interface, Lifecycle, NetworkSet, Node, Object, ObjectKey,
-    Peers, Timestamp,
+    Peers, ServiceName, Timestamp,
 };
 use netpol_core::net::Prefix;
 use netpol_core::{
@@ -166,7 +168,15 @@ fn varied(object: Object, choice: u8) -> Object {
 }
 
 fn event() -> impl Strategy<Value = Vec<Event>> {
-    let cluster = (prop_oneof![objects(), crowded(), hosts::objects()], vec(any::<u8>(), 32))
+    let cluster = (
+        prop_oneof![
+            objects().boxed(),
+            crowded().boxed(),
+            hosts::objects().boxed(),
+            services::objects().boxed(),
+        ],
+        vec(any::<u8>(), 32),
+    )
         .prop_map(|(objects, choices)| {
             let varied = objects.into_iter().zip(choices.into_iter().cycle());
             varied.map(|(it, choice)| Event::Upsert(Box::new(varied_if(it, choice)))).collect()
@@ -180,11 +190,15 @@ fn event() -> impl Strategy<Value = Vec<Event>> {
         ObjectKey::Node(NODE.into()),
         ObjectKey::NetworkSet(None, "s".into()),
         ObjectKey::Endpoint(EndpointId::workload("x", "p")),
+        ObjectKey::Service(ServiceName::new("x", "s")),
+        ObjectKey::EndpointSlice("x".into(), "a".into()),
     ]);
     let one = |event: Event| vec![event];
     prop_oneof![
         3 => cluster,
         6 => surroundings().prop_map(move |it| one(Event::Upsert(Box::new(it)))),
+        4 => prop_oneof![services::service(), services::slice(), services::slice()]
+            .prop_map(move |it| one(Event::Upsert(Box::new(it)))),
         6 => any::<Index>().prop_map(move |it| one(Event::Remove(it))),
         2 => any::<Index>().prop_map(move |it| one(Event::Renew(it))),
         3 => key.prop_map(move |it| one(Event::RemoveKey(it))),
@@ -239,7 +253,11 @@ impl World {
             (ObjectKey::Namespace(name), ObjectKey::Policy(it)) => {
                 it.namespace.as_ref() == Some(name)
             }
-            (ObjectKey::Namespace(name), ObjectKey::ServiceAccount(it, _)) => it == name,
+            (
+                ObjectKey::Namespace(name),
+                ObjectKey::ServiceAccount(it, _) | ObjectKey::EndpointSlice(it, _),
+            ) => it == name,
+            (ObjectKey::Namespace(name), ObjectKey::Service(it)) => it.namespace == *name,
             (ObjectKey::Namespace(name), ObjectKey::NetworkSet(it, _)) => it.as_ref() == Some(name),
             _ => false,
         };

@@ -83,7 +83,8 @@ impl PortsOf {
         if self.is_every {
             return L4Match::Is(transport.protocol());
         }
-        let ports = PortMatch { numbers: numbers.iter().copied().collect(), names: names.clone() };
+        let numbers = numbers.iter().copied().collect();
+        let ports = PortMatch { numbers, names: names.clone(), backends_of: None };
         let destination = PortConstraint { any_of: Some(ports), none_of: None };
         L4Match::Ports { transport, source: PortConstraint::default(), destination }
     }

@@ -101,13 +101,16 @@ fn shown_l4(l4: &L4Match<PortMatch>) -> String {
 }
 
 fn shown_ports(list: &PortMatch) -> String {
-    let PortMatch { numbers, names } = list;
+    let PortMatch { numbers, names, backends_of } = list;
     let mut text = String::new();
     if !numbers.is_empty() {
         write!(text, " {numbers}").unwrap();
     }
     for name in names {
         write!(text, " `{name}`").unwrap();
+    }
+    if let Some(service) = backends_of {
+        write!(text, " of backends of {service}").unwrap();
     }
     text
 }
@@ -129,6 +132,7 @@ fn shown_entity(entity: &EntityMatch) -> String {
             let patterns: Vec<_> = patterns.iter().map(ToString::to_string).collect();
             write!(text, "names {}", patterns.join(" ")).unwrap();
         }
+        Some(Peers::BackendsOf(service)) => write!(text, "backends of {service}").unwrap(),
     }
     if let Some(selector) = &entity.not_peers {
         write!(text, "but {selector}").unwrap();

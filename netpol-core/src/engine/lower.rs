@@ -132,7 +132,8 @@ impl Lowering<'_> {
     }
 
     /// Resolves the condition on the endpoint's own address: `Some(None)` if all its addresses meet it, `None` if none
-    /// does. A condition that some meet, or an endpoint whose addresses nobody knows, leaves it to the packet.
+    /// does. A condition that some meet, or an endpoint whose addresses nobody knows, leaves it to the packet, and so does a
+    /// Service, whose backends come and go.
     fn local<'m>(&self, entity: &'m EntityMatch) -> Option<Option<&'m EntityMatch>> {
         if *entity == EntityMatch::default() {
             return Some(None);
@@ -140,7 +141,9 @@ impl Lowering<'_> {
         let addresses = self.own.addresses;
         let meeting = addresses.iter().filter(|&&address| self.meets(entity, address)).count();
         match meeting {
-            _ if addresses.is_empty() => Some(Some(entity)),
+            _ if addresses.is_empty() || matches!(entity.peers, Some(Peers::BackendsOf(_))) => {
+                Some(Some(entity))
+            }
             0 => None,
             all if all == addresses.len() => Some(None),
             _ => Some(Some(entity)),
@@ -159,7 +162,10 @@ impl Lowering<'_> {
     fn is_one_of(&self, peers: &Peers, address: IpAddr) -> bool {
         match peers {
             Peers::Endpoints(selector) => self.selected_by(selector, address),
-            Peers::Nodes(_) | Peers::DomainNames(_) | Peers::Tenants { .. } => {
+            Peers::Nodes(_)
+            | Peers::DomainNames(_)
+            | Peers::Tenants { .. }
+            | Peers::BackendsOf(_) => {
                 let definition = SetDefinition::Addresses(peers.clone());
                 self.own.world.members(&definition).contains(address)
             }
@@ -254,7 +260,7 @@ impl Lowering<'_> {
 
     /// Resolves the names on the endpoint's own side: they are its own ports.
     fn local_ports(
-        &self,
+        &mut self,
         list: &PortMatch,
         transport: Transport,
         endpoints: Option<&Selector>,
@@ -265,7 +271,7 @@ impl Lowering<'_> {
         let named = named.filter_map(|it| PortRange::single(it.port).ok());
         Ports {
             numbers: list.numbers.ranges().iter().copied().chain(named).collect(),
-            sets: Vec::new(),
+            sets: self.backend_ports(list, transport).into_iter().collect(),
         }
     }
 
@@ -283,8 +289,14 @@ impl Lowering<'_> {
         };
         let mut sets: Vec<SetId> =
             list.names.iter().map(|name| self.set(definition(name))).collect();
+        sets.extend(self.backend_ports(list, transport));
         sets.sort_unstable();
         Ports { numbers: list.numbers.clone(), sets }
+    }
+
+    fn backend_ports(&mut self, list: &PortMatch, transport: Transport) -> Option<SetId> {
+        let service = list.backends_of.clone()?;
+        Some(self.set(SetDefinition::BackendPorts { service, transport }))
     }
 
     fn set(&mut self, definition: SetDefinition) -> SetId {

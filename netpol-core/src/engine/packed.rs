@@ -87,7 +87,7 @@ impl PackedRule {
                 Some(
                     Peers::Endpoints(it) | Peers::Nodes(it) | Peers::Tenants { endpoints: it, .. },
                 ) => Some(it),
-                Some(Peers::DomainNames(_)) | None => None,
+                Some(Peers::DomainNames(_) | Peers::BackendsOf(_)) | None => None,
             };
             selector.into_iter().chain(not_peers).for_each(|it| share(it, shared));
             boxed(entity, &EntityMatch::default())

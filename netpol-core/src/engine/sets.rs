@@ -13,7 +13,7 @@ use super::store::{Finder, Id, Slab};
 use super::views::{Time, View, Views};
 use super::world::{World, split_hosts};
 use crate::dataplane::{Edit, MembersChange};
-use crate::model::{NamedPort, Peers};
+use crate::model::{NamedPort, Peers, ServiceName};
 use crate::net::{Prefix, PrefixSet};
 use crate::program::{AddressSet, Members, Program, SetDefinition, SetId};
 use crate::selector::Selector;
@@ -42,6 +42,8 @@ pub(super) struct Sets {
     by_definition: Finder<SetRecord>,
     /// Of the sets in the program whose members are seen through views.
     by_selector: SelectorIndex<Id<SetRecord>>,
+    /// The sets in the program whose members are backends of Services.
+    by_service: BTreeMap<ServiceName, BTreeSet<Id<SetRecord>>>,
     /// The other sets in the program.
     others: BTreeSet<Id<SetRecord>>,
     /// Sets that may have come into the program or have left it.
@@ -70,11 +72,24 @@ impl SetRecord {
         match &self.definition {
             SetDefinition::Addresses(Peers::Endpoints(selector)) => Some(selector.clone()),
             SetDefinition::Addresses(
-                Peers::Nodes(_) | Peers::DomainNames(_) | Peers::Tenants { .. },
-            ) => None,
+                Peers::Nodes(_)
+                | Peers::DomainNames(_)
+                | Peers::Tenants { .. }
+                | Peers::BackendsOf(_),
+            )
+            | SetDefinition::BackendPorts { .. } => None,
             SetDefinition::NamedPort { endpoints, .. } => {
                 Some(endpoints.clone().unwrap_or_else(Selector::all))
             }
+        }
+    }
+
+    /// Returns the Service whose backends are in the set.
+    const fn service(&self) -> Option<&ServiceName> {
+        match &self.definition {
+            SetDefinition::Addresses(Peers::BackendsOf(service))
+            | SetDefinition::BackendPorts { service, .. } => Some(service),
+            SetDefinition::Addresses(_) | SetDefinition::NamedPort { .. } => None,
         }
     }
 
@@ -149,11 +164,11 @@ impl Sets {
     }
 
     /// Returns how many of everything there are.
-    pub(super) fn counts(&self) -> [usize; 6] {
+    pub(super) fn counts(&self) -> [usize; 7] {
         let [selectors, places, users] = self.by_selector.counts();
-        let (records, others, pending) =
-            (self.records.len(), self.others.len(), self.pending.len());
-        [records, selectors, places, users, others, pending]
+        let (records, services) = (self.records.len(), self.by_service.len());
+        let (others, pending) = (self.others.len(), self.pending.len());
+        [records, selectors, places, users, services, others, pending]
     }
 }
 
@@ -182,6 +197,7 @@ impl Sets {
         let mut edits = Edits { program, by_set: BTreeMap::new() };
         self.change_network_sets(sources, &mut edits);
         self.change_holders(dirty, sources, &mut edits);
+        self.change_backends(world, &mut edits);
         self.change_others(world, &mut edits);
         let members = edits.finish();
         let new = new.into_iter().map(|id| self.enter(id, views, endpoints, world, program));
@@ -197,9 +213,18 @@ impl Sets {
         labels: &mut LabelStore,
         program: &mut Program,
     ) -> Option<(SetId, Arc<AddressSet>)> {
-        match self.records[id].selector() {
-            Some(selector) => self.by_selector.remove(&selector, id, labels),
-            None => drop(self.others.remove(&id)),
+        let record = &self.records[id];
+        match (record.selector(), record.service()) {
+            (Some(selector), _) => self.by_selector.remove(&selector, id, labels),
+            (None, Some(service)) => {
+                if let Some(sets) = self.by_service.get_mut(service) {
+                    sets.remove(&id);
+                    if sets.is_empty() {
+                        self.by_service.remove(service);
+                    }
+                }
+            }
+            (None, None) => drop(self.others.remove(&id)),
         }
         let record = &mut self.records[id];
         record.is_in_program = false;
@@ -227,7 +252,10 @@ impl Sets {
                 record.members(&selected, views, endpoints, world)
             }
             None => {
-                self.others.insert(id);
+                match record.service() {
+                    Some(it) => self.by_service.entry(it.clone()).or_default().insert(id),
+                    None => self.others.insert(id),
+                };
                 world.members(&record.definition)
             }
         };
@@ -336,7 +364,16 @@ impl Sets {
         }
     }
 
-    /// Follows sets that have nothing to do with views.
+    /// Follows slices that came, went or changed.
+    fn change_backends(&self, world: &World, edits: &mut Edits<'_>) {
+        let sets = world.changed_services().iter().filter_map(|it| self.by_service.get(it));
+        for &id in sets.flatten() {
+            let record = &self.records[id];
+            edits.replace(id, record.id, world.members(&record.definition));
+        }
+    }
+
+    /// Follows the other sets that have nothing to do with views.
     fn change_others(&self, world: &World, edits: &mut Edits<'_>) {
         if !world.others_changed() {
             return;
@@ -432,17 +469,27 @@ impl Edits<'_> {
         }
     }
 
-    /// Gives a set of addresses other members.
+    /// Gives a set other members of the same kind.
     fn replace(&mut self, id: Id<SetRecord>, set: SetId, now: Members) {
-        let Members::Addresses { exact: now, prefixes } = now else { return };
-        let before = self.program.address_sets.get(&set).map(Arc::clone);
-        if let Some(Members::Addresses { exact, .. }) = before.as_ref().map(|it| &it.members) {
-            let gone: Vec<_> = exact.iter().filter(|it| !now.contains(*it)).collect();
-            drop(before);
-            gone.into_iter().for_each(|it| self.address(id, set, it, false));
+        let Some(before) = self.program.address_sets.get(&set) else { return };
+        match (&before.members, now) {
+            (Members::Addresses { exact, .. }, Members::Addresses { exact: now, prefixes }) => {
+                let gone: Vec<_> = exact.iter().filter(|it| !now.contains(*it)).collect();
+                gone.into_iter().for_each(|it| self.address(id, set, it, false));
+                now.iter().for_each(|it| self.address(id, set, it, true));
+                self.prefixes(id, set, prefixes);
+            }
+            (Members::Ports(before), Members::Ports(now)) => {
+                let gone: Vec<_> = before.difference(&now).copied().collect();
+                let come: Vec<_> = now.difference(before).copied().collect();
+                gone.into_iter().for_each(|it| self.port(id, set, it, false));
+                come.into_iter().for_each(|it| self.port(id, set, it, true));
+            }
+            (Members::Addresses { .. }, Members::Ports(_))
+            | (Members::Ports(_), Members::Addresses { .. }) => {
+                debug_assert!(false, "what a set holds follows from its definition");
+            }
         }
-        now.iter().for_each(|it| self.address(id, set, it, true));
-        self.prefixes(id, set, prefixes);
     }
 
     fn noted(&mut self, id: Id<SetRecord>, set: SetId) -> &mut Noted {

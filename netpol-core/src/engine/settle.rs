@@ -28,6 +28,7 @@ impl State {
             || self.locals.has_changed()
             || self.views.has_changed()
             || self.world.has_changed()
+            || !self.world.changed_services().is_empty()
             || self.other_hosts_changed
     }
 

@@ -11,7 +11,7 @@ use crate::model::{
     DomainAddress, DomainName, DomainPattern, EndpointSlice, NetworkSet, Node, Peers, Service,
     ServiceName, Timestamp,
 };
-use crate::net::{Prefix, PrefixSet, canonical_address};
+use crate::net::{Prefix, PrefixSet, Transport, canonical_address};
 use crate::program::{Addresses, Members, SetDefinition};
 use crate::selector::Selector;
 
@@ -36,6 +36,10 @@ pub(super) struct World {
     services: BTreeMap<ServiceName, Service>,
     /// By namespace and name.
     slices: BTreeMap<(String, String), EndpointSlice>,
+    /// The names of the slices of each Service. None is without any.
+    slices_of: BTreeMap<ServiceName, BTreeSet<String>>,
+    /// Services whose backends may have changed since the program was settled.
+    changed_services: BTreeSet<ServiceName>,
     /// Addresses of nodes or names may have changed since the program was settled.
     others_changed: bool,
 }
@@ -82,7 +86,10 @@ impl World {
     /// Removes the network sets, Services and slices of a namespace.
     pub(super) fn empty_namespace(&mut self, namespace: &str, views: &mut Views) {
         self.services.retain(|name, _| name.namespace != namespace);
-        self.slices.retain(|(it, _), _| it != namespace);
+        let slices = self.slices.keys().filter(|(it, _)| it == namespace).cloned();
+        for (namespace, name) in slices.collect::<Vec<_>>() {
+            self.remove_slice(&namespace, &name);
+        }
         let first = (Some(String::from(namespace)), String::new());
         let names = self.by_name.range(first..).map(|(name, _)| name.clone());
         let inside = |name: &(Option<String>, String)| name.0.as_deref() == Some(namespace);
@@ -164,6 +171,12 @@ impl World {
     /// Returns the members of a set that no label view has a part in.
     pub(super) fn members(&self, definition: &SetDefinition) -> Members {
         let exact = match definition {
+            SetDefinition::BackendPorts { service, transport } => {
+                return Members::Ports(self.backend_ports(service, *transport).collect());
+            }
+            SetDefinition::Addresses(Peers::BackendsOf(service)) => {
+                self.slices_of(service).flat_map(|it| it.addresses.iter().copied()).collect()
+            }
             SetDefinition::Addresses(Peers::Nodes(selector)) => {
                 self.node_addresses(selector).collect()
             }
@@ -263,13 +276,46 @@ impl World {
 
     /// Adds a slice, or replaces the one with its name.
     pub(super) fn set_slice(&mut self, slice: EndpointSlice) {
+        let slice = slice.canonical();
         let key = (slice.service.namespace.clone(), slice.name.clone());
-        self.slices.insert(key, slice.canonical());
+        if self.slices.get(&key) == Some(&slice) {
+            return;
+        }
+        self.remove_slice(&key.0, &key.1);
+        self.changed_services.insert(slice.service.clone());
+        self.slices_of.entry(slice.service.clone()).or_default().insert(slice.name.clone());
+        self.slices.insert(key, slice);
     }
 
     /// Removes a slice. Returns whether it was there.
     pub(super) fn remove_slice(&mut self, namespace: &str, name: &str) -> bool {
-        self.slices.remove(&(namespace.into(), name.into())).is_some()
+        let Some(slice) = self.slices.remove(&(namespace.into(), name.into())) else {
+            return false;
+        };
+        if let Some(names) = self.slices_of.get_mut(&slice.service) {
+            names.remove(name);
+            if names.is_empty() {
+                self.slices_of.remove(&slice.service);
+            }
+        }
+        self.changed_services.insert(slice.service);
+        true
+    }
+
+    fn slices_of(&self, service: &ServiceName) -> impl Iterator<Item = &EndpointSlice> {
+        let names = self.slices_of.get(service).into_iter().flatten();
+        names.filter_map(|it| self.slices.get(&(service.namespace.clone(), it.clone())))
+    }
+
+    fn backend_ports(
+        &self,
+        service: &ServiceName,
+        transport: Transport,
+    ) -> impl Iterator<Item = (IpAddr, u16)> {
+        self.slices_of(service).flat_map(move |slice| {
+            let ports = slice.ports.iter().filter(move |it| it.transport == transport);
+            ports.flat_map(|port| slice.addresses.iter().map(|it| (*it, port.port)))
+        })
     }
 
     pub(super) fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
@@ -288,6 +334,11 @@ impl World {
         self.others_changed
     }
 
+    /// Returns the Services whose backends may have changed.
+    pub(super) const fn changed_services(&self) -> &BTreeSet<ServiceName> {
+        &self.changed_services
+    }
+
     /// Returns the views of network sets that came, went or changed.
     pub(super) fn changed_views(&self) -> BTreeSet<Id<View>> {
         self.changed_views.clone()
@@ -296,15 +347,18 @@ impl World {
     /// Says that the program is settled with everything as it is now.
     pub(super) fn settle(&mut self, views: &mut Views) {
         self.others_changed = false;
+        self.changed_services.clear();
         core::mem::take(&mut self.changed_views).into_iter().for_each(|it| views.drop_view(it));
     }
 
     /// Returns how many of everything there are.
-    pub(super) fn counts(&self) -> [usize; 7] {
+    pub(super) fn counts(&self) -> [usize; 9] {
         let (sets, by_view) = (self.network_sets.len(), self.by_view.len());
-        let (names, services) = (self.domain_addresses.len(), self.services.len());
-        let views = self.changed_views.len();
-        [sets, by_view, self.nodes.len(), views, names, services, self.slices.len()]
+        let (nodes, names) = (self.nodes.len(), self.domain_addresses.len());
+        let (services, slices) = (self.services.len(), self.slices.len());
+        let changed = [self.changed_views.len(), self.changed_services.len()];
+        let [views, backends] = changed;
+        [sets, by_view, nodes, names, services, slices, self.slices_of.len(), views, backends]
     }
 }
 

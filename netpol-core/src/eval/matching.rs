@@ -6,8 +6,9 @@ use core::net::IpAddr;
 use super::order::Owners;
 use crate::flow::{Flow, Payload};
 use crate::model::{
-    DomainName, Endpoint, EndpointLabels, EntityMatch, HttpMatch, HttpRequest, Inputs, L4Match,
-    NetworkSet, Node, Peers, PortConstraint, PortMatch, RuleMatch, Tenancy, keys,
+    DomainName, Endpoint, EndpointLabels, EndpointSlice, EntityMatch, HttpMatch, HttpRequest,
+    Inputs, L4Match, NetworkSet, Node, Peers, PortConstraint, PortMatch, RuleMatch, ServiceName,
+    Tenancy, keys,
 };
 use crate::net::{Family, IcmpMatch, Transport};
 use crate::selector::{LabelView, Selector};
@@ -32,6 +33,8 @@ pub(super) struct Side<'a> {
     network_sets: Vec<&'a NetworkSet>,
     nodes: Vec<&'a Node>,
     domain_names: Vec<&'a DomainName>,
+    /// The slices that list it.
+    slices: Vec<&'a EndpointSlice>,
 }
 
 impl<'a> Sides<'a> {
@@ -62,6 +65,11 @@ impl<'a> Sides<'a> {
                 .iter()
                 .filter(|(_, addresses)| addresses.contains_key(&address))
                 .map(|(name, _)| name)
+                .collect(),
+            slices: inputs
+                .endpoint_slices
+                .values()
+                .filter(|slice| slice.addresses.contains(&address))
                 .collect(),
         };
         let (source, destination) = (side(flow.source), side(flow.destination));
@@ -126,6 +134,7 @@ impl Side<'_> {
                 let is_meant = |name: &&DomainName| patterns.iter().any(|it| it.matches(name));
                 self.domain_names.iter().any(is_meant)
             }
+            Peers::BackendsOf(service) => self.slices.iter().any(|it| it.service == *service),
         }
     }
 
@@ -135,6 +144,11 @@ impl Side<'_> {
             && not_peers.as_ref().is_none_or(|selector| !self.belongs_to(selector))
             && nets.as_ref().is_none_or(|nets| nets.contains(self.address))
             && !not_nets.contains(self.address)
+    }
+
+    fn is_port_of(&self, service: &ServiceName, transport: Transport, port: u16) -> bool {
+        let slices = self.slices.iter().filter(|it| it.service == *service);
+        slices.flat_map(|it| &it.ports).any(|it| it.transport == transport && it.port == port)
     }
 
     /// Returns whether `port` is in a list, where names are those that the owner of the address gives. If the side's
@@ -152,7 +166,7 @@ impl Side<'_> {
             Some(Peers::Tenants { endpoints, tenancy }) => {
                 self.owner_is_tenant(endpoints, tenancy, subject)
             }
-            Some(Peers::Nodes(_) | Peers::DomainNames(_)) | None => true,
+            Some(Peers::Nodes(_) | Peers::DomainNames(_) | Peers::BackendsOf(_)) | None => true,
         };
         let hosts: Vec<_> = match &entity.peers {
             Some(Peers::Endpoints(selector)) => self.hosts_selected(selector).collect(),
@@ -160,6 +174,7 @@ impl Side<'_> {
         };
         let owners = self.owner.filter(|_| is_counted).into_iter().chain(hosts);
         list.numbers.contains(port)
+            || list.backends_of.as_ref().is_some_and(|it| self.is_port_of(it, transport, port))
             || owners.flat_map(|it| &it.ports).any(|it| {
                 it.transport == transport && it.port == port && list.names.contains(&it.name)
             })

@@ -78,6 +78,7 @@ pub(super) fn has_no_peers(entity: &EntityMatch) -> bool {
         }) => keys.is_empty() || contradict(endpoints),
         Some(Peers::Nodes(selector)) => is_unsatisfiable(selector),
         Some(Peers::DomainNames(patterns)) => patterns.is_empty(),
+        Some(Peers::BackendsOf(_)) => false,
     }
 }
 
@@ -86,7 +87,7 @@ pub(super) fn has_no_port(constraint: &PortConstraint<PortMatch>) -> bool {
     let PortConstraint { any_of, none_of } = constraint;
     any_of.as_ref().is_some_and(|list| {
         let excluded = || none_of.as_ref().is_some_and(|it| is_subset(&list.numbers, &it.numbers));
-        list.names.is_empty() && (list.numbers.is_empty() || excluded())
+        has_only_numbers(list) && (list.numbers.is_empty() || excluded())
     })
 }
 
@@ -180,7 +181,8 @@ fn ports_cover(
     narrow_entity: &EntityMatch,
 ) -> bool {
     let is_in = |inner: &PortMatch, outer: &PortMatch| {
-        is_subset(&inner.numbers, &outer.numbers) && inner.names.is_subset(&outer.names)
+        let backends = inner.backends_of.is_none() || inner.backends_of == outer.backends_of;
+        is_subset(&inner.numbers, &outer.numbers) && inner.names.is_subset(&outer.names) && backends
     };
     let any_of = match (&wide.any_of, &narrow.any_of) {
         (None, _) => true,
@@ -196,8 +198,8 @@ fn ports_cover(
             is_in(unwanted, narrow)
         }
         (Some(unwanted), _, Some(wanted)) => {
-            unwanted.names.is_empty()
-                && wanted.names.is_empty()
+            has_only_numbers(unwanted)
+                && has_only_numbers(wanted)
                 && ports_are_apart(&unwanted.numbers, &wanted.numbers)
         }
         (Some(_), _, None) => false,
@@ -231,10 +233,15 @@ fn constraints_are_apart(
     other: &PortConstraint<PortMatch>,
 ) -> bool {
     one.any_of.as_ref().zip(other.any_of.as_ref()).is_some_and(|(one, other)| {
-        one.names.is_empty()
-            && other.names.is_empty()
+        has_only_numbers(one)
+            && has_only_numbers(other)
             && ports_are_apart(&one.numbers, &other.numbers)
     })
+}
+
+fn has_only_numbers(list: &PortMatch) -> bool {
+    let PortMatch { numbers: _, names, backends_of } = list;
+    names.is_empty() && backends_of.is_none()
 }
 
 fn is_subset(inner: &PortSet, outer: &PortSet) -> bool {

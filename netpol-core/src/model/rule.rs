@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::domain::DomainPattern;
 use super::http::HttpMatch;
+use super::service::ServiceName;
 use crate::dataplane::Capabilities;
 use crate::net::{Family, IcmpMatch, PortSet, PrefixSet, Protocol, Transport};
 use crate::selector::Selector;
@@ -159,14 +160,19 @@ impl<P> Default for PortConstraint<P> {
 ///
 /// A name stands for the ports that the endpoint on this side of the flow gives it. Where the side's
 /// [`peers`](EntityMatch::peers) restrict the endpoints, only theirs count. It never matches an address that no
-/// endpoint owns.
+/// endpoint owns. A Service stands for the ports that its backends have, each only together with its address.
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[expect(clippy::exhaustive_structs, reason = "a port is written as a number or a name")]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a port is written as a number, as a name or as one of a Service"
+)]
 pub struct PortMatch {
     /// The numbers.
     pub numbers: PortSet,
     /// The names.
     pub names: BTreeSet<String>,
+    /// The Service whose backends have the port.
+    pub backends_of: Option<ServiceName>,
 }
 
 /// Conditions on one side of a flow; all of them must hold. The default holds for every address.
@@ -202,6 +208,8 @@ pub enum Peers {
     },
     /// The addresses that names of one of these patterns [stand for](super::DomainAddress), whoever owns them.
     DomainNames(BTreeSet<DomainPattern>),
+    /// The addresses that [slices](super::EndpointSlice) list for a Service, whoever owns them.
+    BackendsOf(ServiceName),
 }
 
 /// How the labels of two namespaces compare. It never holds without keys, nor if one of the namespaces lacks one of the keys.

@@ -7,7 +7,7 @@ use core::net::IpAddr;
 
 use super::addresses::Addresses;
 use super::digest::{Digest, digest_of};
-use crate::model::Peers;
+use crate::model::{Peers, ServiceName};
 use crate::net::{PrefixSet, Transport};
 use crate::selector::Selector;
 
@@ -56,6 +56,26 @@ pub enum SetDefinition {
         /// The name.
         name: String,
     },
+    /// The ports that the backends of a Service have.
+    BackendPorts {
+        /// The Service.
+        service: ServiceName,
+        /// The transport of the ports.
+        transport: Transport,
+    },
+}
+
+impl SetDefinition {
+    /// Returns the transport of all ports in the set, `None` if it holds addresses.
+    #[must_use]
+    pub const fn transport(&self) -> Option<Transport> {
+        match self {
+            Self::Addresses(_) => None,
+            Self::NamedPort { transport, .. } | Self::BackendPorts { transport, .. } => {
+                Some(*transport)
+            }
+        }
+    }
 }
 
 /// A set and its members.

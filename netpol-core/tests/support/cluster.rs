@@ -20,11 +20,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 pub(crate) const NODE: &str = "node-a";
-const PORTS: [u16; 4] = [1, 80, 8080, 65_535];
+pub(crate) const PORTS: [u16; 4] = [1, 80, 8080, 65_535];
 /// An address that is nobody's, for which names may stand.
-const RESOLVED: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+pub(crate) const RESOLVED: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
-fn addresses() -> Vec<IpAddr> {
+pub(crate) fn addresses() -> Vec<IpAddr> {
     let v4 = (1..=6).map(|host| IpAddr::V4(Ipv4Addr::new(10, 0, 0, host)));
     let v6 = (1..=4).map(|host| IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host)));
     v4.chain(v6).collect()
@@ -80,7 +80,7 @@ pub(crate) fn labels() -> impl Strategy<Value = Labels> {
         .prop_map(|labels| labels.into_iter().collect())
 }
 
-fn transport() -> impl Strategy<Value = Transport> {
+pub(crate) fn transport() -> impl Strategy<Value = Transport> {
     select(vec![Transport::Tcp, Transport::Udp, Transport::Sctp])
 }
 
@@ -165,6 +165,7 @@ fn port_constraint() -> impl Strategy<Value = PortConstraint<PortMatch>> {
             PortMatch {
                 numbers: numbers.into_iter().collect(),
                 names: names.into_iter().map(str::to_owned).collect(),
+                backends_of: None,
             }
         })
     };
@@ -348,6 +349,9 @@ pub(crate) fn edge_addresses(objects: &[Object]) -> BTreeSet<IpAddr> {
         match object {
             Object::NetworkSet(set) => add(&set.nets),
             Object::DomainAddress(it) => add(&[Prefix::host(it.address)].into_iter().collect()),
+            Object::EndpointSlice(it) => {
+                add(&it.addresses.iter().copied().map(Prefix::host).collect());
+            }
             Object::Policy(policy) => {
                 for rule in policy.ingress.iter().chain(&policy.egress).flatten() {
                     for entity in [&rule.matches.source, &rule.matches.destination] {
@@ -409,9 +413,11 @@ pub(crate) fn payloads(objects: &[Object]) -> Vec<Payload> {
         }
     }
     for object in objects {
-        if let Object::Endpoint(endpoint) = object {
-            let near = |port: u16| [port - 1, port, port.saturating_add(1)];
-            ports.extend(endpoint.ports.iter().flat_map(|it| near(it.port)));
+        let near = |port: u16| [port - 1, port, port.saturating_add(1)];
+        match object {
+            Object::Endpoint(it) => ports.extend(it.ports.iter().flat_map(|it| near(it.port))),
+            Object::EndpointSlice(it) => ports.extend(it.ports.iter().flat_map(|it| near(it.port))),
+            _ => {}
         }
     }
     let mut payloads = Vec::new();

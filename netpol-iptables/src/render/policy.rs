@@ -10,8 +10,7 @@ use std::sync::Arc;
 use netpol_core::model::Action as PolicyAction;
 use netpol_core::net::{Family, Prefix, PrefixSet};
 use netpol_core::program::{
-    Members as ProgramMembers, PolicySet, PolicySetId, Rule as PolicyRule, SetDefinition, SetId,
-    Stage, StageEnd,
+    Members as ProgramMembers, PolicySet, PolicySetId, Rule as PolicyRule, SetId, Stage, StageEnd,
 };
 use netpol_core::{Program, Verdict as PolicyVerdict};
 use netpol_netfilter::Logging;
@@ -270,13 +269,13 @@ impl<'a> PolicyRenderer<'a> {
     pub(super) fn named_ports(&mut self, id: SetId, family: Family) -> Result<Name, IptablesError> {
         let missing = || IptablesError::Dangling { missing: format!("set {id} as a set of ports") };
         let set = self.program.address_sets.get(&id).ok_or_else(missing)?;
-        let (ProgramMembers::Ports(ports), SetDefinition::NamedPort { transport, .. }) =
-            (&set.members, &set.definition)
+        let (ProgramMembers::Ports(ports), Some(transport)) =
+            (&set.members, set.definition.transport())
         else {
             return Err(missing());
         };
         let ports = ports.iter().filter(|(address, _)| can_be_member(*address, family));
-        let member = |&(address, port): &(IpAddr, u16)| Member::Port(address, *transport, port);
+        let member = |&(address, port): &(IpAddr, u16)| Member::Port(address, transport, port);
         Ok(self.members_set(family, Members::NamedPorts, id, ports.map(member).collect()))
     }
 

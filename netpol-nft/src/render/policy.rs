@@ -10,8 +10,7 @@ use std::sync::Arc;
 use netpol_core::model::Action as PolicyAction;
 use netpol_core::net::{Family, Prefix, PrefixSet};
 use netpol_core::program::{
-    Members as ProgramMembers, PolicySet, PolicySetId, Rule as PolicyRule, SetDefinition, SetId,
-    Stage, StageEnd,
+    Members as ProgramMembers, PolicySet, PolicySetId, Rule as PolicyRule, SetId, Stage, StageEnd,
 };
 use netpol_core::{Program, Verdict as PolicyVerdict};
 use netpol_netfilter::Logging;
@@ -208,8 +207,8 @@ impl<'a> PolicyRenderer<'a> {
     pub(super) fn named_ports(&mut self, id: SetId, family: Family) -> Result<Name, NftError> {
         let missing = || NftError::Dangling { missing: format!("set {id} as a set of ports") };
         let set = self.program.address_sets.get(&id).ok_or_else(missing)?;
-        let (ProgramMembers::Ports(ports), SetDefinition::NamedPort { transport, .. }) =
-            (&set.members, &set.definition)
+        let (ProgramMembers::Ports(ports), Some(transport)) =
+            (&set.members, set.definition.transport())
         else {
             return Err(missing());
         };

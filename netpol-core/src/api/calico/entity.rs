@@ -15,7 +15,7 @@ use super::port::{PortsOf, read_ports};
 use super::rule::RuleScope;
 use super::selector::{read_namespace_selector, read_selector};
 use crate::flow::Direction;
-use crate::model::{EntityMatch, Peers, PortConstraint, PortMatch, keys};
+use crate::model::{EntityMatch, Peers, PortConstraint, PortMatch, ServiceName, keys};
 use crate::selector::Selector;
 
 /// One side of a rule.
@@ -103,7 +103,7 @@ impl Entity {
         let nets_at = at.field("nets");
         let nets = report.complete(|report| read_nets(&nets_at, nets, family, report)).flatten();
         let selected = self.read_selected(at, scope, report);
-        self.check_services(at, services, side, scope, report);
+        let service = self.read_service(at, services, side, scope, report);
         let mut constraint = PortConstraint::default();
         let ports_at = at.field("ports");
         let read = report.complete(|report| read_ports(&ports_at, ports, ports_of, report));
@@ -115,7 +115,15 @@ impl Entity {
         let read = report.complete(|report| read_ports(&not_ports_at, not_ports, ports_of, report));
         // Names that are left out are those of who is selected.
         constraint.none_of = read.flatten().filter(|_| selected.is_complete);
-        let (peers, not_peers) = selected.into_peers();
+        let (mut peers, not_peers) = selected.into_peers();
+        match (service, side) {
+            (Some(service), Side::Source) => peers = Some(Peers::BackendsOf(service)),
+            (Some(service), Side::Destination) => {
+                let list = constraint.any_of.get_or_insert_default();
+                list.backends_of = Some(service);
+            }
+            (None, _) => {}
+        }
         let not_nets = not_nets.unwrap_or_default();
         SideMatch { address: EntityMatch { peers, not_peers, nets, not_nets }, ports: constraint }
     }
@@ -149,7 +157,7 @@ impl Entity {
             && not.is_some()
             && accounts.is_some();
         let namespace = match namespaces {
-            Some(None) if self.selects() && is_known => scope.namespace.cloned(),
+            Some(None) if self.selects() && is_known => scope.in_namespace.cloned(),
             Some(namespaces) => namespaces,
             None => None,
         };
@@ -167,37 +175,34 @@ impl Entity {
                 .is_some_and(|it| it.names.values().next().is_some() || has_text(&it.selector))
     }
 
-    /// Refuses the rule for a Service, which cannot be matched yet, or for what is wrong with it.
-    fn check_services(
+    /// Reads the Service whose backends are meant: as a source by their addresses, as a destination by their ports too.
+    fn read_service(
         &self,
         at: &Path<'_>,
         services: &Field<Service>,
         side: Side,
         scope: &RuleScope<'_>,
         report: &mut Report,
-    ) {
-        let services_at = at.field("services");
-        let is_read = report.complete(|report| {
-            let service = report.given(&services_at, services)?;
-            service.check(&services_at, scope, report);
+    ) -> Option<ServiceName> {
+        let at = at.field("services");
+        let read = report.complete(|report| {
+            let service = report.given(&at, services)?.read(&at, scope, report);
             let is_remote = matches!(
                 (scope.direction, side),
                 (Direction::Ingress, Side::Source) | (Direction::Egress, Side::Destination)
             );
             if !is_remote {
                 report.refuse(
-                    &services_at,
+                    &at,
                     "given for the policy's own side, expected it as `source` of `ingress` or `destination` of `egress`",
                 );
             }
             for name in self.beside_services(side) {
-                report.refuse(&services_at, format!("given with `{name}`, expected it without"));
+                report.refuse(&at, format!("given with `{name}`, expected it without"));
             }
-            Some(())
+            service
         });
-        if is_read.flatten().is_some() {
-            report.refuse(&services_at, "not supported, expected other conditions");
-        }
+        read.flatten()
     }
 
     /// Returns the fields that are written and cannot stand beside a Service.
@@ -233,16 +238,22 @@ impl Selected {
 }
 
 impl Service {
-    fn check(&self, at: &Path<'_>, scope: &RuleScope<'_>, report: &mut Report) {
+    /// Returns the name of the Service, which is in the policy's namespace if no other is given.
+    fn read(
+        &self,
+        at: &Path<'_>,
+        scope: &RuleScope<'_>,
+        report: &mut Report,
+    ) -> Option<ServiceName> {
         let Self { name, namespace, extra } = self;
         report.unknown_fields(Some(at), extra);
-        required_text(report, &at.field("name"), name, "the name of a Service");
-        let namespace_at = at.field("namespace");
-        if scope.namespace.is_none() {
-            required_text(report, &namespace_at, namespace, "the namespace of the Service");
-        } else {
-            optional_text(report, &namespace_at, namespace);
-        }
+        let name = required_text(report, &at.field("name"), name, "the name of a Service");
+        let at = at.field("namespace");
+        let namespace = match scope.namespace {
+            None => required_text(report, &at, namespace, "the namespace of the Service"),
+            Some(own) => optional_text(report, &at, namespace).or(Some(own)),
+        };
+        Some(ServiceName::new(namespace?, name?))
     }
 }
 

@@ -194,7 +194,8 @@ impl Spec {
         let host_traffic = self.read_host_traffic(at, directions, report);
         check_hints(&at.field("performanceHints"), &self.performance_hints, report);
         let mut read = |name, direction, rules| {
-            let scope = RuleScope { direction, namespace: own_namespace.as_ref() };
+            let in_namespace = own_namespace.as_ref();
+            let scope = RuleScope { direction, namespace, in_namespace };
             read_rules(&at.field(name), rules, &scope, strictness, report)
         };
         let ingress = read("ingress", Direction::Ingress, &self.ingress);

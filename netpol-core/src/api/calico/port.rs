@@ -77,7 +77,7 @@ pub(super) fn read_ports(
         }
         PortsOf::EveryTransport | PortsOf::Unknown | PortsOf::Protocol(_) => {}
     }
-    Some(PortMatch { numbers: numbers.into_iter().collect(), names })
+    Some(PortMatch { numbers: numbers.into_iter().collect(), names, backends_of: None })
 }
 
 /// Returns whether a text is a number or a range of numbers, and no name.

@@ -64,8 +64,10 @@ struct RuleMetadata {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RuleScope<'a> {
     pub(super) direction: Direction,
-    /// Selects what is in the policy's own namespace; `None` for policies of the whole cluster.
-    pub(super) namespace: Option<&'a Selector>,
+    /// The policy's own namespace; `None` for policies of the whole cluster.
+    pub(super) namespace: Option<&'a str>,
+    /// Selects what is in it.
+    pub(super) in_namespace: Option<&'a Selector>,
 }
 
 /// What a rule says, as far as it can be read. What cannot is left out, so it matches more.

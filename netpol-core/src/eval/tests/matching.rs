@@ -51,7 +51,7 @@ fn ports(list: &[&str]) -> Option<PortMatch> {
             }
         }
     }
-    Some(PortMatch { numbers: ranges.into_iter().collect(), names })
+    Some(PortMatch { numbers: ranges.into_iter().collect(), names, backends_of: None })
 }
 
 fn any_of(list: &[&str]) -> PortConstraint<PortMatch> {

@@ -149,7 +149,7 @@ fn what_can_be_read_of_selectors() {
         json!({"source": {"selector": "has(a)", "notSelector": "has(c)", "namespaceSelectors": "has(b)"}}),
         json!({"source": {"notSelector": "has(c)", "namespaceSelectors": "has(b)"}}),
         json!({"protocol": "TCP", "source": {"selector": "a = 'b'", "notPorts": ["http"], "ports": ["dns"]}}),
-        json!({"source": {"services": {"name": "s", "namespace": "ns"}}, "destination": {"selector": "has(a)"}}),
+        json!({"source": {"services": {"namespace": "ns"}}, "destination": {"selector": "has(a)"}}),
     ];
     check(
         Kind::GlobalNetworkPolicy,
@@ -181,7 +181,7 @@ fn what_can_be_read_of_selectors() {
             everything degraded
         {"protocol":"TCP","source":{"notPorts":["http"],"ports":["dns"],"selector":"a = 'b'"}}
             TCP source `dns` degraded
-        {"destination":{"selector":"has(a)"},"source":{"services":{"name":"s","namespace":"ns"}}}
+        {"destination":{"selector":"has(a)"},"source":{"services":{"namespace":"ns"}}}
             everything to has(a) degraded
     "#]],
     );
@@ -215,7 +215,7 @@ fn what_can_be_read_of_selectors() {
             everything degraded
         {"protocol":"TCP","source":{"notPorts":["http"],"ports":["dns"],"selector":"a = 'b'"}}
             TCP source `dns` from NS == "ns" degraded
-        {"destination":{"selector":"has(a)"},"source":{"services":{"name":"s","namespace":"ns"}}}
+        {"destination":{"selector":"has(a)"},"source":{"services":{"namespace":"ns"}}}
             everything to (has(a) && NS == "ns") degraded
     "#]],
     );

@@ -18,7 +18,7 @@ use crate::verdict::Verdict;
 
 /// Everybody by name, with an address of each family. `web`, `db` and `plain` are pods of namespace `prod`, `dweb` and
 /// `dbare` pods of `dev`; `set` is in a network set of `prod`, `dset` in one of `dev`, `gset` in one of the cluster;
-/// nobody knows `ext`.
+/// nobody knows `ext`. Behind the Service `prod/shop` are `web`, `dweb` and `ext`, behind `dev/shop` is `dbare`.
 const PARTIES: [(&str, &str, &str); 9] = [
     ("web", "10.0.0.1", "fd00::1"),
     ("db", "10.0.0.2", "fd00::2"),
@@ -75,6 +75,23 @@ pub(super) fn cluster() -> Inputs {
     ] {
         let metadata = json!({"name": name, "namespace": namespace, "labels": {"role": "set"}});
         add(kind, json!({"metadata": metadata, "spec": {"nets": nets}}));
+    }
+    let port = |protocol, port: u16| json!({"name": format!("p{port}"), "protocol": protocol, "port": port});
+    for (namespace, name, backends, ports) in [
+        ("prod", "shop", &["web", "dweb"][..], json!([port("TCP", 8080), port("UDP", 9090)])),
+        ("prod", "shop", &["ext"], json!([port("TCP", 80)])),
+        ("dev", "shop", &["dbare"], json!([port("SCTP", 80), {"name": "any"}])),
+    ] {
+        for (family, kind) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
+            let of_backend = |it: &&str| json!({"addresses": [address(it, family)], "conditions": {"ready": false}});
+            let endpoints = backends.iter().map(of_backend).collect::<Value>();
+            let metadata = json!({
+                "name": format!("{name}-{}-{kind}", backends.len()).to_lowercase(), "namespace": namespace,
+                "labels": {"kubernetes.io/service-name": name},
+            });
+            let slice = json!({"metadata": metadata, "addressType": kind, "endpoints": endpoints, "ports": ports});
+            add(Kind::EndpointSlice, slice);
+        }
     }
     inputs
 }
@@ -552,6 +569,85 @@ fn names_of_ports_of_the_other_side() {
     check(&inputs, &["db > web tcp/8080"], &denied);
     check_family(&inputs, Family::V4, &["db > dweb sctp/8080"], &["db > web sctp/8080"]);
     check_family(&inputs, Family::V6, &[], &["db > dweb sctp/8080"]);
+}
+
+#[test]
+fn services_as_sources_are_addresses() {
+    for (kind, service, want) in [
+        (Kind::NetworkPolicy, json!({"name": "shop"}), "web dweb ext"),
+        (Kind::NetworkPolicy, json!({"name": "shop", "namespace": "dev"}), "dbare"),
+        (Kind::GlobalNetworkPolicy, json!({"name": "shop", "namespace": "prod"}), "web dweb ext"),
+        (Kind::GlobalNetworkPolicy, json!({"name": "none", "namespace": "prod"}), ""),
+    ] {
+        let rule = json!({"action": "Allow", "source": {"services": service}});
+        let policy = object(kind, "p", &json!({"selector": "role == 'db'", "ingress": [rule]}));
+        let inputs = with([policy]);
+        let others = PARTIES.iter().map(|it| it.0).filter(|name| *name != "db");
+        let (allowed, denied): (Vec<_>, Vec<_>) =
+            others.partition(|name| want.split(' ').any(|it| it == *name));
+        let flows = |names: Vec<&str>| -> Vec<String> {
+            let flows = |it| [format!("{it} > db tcp/1"), format!("{it} > db 47")];
+            names.into_iter().flat_map(flows).collect()
+        };
+        let (allowed, denied) = (flows(allowed), flows(denied));
+        let [allowed, denied]: [Vec<&str>; 2] =
+            [&allowed, &denied].map(|it| it.iter().map(|it| &**it).collect());
+        check(&inputs, &allowed, &denied);
+    }
+    let inputs = ingress(json!({
+        "action": "Allow", "protocol": "TCP", "source": {"services": {"name": "shop", "namespace": "prod"}, "ports": [7, "http"]},
+    }));
+    check(
+        &inputs,
+        &["dweb > db tcp/7:1", "ext > db tcp/7:1", "web > db tcp/8080:1"],
+        &["web > db tcp/8:1", "dweb > db tcp/8080:1", "dweb > db udp/7:1", "dbare > db tcp/7:1"],
+    );
+}
+
+#[test]
+fn services_as_destinations_are_ports_of_addresses() {
+    let egress = |rule: Value| {
+        with([object(
+            Kind::NetworkPolicy,
+            "p",
+            &json!({"selector": "role == 'db'", "egress": [rule]}),
+        )])
+    };
+    let service = json!({"services": {"name": "shop"}});
+    check(
+        &egress(json!({"action": "Allow", "destination": service})),
+        &["db > web tcp/8080", "db > dweb udp/9090", "db > ext tcp/80"],
+        &[
+            "db > web tcp/80",
+            "db > web udp/8080",
+            "db > ext tcp/8080",
+            "db > dbare tcp/8080",
+            "db > web icmp/8.0",
+            "db > web 47",
+        ],
+    );
+    check(
+        &egress(json!({"action": "Allow", "protocol": "TCP", "destination": service})),
+        &["db > web tcp/8080", "db > ext tcp/80"],
+        &["db > dweb udp/9090"],
+    );
+    check(
+        &egress(json!({"action": "Allow", "notProtocol": "TCP", "destination": service})),
+        &["db > web udp/9090"],
+        &["db > web tcp/8080", "db > web 47"],
+    );
+    check(
+        &egress(json!({"action": "Allow", "protocol": "ICMP", "destination": service})),
+        &[],
+        &["db > web icmp/8.0", "db > web tcp/8080"],
+    );
+    check(
+        &egress(
+            json!({"action": "Allow", "destination": {"services": {"name": "shop", "namespace": "dev"}}}),
+        ),
+        &["db > dbare sctp/80"],
+        &["db > dbare tcp/80", "db > web tcp/8080"],
+    );
 }
 
 #[test]

@@ -93,6 +93,15 @@ const BLOCKS: [[(&str, &str); 3]; 2] = [
     [("fd00::/112", "fd00::"), ("2001:db8::/48", "2001:db8::"), ("fd00::1:1/128", "fd00::1:1")],
 ];
 
+type Backends = (&'static str, &'static [usize], &'static [(Transport, u16)]);
+
+/// The Services of [`cluster`]: by namespace the numbers of some of [`ADDRESSES`], and the ports that these have.
+const BACKENDS: [Backends; 3] = [
+    ("prod", &[0, 3], &[(Transport::Tcp, 8080), (Transport::Udp, 9090)]),
+    ("prod", &[8], &[(Transport::Tcp, 80)]),
+    ("dev", &[4], &[(Transport::Sctp, 80)]),
+];
+
 type Test = fn(&Thing) -> bool;
 
 /// Selectors of things, with what they say.
@@ -194,6 +203,25 @@ fn meets(entity: &Value, own: Option<&str>, address: &str) -> bool {
         && !items(entity, "notNets").iter().any(is_in)
 }
 
+/// Returns whether one side of a flow is at a backend of the Service that is asked for, as a destination with its port.
+fn is_backend(entity: &Value, side: &str, address: &str, flow: &Flow) -> bool {
+    let service = &entity["services"];
+    if service.is_null() {
+        return true;
+    }
+    let namespace = service["namespace"].as_str().unwrap();
+    let mut of_service =
+        BACKENDS.iter().filter(|it| service["name"] == "shop" && it.0 == namespace);
+    let is_port = |ports: &[(Transport, u16)]| match flow.payload {
+        Payload::Ports { transport, destination, .. } => ports.contains(&(transport, destination)),
+        _ => false,
+    };
+    of_service.any(|(_, backends, ports)| {
+        backends.iter().any(|it| ADDRESSES[*it].contains(&address))
+            && (side == "source" || is_port(ports))
+    })
+}
+
 /// Returns whether a list of ports lists the port of an address.
 fn lists(
     list: &[Value],
@@ -286,7 +314,7 @@ fn rule_matches(rule: &Value, own: Option<&str>, flow: &Flow) -> bool {
                     any_of.is_empty() && (none_of.is_empty() || number(&rule["protocol"]).is_none())
                 }
             };
-            ports && meets(entity, own, &address)
+            ports && meets(entity, own, &address) && is_backend(entity, side, &address, flow)
         },
     )
 }
@@ -397,7 +425,7 @@ fn entity(family: usize) -> impl Strategy<Value = Value> {
         })
 }
 
-fn rule() -> impl Strategy<Value = Value> {
+fn rule(direction: &'static str) -> impl Strategy<Value = Value> {
     let protocol = || {
         select(
             [
@@ -419,6 +447,17 @@ fn rule() -> impl Strategy<Value = Value> {
     let action =
         prop_oneof![4 => Just("Allow"), 2 => Just("Deny"), 1 => Just("Pass"), 1 => Just("Log")];
     let entities = (0..2_usize).prop_flat_map(|family| (entity(family), entity(family)));
+    let service = option::weighted(
+        0.15,
+        select(
+            [
+                json!({"name": "shop", "namespace": "prod"}),
+                json!({"name": "shop", "namespace": "dev"}),
+                json!({"name": "none", "namespace": "prod"}),
+            ]
+            .to_vec(),
+        ),
+    );
     (
         action,
         option::weighted(0.1, select([4, 6].to_vec())),
@@ -426,9 +465,15 @@ fn rule() -> impl Strategy<Value = Value> {
         option::weighted(0.1, protocol()),
         option::weighted(0.1, icmp()),
         option::weighted(0.1, icmp()),
-        entities,
+        (entities, service),
     )
-        .prop_map(|(action, version, is, is_not, icmp, not_icmp, (source, destination))| {
+        .prop_map(move |(action, version, is, is_not, icmp, not_icmp, (entities, service))| {
+            let (mut source, mut destination) = entities;
+            match (service, direction) {
+                (Some(it), "ingress") => source = json!({"services": it}),
+                (Some(it), _) => destination = json!({"services": it}),
+                (None, _) => {}
+            }
             object([
                 ("action", Some(action.into())),
                 ("ipVersion", version.map(Value::from)),
@@ -440,8 +485,8 @@ fn rule() -> impl Strategy<Value = Value> {
                 ("destination", Some(destination)),
             ])
         })
-        .prop_filter("Calico refuses it", |rule| {
-            convert(&policy_of(json!({"ingress": [rule]}), None, "p")).is_ok()
+        .prop_filter("Calico refuses it", move |rule| {
+            convert(&policy_of(json!({direction: [rule]}), None, "p")).is_ok()
         })
 }
 
@@ -456,7 +501,7 @@ fn policy_of(spec: Value, namespace: Option<&str>, name: &str) -> Value {
 
 /// Returns policies, each with an order that puts it before the next one.
 fn policies() -> impl Strategy<Value = Vec<Value>> {
-    let rules = || option::weighted(0.7, vec(rule(), 0..4).prop_map(Value::from));
+    let rules = |direction| option::weighted(0.7, vec(rule(direction), 0..4).prop_map(Value::from));
     let types = || {
         option::weighted(
             0.3,
@@ -473,8 +518,8 @@ fn policies() -> impl Strategy<Value = Vec<Value>> {
         ),
         option::weighted(0.2, texts(ACCOUNTS)),
         types(),
-        rules(),
-        rules(),
+        rules("ingress"),
+        rules("egress"),
     );
     vec(policy, 1..4).prop_map(|policies| {
         let mut manifests = Vec::new();

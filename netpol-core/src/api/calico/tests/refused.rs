@@ -402,19 +402,6 @@ fn v12_services() {
     }
 }
 
-#[test]
-fn services_cannot_be_matched_yet() {
-    for (direction, side, _) in SERVICE_SIDES {
-        let service = json!({"name": "s", "namespace": "ns"});
-        check_spec(
-            json!({direction: [{"action": "Allow", side: {"services": service}}]}),
-            &[&format!(
-                "spec.{direction}[0].{side}.services: not supported, expected other conditions"
-            )],
-        );
-    }
-}
-
 #[track_caller]
 fn check_http(rule: Value, want: &str) {
     check_spec(json!({"ingress": [rule]}), &[&format!("spec.ingress[0].http{want}")]);
