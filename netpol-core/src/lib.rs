@@ -108,6 +108,7 @@
 
 extern crate alloc;
 
+pub mod analysis;
 pub mod api;
 mod dataplane;
 mod engine;
