@@ -59,7 +59,7 @@ pub use self::status::{Gate, PolicyStatus, WeakRule};
 use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
 use crate::model::{
     Attachment, EndpointId, EndpointKind, HostSettings, Inputs, Object, ObjectKey, PolicyKey, Tier,
-    Timestamp,
+    Timestamp, UnknownInterfaces,
 };
 use crate::program::{Endpoint, Established};
 
@@ -73,12 +73,20 @@ pub struct NodeConfig {
     pub established: Established,
     /// What policy of host endpoints cannot cut, and how the node treats its own workloads.
     pub hosts: HostSettings,
+    /// Which interfaces look like those of workloads, and what becomes of packets there while no workload has them: from the
+    /// first program on, and while no process runs. Before that, an engine closes the endpoints that it is told of.
+    pub unknown: UnknownInterfaces,
 }
 
 impl NodeConfig {
-    /// Returns the configuration of a node that keeps established flows.
+    /// Returns the configuration of a node that keeps established flows and leaves unknown interfaces alone.
     pub fn new(node: impl Into<String>) -> Self {
-        Self { node: node.into(), established: Established::Keep, hosts: HostSettings::default() }
+        Self {
+            node: node.into(),
+            established: Established::Keep,
+            hosts: HostSettings::default(),
+            unknown: UnknownInterfaces::default(),
+        }
     }
 }
 

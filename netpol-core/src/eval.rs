@@ -9,6 +9,7 @@ mod matching;
 mod order;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -17,13 +18,14 @@ use self::hosts::Passage;
 pub use self::judgement::{Evaluation, Judgement};
 use self::matching::{Sides, rule_matches};
 use self::order::{Level, Owners, levels, owners, replaced};
+use self::unknown::Strangers;
 use crate::dataplane::Capabilities;
 use crate::flow::{Direction, Flow, Origin, Payload};
 use crate::model::{
     Action, Bucket, Endpoint, Enforcement, HostSettings, HttpRequest, Inputs, Mode, Policy,
-    PolicyKey, Rule, TierEnd,
+    PolicyKey, Rule, TierEnd, Treatment,
 };
-use crate::net::Family;
+use crate::net::{Family, PrefixSet};
 use crate::verdict::{Explanation, Reason, RuleRef, Step, Verdict};
 
 /// Judges flows by what the model says, for the whole cluster at once.
@@ -41,7 +43,7 @@ use crate::verdict::{Explanation, Reason, RuleRef, Step, Verdict};
 ///
 /// A half passes these in order; the first that knows an answer gives it:
 ///
-/// 1. without an endpoint it is allowed;
+/// 1. without an endpoint it is allowed, except [behind unknown interfaces](Self::with_unknown);
 /// 2. neighbour and multicast listener discovery is allowed, except that an endpoint may not send router
 ///    advertisements and redirects;
 /// 3. an isolated endpoint denies;
@@ -86,6 +88,7 @@ pub struct Judge<'a> {
     inputs: &'a Inputs,
     capabilities: &'a Capabilities,
     settings: HostSettings,
+    strangers: Strangers,
     owners: Owners<'a>,
     levels: Vec<Level<'a>>,
     /// The enforced policies that staged ones replace or remove.
@@ -125,6 +128,7 @@ impl<'a> Judge<'a> {
             inputs,
             capabilities,
             settings: HostSettings::default(),
+            strangers: Strangers::default(),
             owners: owners(inputs),
             levels: levels(inputs),
             replaced: replaced(inputs),
@@ -136,6 +140,14 @@ impl<'a> Judge<'a> {
     #[must_use]
     pub fn with_settings(self, settings: HostSettings) -> Self {
         Self { settings, ..self }
+    }
+
+    /// Returns the same judge of a cluster where whoever has one of these addresses, and is neither a known endpoint nor a
+    /// node, is behind an interface that looks like that of a workload and belongs to none. The judge sees no interfaces, so
+    /// the caller has to say. Policy of host endpoints is asked about such flows as about those from outside of the cluster.
+    #[must_use]
+    pub fn with_unknown(self, addresses: PrefixSet, treatment: Treatment) -> Self {
+        Self { strangers: Strangers { addresses, treatment }, ..self }
     }
 
     /// Returns the judgement on a new flow, and what it would be if staged policies were enforced.
@@ -185,7 +197,10 @@ impl<'a> Judge<'a> {
             Origin::OwnNode => None,
         };
         let destination = sides.destination.owner;
-        let mut egress = self.judge_half(source, Direction::Egress, sides, scope);
+        let mut egress = match sides.flow.origin {
+            Origin::OwnNode => Explanation::at_once(Verdict::Allow, Reason::NoEndpoint),
+            _ => self.judge_half(source, Direction::Egress, sides, scope),
+        };
         if egress.verdict == Verdict::Allow && self.denies_own_host(sides) {
             egress = Explanation { verdict: Verdict::Deny, reason: Reason::OwnHost, ..egress };
         }
@@ -206,7 +221,7 @@ impl<'a> Judge<'a> {
         scope: Scope,
     ) -> Explanation {
         let Some(endpoint) = endpoint else {
-            return Explanation::at_once(Verdict::Allow, Reason::NoEndpoint);
+            return self.judge_stranger(direction, sides);
         };
         let half = Half { endpoint, direction, bucket: Bucket::Normal, sides };
         half.outside_of_policy().unwrap_or_else(|| self.ask_tiers(&half, scope))

@@ -11,6 +11,7 @@ mod inputs;
 mod policy;
 mod rule;
 mod service;
+mod unknown;
 mod view;
 
 pub use self::domain::{DomainAddress, DomainName, DomainNameError, DomainPattern};
@@ -29,6 +30,7 @@ pub use self::rule::{
     Action, EntityMatch, L4Match, Peers, PortConstraint, PortMatch, Rule, RuleMatch, Tenancy,
 };
 pub use self::service::{EndpointSlice, Service, ServiceName, ServicePort};
+pub use self::unknown::{InterfacePrefix, InterfacePrefixError, Treatment, UnknownInterfaces};
 pub use self::view::EndpointLabels;
 
 /// Label keys that the model sets itself; labels that users give cannot override them.

@@ -11,6 +11,7 @@ mod host_interp;
 mod interp;
 mod policy_set;
 mod set;
+mod unknown;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -26,7 +27,7 @@ pub use self::policy_set::{Address, PolicySet, PolicySetId, Ports, Rule, RuleId,
 pub(crate) use self::policy_set::{block_digest, policy_set_id, stage_digest};
 pub use self::set::{AddressSet, Members, SetDefinition, SetId};
 use crate::flow::Direction;
-use crate::model::{Attachment, EndpointId, Mode};
+use crate::model::{Attachment, EndpointId, Mode, UnknownInterfaces};
 
 /// All that one node must enforce.
 ///
@@ -46,6 +47,8 @@ pub struct Program {
     pub address_sets: BTreeMap<SetId, Arc<AddressSet>>,
     /// What happens to established flows that the program denies.
     pub established: Established,
+    /// What becomes of packets at interfaces that look like those of endpoints and belong to none.
+    pub unknown: UnknownInterfaces,
 }
 
 /// An endpoint of the node.

@@ -93,6 +93,8 @@ pub enum Reason {
     Isolated,
     /// The endpoint is in audit mode: everything passes.
     Audited,
+    /// No endpoint has the interface, although it looks like that of one.
+    Unknown,
     /// A failsafe port of the host, which no policy of a host endpoint closes.
     Failsafe,
     /// Traffic between nodes that carries that of workloads, which no policy of a host endpoint judges.
@@ -128,6 +130,9 @@ impl fmt::Display for Reason {
             }
             Self::Isolated => f.write_str("the endpoint is isolated"),
             Self::Audited => f.write_str("the endpoint is in audit mode"),
+            Self::Unknown => {
+                f.write_str("no endpoint has the interface, which looks like that of one")
+            }
             Self::Failsafe => f.write_str("a failsafe port, which no policy closes"),
             Self::Tunnel => f.write_str("a tunnel between nodes, which no policy closes"),
             Self::OwnHost => f.write_str("the settings of the node keep its workloads from it"),

@@ -98,6 +98,9 @@ impl EbpfDataplane {
     }
 
     fn enforce(&mut self, program: &Program) -> Result<(Isolated, u64), EbpfError> {
+        if !program.unknown.prefixes.is_empty() {
+            return Err(EbpfError::UnknownInterfaces);
+        }
         self.with_state(|state| state.enforce(program))
     }
 

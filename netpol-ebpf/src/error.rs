@@ -93,6 +93,11 @@ pub enum EbpfError {
         "endpoints that are known by an address cannot be enforced here, expected an interface"
     )]
     Address,
+    /// The program treats unknown interfaces in a certain way.
+    #[error(
+        "unknown interfaces cannot be treated here, expected a configuration without prefixes of them"
+    )]
+    UnknownInterfaces,
     /// Two endpoints claim one interface.
     #[error(
         "endpoint {other:?} claims interface `{interface}` too, so that their packets cannot be told apart"
@@ -141,7 +146,9 @@ impl EbpfError {
     #[must_use]
     pub fn kind(&self) -> DataplaneErrorKind {
         match self {
-            Self::NoBpfFs { .. } | Self::Address => DataplaneErrorKind::Unsupported,
+            Self::NoBpfFs { .. } | Self::Address | Self::UnknownInterfaces => {
+                DataplaneErrorKind::Unsupported
+            }
             Self::Shared { .. } | Self::Busy { .. } => DataplaneErrorKind::Conflict,
             Self::Capacity(_) | Self::Ports { .. } | Self::Endpoints { .. } | Self::Ids => {
                 DataplaneErrorKind::Capacity

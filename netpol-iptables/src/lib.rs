@@ -55,6 +55,8 @@
 //!   targets; the mark is a bit that nobody else may use ([`IptablesConfig::mark`]).
 //! - Host endpoints need [`TableName::Filter`]. An interface of the host whose name iptables does not take is an error, as
 //!   no chain could close it.
+//! - In the table `filter`, the first packet of the node itself to an unknown interface passes if it goes by way of a Service's
+//!   address: the hook still sees the interface that was chosen before. No answer passes where such interfaces are closed.
 //! - A rule of ours that somebody changes is noticed by its comment, sets and target; another change of it is not.
 //! - The first packet of a flow meets about as many rules of other endpoints as four times the square root of their number;
 //!   how many depends on the names of interfaces. A policy set has at most 10 chains in a row: the nft flavour follows no

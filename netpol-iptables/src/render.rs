@@ -32,6 +32,7 @@ mod condition;
 mod hosts;
 mod policy;
 mod tree;
+mod unknown;
 
 pub(crate) use self::base::{Lists, hook_chains};
 use self::hosts::HostRenderer;
@@ -75,7 +76,7 @@ pub(crate) struct Rendered {
 /// Returns the chains and sets that enforce a program. Endpoints whose part cannot be rendered are isolated.
 pub(crate) fn render(program: &Program, context: Context<'_>) -> Rendered {
     let mut policies = PolicyRenderer::new(program, context);
-    let mut lists = Lists::default();
+    let mut lists = Lists::new(&program.unknown);
     let mut isolated = Vec::new();
     let conflicts = conflicts(&program.endpoints);
     for endpoint in &program.endpoints {

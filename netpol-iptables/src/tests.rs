@@ -25,3 +25,6 @@ mod laws;
 mod logging;
 pub(crate) mod meaning;
 pub(crate) mod program;
+#[expect(clippy::unwrap_used, reason = "test code")]
+#[path = "../../netpol-core/tests/support/unknown.rs"]
+mod unknown;

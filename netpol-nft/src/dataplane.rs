@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use netpol_core::model::EndpointId;
+use netpol_core::model::{EndpointId, UnknownInterfaces};
 use netpol_core::program::{Endpoint, Established};
 use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
@@ -500,7 +500,7 @@ fn with_isolated(
     endpoints: &[&Endpoint],
     options: Options,
 ) -> Result<Ruleset, NftError> {
-    let base = skeleton(options);
+    let base = skeleton(options, &UnknownInterfaces::default());
     for (name, set) in base.sets {
         ruleset.sets.entry(name).or_insert(set);
     }

@@ -203,6 +203,11 @@ fn lower_match(it: &Match, out: &mut Vec<Expression>) {
         Match::Interface { end, name, sense } => {
             lower_compare(interface(*end), equality(*sense), name.bytes().to_vec(), out);
         }
+        Match::InterfacePrefix { end, prefix, sense } => {
+            // A shorter value is compared with as many bytes of the name.
+            let bytes = prefix.to_string().into_bytes();
+            lower_compare(interface(*end), equality(*sense), bytes, out);
+        }
         Match::Unmarked(bits) => lower_bits(Field::Mark, *bits, Test::Equal, out),
         Match::Unknown => out.push(Expression::Unknown),
     }
@@ -543,7 +548,13 @@ fn raise_compare<'a>(
         (Field::InputInterface | Field::OutputInterface, bytes, _) => {
             let end =
                 [End::Source, End::Destination].into_iter().find(|&it| interface(it) == *field)?;
-            Match::Interface { end, name: Interface::from_bytes(bytes.try_into().ok()?)?, sense }
+            match bytes.try_into() {
+                Ok(name) => Match::Interface { end, name: Interface::from_bytes(name)?, sense },
+                Err(_) => {
+                    let prefix = Interface::new(std::str::from_utf8(bytes).ok()?)?;
+                    Match::InterfacePrefix { end, prefix, sense }
+                }
+            }
         }
         (_, &[a, b], _) => {
             let number = u16::from_be_bytes([a, b]);

@@ -37,7 +37,7 @@ pub(crate) struct Plan {
 /// new. A switch that is too large must be planned anew with other sets in their place.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Step {
-    /// Endpoints become isolated; endpoints become known.
+    /// Endpoints become isolated; endpoints are forgotten.
     Close,
     /// Chains that are in force and are not as they must be.
     Chains,
@@ -45,7 +45,7 @@ pub(crate) enum Step {
     Members,
     /// Endpoints change their policy.
     Dispatch,
-    /// Endpoints stop being isolated; endpoints are forgotten.
+    /// Endpoints stop being isolated; endpoints become known, whose interface may be closed until then.
     Release,
 }
 
@@ -257,7 +257,8 @@ impl<'a> State<'a> {
         }
     }
 
-    /// Keys of address sets change in one group. Those of endpoints come first and go last.
+    /// Keys of address sets change in one group. Those of endpoints come first and go last, except in the list of all: who is
+    /// in it has a policy.
     fn place_keys(
         &self,
         name: &Name,
@@ -267,6 +268,9 @@ impl<'a> State<'a> {
     ) {
         if name.place().is_some() {
             self.place(name, Step::Members, [deleted, new].concat(), plan);
+        } else if Fixed::Endpoints.is_called(name) {
+            self.place(name, Step::Close, deleted, plan);
+            self.place(name, Step::Release, new, plan);
         } else {
             self.place(name, Step::Close, new, plan);
             self.place(name, Step::Release, deleted, plan);

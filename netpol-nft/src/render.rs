@@ -4,7 +4,7 @@
 //!
 //! | objects | what they are |
 //! |---|---|
-//! | `np-forward`, `np-input`, `np-output`, `np-postrouting` | base chains; their rules never change, see [`base`] |
+//! | `np-forward`, `np-input`, `np-output`, `np-postrouting` | base chains; their rules follow from the node's configuration, see [`base`] |
 //! | `np-cut` | drops packets to isolated endpoints |
 //! | `np-eg-{if,4,6}`, `np-in-{if,4,6}` | verdict maps from an endpoint to the chain of its policy set, or to `drop` |
 //! | `np-ep-…`, `np-iso-…` | sets of all endpoints and of the isolated ones |
@@ -32,6 +32,7 @@ mod base;
 mod condition;
 mod hosts;
 mod policy;
+mod unknown;
 
 pub(crate) use self::base::{Fixed, skeleton};
 use self::hosts::HostRenderer;
@@ -99,7 +100,7 @@ pub(crate) fn render(program: &Program, context: &Context<'_>) -> Result<Rendere
     let (hosts, closed) = HostRenderer::new(program, &mut policies, context.options.mark).chains();
     isolated.extend(closed);
     let (mut ruleset, users) = policies.finish();
-    let fixed = entries.into_skeleton(context.options)?;
+    let fixed = entries.into_skeleton(skeleton(context.options, &program.unknown))?;
     ruleset.sets.extend(fixed.sets);
     ruleset.chains.extend(fixed.chains);
     ruleset.chains.extend(hosts);
@@ -240,8 +241,7 @@ impl Entries {
     }
 
     /// Returns the base chains with their maps and sets, filled.
-    fn into_skeleton(mut self, options: Options) -> Result<Ruleset, NftError> {
-        let mut ruleset = skeleton(options);
+    fn into_skeleton(mut self, mut ruleset: Ruleset) -> Result<Ruleset, NftError> {
         for (name, set) in &mut ruleset.sets {
             set.elements = match &set.elements {
                 Elements::Verdicts(_) => {

@@ -201,6 +201,15 @@ pub(crate) enum Match {
         /// On it or not on it.
         sense: Sense,
     },
+    /// The name of the interface on which the packet comes in or goes out begins so, or does not.
+    InterfacePrefix {
+        /// In, as a source, or out.
+        end: End,
+        /// How it begins: at most 14 bytes.
+        prefix: Interface,
+        /// So or otherwise.
+        sense: Sense,
+    },
     /// None of these bits of the packet's mark is set.
     Unmarked(u32),
     /// A condition that we never write. A rule of ours with it was changed by somebody.

@@ -20,3 +20,8 @@ mod laws;
 mod logging;
 mod meaning;
 pub(crate) mod program;
+#[expect(clippy::unwrap_used, reason = "test code")]
+#[path = "../../netpol-core/tests/support/unknown.rs"]
+mod unknown;
+
+use self::hosts as host_support;

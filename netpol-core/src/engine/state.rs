@@ -57,6 +57,7 @@ impl State {
         let node = views.labels.text(&config.node);
         let mut program = Program { established: config.established, ..Program::default() };
         program.hosts.settings = config.hosts.clone();
+        program.unknown = config.unknown.clone();
         Self {
             capabilities: capabilities.clone(),
             node,

@@ -3,11 +3,11 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use super::Program;
 use super::host::{HostEndpoint, Interfaces, Passage};
 use super::interp::Walk;
-use super::{Endpoint, Program};
 use crate::flow::{Direction, Flow, Payload};
-use crate::model::{Attachment, Bucket, FailsafePort, Tunnel, WorkloadToHost};
+use crate::model::{Bucket, FailsafePort, Tunnel, WorkloadToHost};
 use crate::net::{Family, Transport};
 use crate::verdict::{Explanation, HostJudgement, Packet, Reason, Verdict};
 
@@ -83,7 +83,7 @@ impl Program {
             && passage.input.is_some_and(|it| self.workload_at(it).is_some());
         if let Some((input, endpoint)) = passage.input.and_then(|it| Some((it, self.host_at(it)?)))
         {
-            let of_workload = self.workload_at(input).is_some();
+            let of_workload = self.is_of_workload(input);
             if !of_workload {
                 hooks.push((endpoint, Bucket::Untracked, Ingress));
             }
@@ -104,7 +104,7 @@ impl Program {
         {
             if passage.input.is_some() {
                 hooks.push((endpoint, Bucket::Forward, Egress));
-            } else if self.workload_at(output).is_none() {
+            } else if !self.is_of_workload(output) {
                 hooks.push((endpoint, Bucket::Untracked, Egress));
                 hooks.push((endpoint, Bucket::Normal, Egress));
             }
@@ -112,9 +112,9 @@ impl Program {
         hooks
     }
 
-    fn workload_at(&self, interface: &str) -> Option<&Endpoint> {
-        let is_its = |it: &&Endpoint| matches!(&it.attachment, Attachment::Interface(own) if own == interface);
-        self.endpoints.iter().find(is_its)
+    /// Returns whether an interface is a workload's, or looks like it.
+    fn is_of_workload(&self, interface: &str) -> bool {
+        self.unknown.look_like(interface) || self.workload_at(interface).is_some()
     }
 
     fn host_at(&self, interface: &str) -> Option<&HostEndpoint> {
@@ -154,7 +154,8 @@ impl Program {
     fn explain_reply_of(&self, reply: HostJudgement, back: &Passage<'_>) -> HostJudgement {
         let hosts = self.judgements(back);
         let denied = hosts.iter().any(|it| it.explanation.verdict == Verdict::Deny)
-            || self.outcome(&back.flow).verdict() == Verdict::Deny;
+            || self.outcome(&back.flow).verdict() == Verdict::Deny
+            || self.unknown_outcome(back).verdict() == Verdict::Deny;
         let explanation = if denied {
             Explanation::at_once(Verdict::Deny, Reason::UntrackedReply)
         } else {

@@ -68,14 +68,8 @@ impl Program {
 /// Answers what no policy has a say in.
 fn before_policy(endpoint: &Endpoint, direction: Direction, flow: &Flow) -> Option<Explanation> {
     let at_once = |verdict, reason| Some(Explanation::at_once(verdict, reason));
-    if let Payload::Icmp { kind, .. } = flow.payload
-        && flow.destination.is_ipv6()
-    {
-        match (kind, direction) {
-            (134 | 137, Direction::Egress) => return at_once(Verdict::Deny, Reason::RouterMessage),
-            (130..=137 | 143, _) => return at_once(Verdict::Allow, Reason::NeighbourDiscovery),
-            _ => {}
-        }
+    if let Some(known) = discovery(direction, flow) {
+        return Some(known);
     }
     if endpoint.mode == Mode::Isolate {
         return at_once(Verdict::Deny, Reason::Isolated);
@@ -87,6 +81,18 @@ fn before_policy(endpoint: &Endpoint, direction: Direction, flow: &Flow) -> Opti
         return at_once(Verdict::Allow, Reason::SameEndpoint);
     }
     (endpoint.mode == Mode::Audit).then(|| Explanation::at_once(Verdict::Allow, Reason::Audited))
+}
+
+/// Answers what is neighbour or listener discovery.
+pub(super) fn discovery(direction: Direction, flow: &Flow) -> Option<Explanation> {
+    let Payload::Icmp { kind, .. } = flow.payload else { return None };
+    let (verdict, reason) = match (kind, direction) {
+        _ if flow.destination.is_ipv4() => return None,
+        (134 | 137, Direction::Egress) => (Verdict::Deny, Reason::RouterMessage),
+        (130..=137 | 143, _) => (Verdict::Allow, Reason::NeighbourDiscovery),
+        _ => return None,
+    };
+    Some(Explanation::at_once(verdict, reason))
 }
 
 /// One flow on its way through a policy set.

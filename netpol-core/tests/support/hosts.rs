@@ -102,6 +102,10 @@ pub(crate) fn settings() -> impl Strategy<Value = HostSettings> {
 pub(crate) fn compiled_with(objects: &[Object], settings: &HostSettings) -> Program {
     let mut config = NodeConfig::new(NODE);
     config.hosts = settings.clone();
+    compiled_by(objects, config)
+}
+
+pub(crate) fn compiled_by(objects: &[Object], config: NodeConfig) -> Program {
     let mut engine = Engine::new(config, &Capabilities::all());
     objects.iter().for_each(|object| engine.upsert(object.clone()).unwrap());
     engine.inputs_complete();

@@ -5,7 +5,9 @@
 //! happens to a packet, in order:
 //!
 //! 1. Whatever comes from or goes to an isolated endpoint is dropped in `NP-CUT`, established flows included. Neighbour
-//!    and multicast listener discovery goes on.
+//!    and multicast listener discovery goes on. The same happens at closed interfaces that look like those of endpoints and
+//!    are none's (`NP-UNK-FROM` and `NP-UNK-TO`, only if there can be such); where those may open flows, only new ones to
+//!    them are dropped, after `NP-INGRESS`.
 //! 2. What comes in on an endpoint's interface and does not carry one of its addresses is dropped in `NP-OWN`, whether it
 //!    belongs to a flow or not. Otherwise an endpoint could send into flows of others, or send itself a packet in the name
 //!    of somebody else, and would then reach that one as with a reply. Packets for the node itself may also carry
@@ -33,11 +35,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use netpol_core::model::{Treatment, UnknownInterfaces};
 use netpol_core::net::Family;
 use netpol_core::program::Endpoint;
 
 use super::tree::{Forest, List};
-use super::{Disposition, keys, own_addresses};
+use super::{Disposition, keys, own_addresses, unknown};
 use crate::name::{Fixed, Name, Owner, Side, short_digest};
 use crate::probe::KernelTable;
 use crate::ruleset::{
@@ -82,11 +85,12 @@ pub(crate) fn hook_chains(
 /// Most chains of a tree in a row below its root, for new flows and for all packets. Every level of the former is one that
 /// policy sets do not have, see [`MAX_DEPTH`](super::policy::MAX_DEPTH).
 pub(super) const LEVELS: usize = 1;
-const OWN_LEVELS: usize = 2;
+pub(super) const OWN_LEVELS: usize = 2;
 
 /// The endpoints as the chains list them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lists {
+    unknown: UnknownInterfaces,
     all: BTreeSet<Key>,
     isolated: BTreeSet<Key>,
     /// The addresses of isolated endpoints.
@@ -99,6 +103,11 @@ pub(crate) struct Lists {
 }
 
 impl Lists {
+    /// Returns empty lists of a node that treats unknown interfaces so.
+    pub(crate) fn new(unknown: &UnknownInterfaces) -> Self {
+        Self { unknown: unknown.clone(), ..Self::default() }
+    }
+
     /// Adds an endpoint.
     pub(crate) fn add(&mut self, endpoint: &Endpoint, disposition: &Disposition) {
         let keys = keys(endpoint);
@@ -139,8 +148,10 @@ impl Lists {
         let own = tree(End::Source, OWN_LEVELS, self.own(family));
         let related = tree(End::Source, LEVELS, self.related(owner, family));
         let egress = tree(End::Source, LEVELS, self.dispatch(Side::Egress, family));
-        let ingress = tree(End::Destination, LEVELS, self.dispatch(Side::Ingress, family));
+        forest = forest.with_otherwise(unknown::stop_new(&self.unknown, owner));
+        let ingress = forest.plant(End::Destination, LEVELS, self.dispatch(Side::Ingress, family));
         let mut chains = forest.finish();
+        chains.extend(unknown::chains(&self.unknown, &self.all, owner));
         let list = |rules: Vec<Rule>| Chain { rules };
         chains.extend([
             (to(Fixed::Forward), list(forward(owner, family))),
@@ -168,7 +179,11 @@ impl Lists {
 
     fn isolation(&self, owner: &Owner, family: Family, end: End) -> Vec<Rule> {
         let cut = |key: &Key| commented("isolated", vec![key.at(end)], goto(owner, Fixed::Cut));
-        self.isolated.iter().filter(|key| key.occurs_in(family)).map(cut).collect()
+        let isolated = self.isolated.iter().filter(|key| key.occurs_in(family)).map(cut);
+        // It comes back, as what is to be isolated before anything else is known comes behind.
+        let unknown = unknown::chain_at(&self.unknown, end).map(|chain| jump(owner, chain));
+        let is_closed = self.unknown.treatment == Treatment::Closed;
+        isolated.chain(unknown.filter(|_| is_closed)).collect()
     }
 
     fn isolation_at(&self, owner: &Owner, family: Family) -> Vec<Rule> {
@@ -237,7 +252,9 @@ impl Lists {
         let drop = |key: &Key| {
             commented("router", vec![key.at(End::Source)], Action::Verdict(Verdict::Drop))
         };
-        self.all.iter().filter(|key| key.occurs_in(family)).map(drop).collect()
+        let known = self.all.iter().filter(|key| key.occurs_in(family)).map(drop);
+        let drop = Action::Verdict(Verdict::Drop);
+        known.chain(unknown::at_interfaces(&self.unknown, End::Source, "router", &drop)).collect()
     }
 }
 
@@ -355,7 +372,7 @@ pub(super) fn goto_rule(id: &str, owner: &Owner, chain: Fixed) -> Rule {
     commented(id, Vec::new(), goto(owner, chain))
 }
 
-fn goto(owner: &Owner, chain: Fixed) -> Action {
+pub(super) fn goto(owner: &Owner, chain: Fixed) -> Action {
     Action::Verdict(Verdict::Goto(owner.chain(chain)))
 }
 

@@ -25,7 +25,7 @@ use netpol_core::{Direction, Program};
 use super::base::{ICMP, ICMPV6, LEVELS, commented, genuine_discovery, goto_rule, jump};
 use super::policy::{OnAllow, PolicyRenderer};
 use super::tree::{Forest, List};
-use super::{Context, keys};
+use super::{Context, keys, unknown};
 use crate::error::IptablesError;
 use crate::name::{Fixed, Name, Side};
 use crate::probe::{KernelTable, TableId};
@@ -141,8 +141,10 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
             let keys = self.workloads(family).into_iter();
             keys.map(|key| (key, vec![rule(key, verdict.clone())])).collect()
         };
+        let unknown = verdict.clone().map(|it| self.at_unknown(End::Source, "own-host", it));
         let list = verdict.map(list).unwrap_or_default();
         let onward = self.policy_chain(family, KernelTable::Filter, Fixed::HostInputPolicy, rules);
+        let onward = [unknown.unwrap_or_default(), onward].concat();
         self.list(family, OnAllow::Return, Fixed::HostInput, (End::Source, list, onward));
     }
 
@@ -151,8 +153,9 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         if !rules.is_empty() {
             rules = [established(family), rules].concat();
         }
-        let list = self.exempt_workloads(End::Destination, &rules);
+        let (list, unknown) = self.exempt_workloads(End::Destination, &rules);
         let onward = self.policy_chain(family, KernelTable::Filter, Fixed::HostOutputPolicy, rules);
+        let onward = [unknown, onward].concat();
         self.list(family, OnAllow::Return, Fixed::HostOutput, (End::Destination, list, onward));
     }
 
@@ -180,8 +183,9 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
                 continue;
             }
             let end = Hooked { bucket: Bucket::Untracked, direction, family }.end();
-            let list = self.exempt_workloads(end, &rules);
+            let (list, unknown) = self.exempt_workloads(end, &rules);
             let onward = self.policy_chain(family, KernelTable::Raw, policy, rules);
+            let onward = [unknown, onward].concat();
             self.list(family, OnAllow::Untrack, root, (end, list, onward));
             let untrack = vec![commented("untrack", Vec::new(), Action::Untrack)];
             self.insert(family, KernelTable::Raw, Fixed::Untrack, untrack);
@@ -258,16 +262,23 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         own.filter(|it| named.contains(it)).collect()
     }
 
-    /// Returns the list that ends the packets of workloads' interfaces, if there are rules for others.
-    fn exempt_workloads(&self, end: End, rules: &[Rule]) -> List {
+    /// Returns what ends the packets of workloads' interfaces, if there are rules for others: the list of those that are
+    /// known, and rules for the unknown.
+    fn exempt_workloads(&self, end: End, rules: &[Rule]) -> (List, Vec<Rule>) {
         if rules.is_empty() {
-            return List::new();
+            return Default::default();
         }
         let exempt = |name| {
             let key = Key::Interface(name);
             (key, vec![commented("workload", vec![key.at(end)], Action::Verdict(Verdict::Return))])
         };
-        self.shared_interfaces().into_iter().map(exempt).collect()
+        let known = self.shared_interfaces().into_iter().map(exempt).collect();
+        (known, self.at_unknown(end, "workload", Verdict::Return))
+    }
+
+    fn at_unknown(&self, end: End, id: &str, verdict: Verdict) -> Vec<Rule> {
+        let action = Action::Verdict(verdict);
+        unknown::at_interfaces(&self.program.unknown, end, id, &action).collect()
     }
 
     /// Returns the list that ends traffic between workloads and themselves.

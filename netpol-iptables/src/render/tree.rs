@@ -22,7 +22,7 @@ pub(super) struct Forest<'a> {
     owner: &'a Owner,
     /// The chains below the roots.
     chains: BTreeMap<Name, Chain>,
-    /// What happens to packets that nothing in a list ends. The last of these rules leads away.
+    /// What happens to packets that nothing in a list ends.
     otherwise: Vec<Rule>,
 }
 
@@ -88,14 +88,26 @@ impl<'a> Forest<'a> {
     }
 
     /// Returns the rules by which packets of nobody leave a list.
-    fn guard(&self, end: End, entries: &[Entry]) -> Vec<Rule> {
+    fn guard(&mut self, end: End, entries: &[Entry]) -> Vec<Rule> {
         let Some(prefix) = prefix(entries).filter(|_| entries.len() > 1) else { return Vec::new() };
         let nobody = Match::Under { end, prefix, sense: Sense::NotIn };
         let rule = |action| commented("list", vec![nobody.clone()], action);
         if self.otherwise.is_empty() {
             return vec![rule(Action::Verdict(Verdict::Return))];
         }
-        self.otherwise.iter().map(|it| rule(it.action.clone())).collect()
+        if self.otherwise.iter().all(|it| it.matches.is_empty()) {
+            return self.otherwise.iter().map(|it| rule(it.action.clone())).collect();
+        }
+        // A rule takes one condition on an interface.
+        vec![rule(Action::Verdict(Verdict::Goto(self.part(self.otherwise.clone()))))]
+    }
+
+    /// Makes a chain below the root, and returns its name.
+    fn part(&mut self, rules: Vec<Rule>) -> Name {
+        let chain = Chain { rules };
+        let name = self.owner.list_chain(&chain.to_string());
+        self.chains.insert(name.clone(), chain);
+        name
     }
 
     fn group(&mut self, end: End, levels: usize, group: &[Entry]) -> Vec<Rule> {
@@ -106,9 +118,7 @@ impl<'a> Forest<'a> {
             (_, None) => group.iter().flat_map(|it| it.rules.clone()).collect(),
             (_, Some(prefix)) => {
                 let rules = [self.node(end, levels, group), self.otherwise.clone()].concat();
-                let chain = Chain { rules };
-                let name = self.owner.list_chain(&chain.to_string());
-                self.chains.insert(name.clone(), chain);
+                let name = self.part(rules);
                 let matches = vec![Match::Under { end, prefix, sense: Sense::In }];
                 vec![commented("list", matches, Action::Verdict(Verdict::Goto(name)))]
             }

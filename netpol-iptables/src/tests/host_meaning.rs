@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use netpol_core::model::{Attachment, WorkloadToHost};
+use netpol_core::model::{Attachment, HostSettings, Object, WorkloadToHost};
 use netpol_core::net::{Family, Protocol};
-use netpol_core::program::{Passage, Program};
+use netpol_core::program::{Endpoint, Passage, Program};
 use netpol_core::{Flow, Origin, Payload, Verdict};
 use proptest::prelude::*;
 
 use super::cluster::flows;
 use super::host_support::{compiled_with, node, objects, passage, settings};
 use super::meaning::{Packet, Walked, walk};
+use super::unknown::{compiled_half, half_known};
 use crate::name::{Fixed, Owner};
 use crate::probe::{KernelTable, TableId};
 use crate::render::{Context, render};
@@ -98,13 +99,48 @@ fn program_allows(program: &Program, passage: &Passage<'_>) -> bool {
         (_, None) => outcome.egress.is_none_or(|it| is_allowed(it.verdict)),
         _ => is_allowed(outcome.verdict()),
     };
+    let origin = if passage.input.is_none() { Origin::OwnNode } else { passage.flow.origin };
+    let unknown = Passage { flow: passage.flow.from_origin(origin), ..*passage };
+    let unknown = is_allowed(program.unknown_outcome(&unknown).verdict());
     let from_workload = passage.input.is_some_and(|input| {
-        program.endpoints.iter().any(|it| it.attachment == Attachment::Interface(input.into()))
+        let is_there = |it: &Endpoint| it.attachment == Attachment::Interface(input.into());
+        program.is_unknown(input) || program.endpoints.iter().any(is_there)
     });
     let kept_from_host = from_workload
         && passage.output.is_none()
         && program.hosts.settings.workload_to_host == WorkloadToHost::Deny;
-    hosts && workloads && !kept_from_host
+    hosts && workloads && unknown && !kept_from_host
+}
+
+/// Compares chains and program on flows between all endpoints that there are, also where the node is not told of them.
+fn check(program: &Program, all: &[Object], seed: usize) -> Result<(), TestCaseError> {
+    let (owner, second_slots, refused) = Default::default();
+    let context = Context {
+        owner: &owner,
+        families: &Family::BOTH,
+        table: KernelTable::Filter,
+        mark: 16,
+        logging: Logging::DEFAULT,
+        second_slots: &second_slots,
+        refused: &refused,
+    };
+    let ruleset = render(program, context).ruleset;
+    let (wiring, node) = (compiled_with(all, &HostSettings::default()), node());
+    let flows = flows(all, seed).into_iter().filter(|it| it.origin == Origin::Endpoint);
+    for flow in flows.filter(|it| !is_unreadable_icmp(it)) {
+        if let Some(passage) = passage(&wiring, &node, &flow) {
+            prop_assert_eq!(
+                ruleset_allows(&ruleset, &passage),
+                program_allows(program, &passage),
+                "{} as {:?}: {:#?}\n{:#?}",
+                flow,
+                passage,
+                program.host_judgements(&passage),
+                ruleset.chains
+            );
+        }
+    }
+    Ok(())
 }
 
 proptest! {
@@ -112,27 +148,11 @@ proptest! {
 
     #[test]
     fn chains_of_hosts_mean_what_their_program_means(objects in objects(), settings in settings(), seed in 0..1000_usize) {
-        let program = compiled_with(&objects, &settings);
-        let (owner, second_slots, refused) = Default::default();
-        let context = Context {
-            owner: &owner,
-            families: &Family::BOTH,
-            table: KernelTable::Filter,
-            mark: 16,
-            logging: Logging::DEFAULT,
-            second_slots: &second_slots,
-            refused: &refused,
-        };
-        let ruleset = render(&program, context).ruleset;
-        let node = node();
-        let flows = flows(&objects, seed).into_iter().filter(|it| it.origin == Origin::Endpoint);
-        for flow in flows.filter(|it| !is_unreadable_icmp(it)) {
-            if let Some(passage) = passage(&program, &node, &flow) {
-                prop_assert_eq!(
-                    ruleset_allows(&ruleset, &passage), program_allows(&program, &passage),
-                    "{} as {:?}: {:#?}\n{:#?}", flow, passage, program.host_judgements(&passage), ruleset.chains
-                );
-            }
-        }
+        check(&compiled_with(&objects, &settings), &objects, seed)?;
+    }
+
+    #[test]
+    fn chains_mean_the_same_where_interfaces_are_unknown(it in half_known(), settings in settings(), seed in 0..1000_usize) {
+        check(&compiled_half(&it, &settings), &it.all, seed)?;
     }
 }

@@ -14,7 +14,7 @@ fn round_trip(rule: &Rule) {
 #[test]
 fn the_rules_of_base_chains_are_read_back() {
     let Ruleset { chains, .. } =
-        skeleton(Options { priority: 0, logging: Logging::DEFAULT, mark: 16 });
+        skeleton(Options { priority: 0, logging: Logging::DEFAULT, mark: 16 }, &Default::default());
     chains.values().flat_map(|chain| &chain.rules).for_each(round_trip);
 }
 
@@ -79,6 +79,9 @@ fn conditions() -> impl Strategy<Value = Match> {
             end,
             name: Interface::new("eth0").unwrap(),
             sense
+        }),
+        (end(), sense(), "[a-z]{1,14}").prop_map(|(end, sense, prefix)| {
+            Match::InterfacePrefix { end, prefix: Interface::new(&prefix).unwrap(), sense }
         }),
     ]
 }

@@ -60,7 +60,10 @@ fn operations(ruleset: &Ruleset) -> Vec<Operation> {
 
 #[test]
 fn what_is_encoded_is_read_back() {
-    let mut ruleset = skeleton(Options { priority: -5, logging: Logging::DEFAULT, mark: 16 });
+    let mut ruleset = skeleton(
+        Options { priority: -5, logging: Logging::DEFAULT, mark: 16 },
+        &Default::default(),
+    );
     let v4 = |text: &str| crate::ruleset::Key::V4(text.parse().unwrap());
     let ranges = vec![
         (v4("0.0.0.0"), v4("0.0.0.9")),
@@ -117,7 +120,7 @@ proptest! {
 
     #[test]
     fn damaged_listings_are_read_without_harm(damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..40)) {
-        let mut bytes = encoded(&operations(&skeleton(Options { priority: 0, logging: Logging::DEFAULT, mark: 16 })));
+        let mut bytes = encoded(&operations(&skeleton(Options { priority: 0, logging: Logging::DEFAULT, mark: 16 }, &Default::default())));
         for (at, value) in damage {
             let at = at.index(bytes.len());
             *bytes.get_mut(at).unwrap() = value;

@@ -9,7 +9,10 @@ use crate::ruleset::{KeyType, Storage};
 use netpol_netfilter::Logging;
 
 fn state(endpoints: &[(u8, &str)], isolated: &[u8], members: &[u8]) -> Ruleset {
-    let mut ruleset = skeleton(Options { priority: -5, logging: Logging::DEFAULT, mark: 16 });
+    let mut ruleset = skeleton(
+        Options { priority: -5, logging: Logging::DEFAULT, mark: 16 },
+        &Default::default(),
+    );
     let address = |last: u8| Key::V4([10, 0, 0, last].into());
     let set_elements = |ruleset: &mut Ruleset, name: &str, elements| {
         ruleset.sets.get_mut(&Name::new(name)).unwrap().elements = elements;
@@ -141,8 +144,12 @@ fn base_chains_come_last_where_there_was_nothing() {
 
 #[test]
 fn a_base_chain_at_another_place_is_replaced_at_once() {
-    let old = skeleton(Options { priority: 0, logging: Logging::DEFAULT, mark: 16 });
-    let mut new = skeleton(Options { priority: -5, logging: Logging::DEFAULT, mark: 16 });
+    let old =
+        skeleton(Options { priority: 0, logging: Logging::DEFAULT, mark: 16 }, &Default::default());
+    let mut new = skeleton(
+        Options { priority: -5, logging: Logging::DEFAULT, mark: 16 },
+        &Default::default(),
+    );
     let is_base = |chain: &&mut Chain| chain.base.is_some();
     new.chains.values_mut().filter(is_base).for_each(|chain| chain.rules.truncate(1));
     check(

@@ -4,7 +4,8 @@
 //!
 //! 1. Router advertisements and redirects that an endpoint sends are dropped; other neighbour and multicast listener
 //!    discovery passes. What a router has forwarded is neither, whatever its type: it could carry anything anywhere.
-//! 2. Whatever comes from or goes to an isolated endpoint is dropped, established flows included.
+//! 2. Whatever comes from or goes to an isolated endpoint, or a closed interface that looks like one's and is none's
+//!    ([`unknown`]), is dropped, established flows included.
 //! 3. What comes in on an endpoint's interface and does not carry one of its addresses is dropped, whether it belongs to a
 //!    flow or not. Otherwise an endpoint could send into flows of others, or send itself a packet in the name of somebody
 //!    else, and would then reach that one as with a reply. Packets for the node itself may also carry addresses of the
@@ -13,7 +14,8 @@
 //!    own, and are judged otherwise: conntrack asks only what an error is about, not who sends it.
 //! 5. Traffic between an endpoint and itself passes.
 //! 6. The packet is judged by the sender's egress policy, then by the receiver's ingress policy. A chain that allows
-//!    returns, and so does the end of the base chain: other owners' chains still judge.
+//!    returns, and so does the end of the base chain: other owners' chains still judge. In between, what has met no policy
+//!    because its interface is unknown is dropped.
 //!
 //! `np-input` has packets for the node itself, which has no ingress policy here. `np-output` has the node's own packets,
 //! which are outside of policy unless the endpoint is isolated; they are known by the hook, never by an address. Whether
@@ -22,9 +24,10 @@
 
 use std::collections::BTreeMap;
 
+use netpol_core::model::UnknownInterfaces;
 use netpol_core::net::Family;
 
-use super::Options;
+use super::{Options, unknown};
 use crate::name::{Name, SizeClass, short_digest};
 use crate::ruleset::{
     Action, Base, Chain, Elements, End, Fields, FlowDirection, FlowState, Hook, Key, KeyType,
@@ -35,7 +38,7 @@ use crate::ruleset::{
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 /// Router advertisement and redirect (RFC 4861, sections 4.2 and 4.5).
-const ROUTER_MESSAGES: [u8; 2] = [134, 137];
+pub(super) const ROUTER_MESSAGES: [u8; 2] = [134, 137];
 /// Neighbour discovery (RFC 4861), and the hop limit that tells that no router has forwarded it (section 3.1).
 const NEIGHBOUR_DISCOVERY: (u8, u8) = (133, 137);
 const HOP_LIMIT: u8 = 255;
@@ -137,6 +140,11 @@ impl Fixed {
         }
     }
 
+    /// Returns whether one of its maps or sets has this name.
+    pub(crate) fn is_called(self, name: &Name) -> bool {
+        By::ALL.iter().any(|by| self.name_by(*by) == *name)
+    }
+
     pub(super) fn name_by(self, by: By) -> Name {
         let stem = match self {
             Self::Endpoints => "ep",
@@ -168,7 +176,7 @@ impl Fixed {
 }
 
 /// Returns the base chains with empty maps and sets: a table that changes the fate of no endpoint's packets.
-pub(crate) fn skeleton(options: Options) -> Ruleset {
+pub(crate) fn skeleton(options: Options, unknown: &UnknownInterfaces) -> Ruleset {
     let sets = Fixed::ALL
         .into_iter()
         .flat_map(|fixed| By::ALL.map(|by| (fixed.name_by(by), fixed.empty(by))))
@@ -178,52 +186,61 @@ pub(crate) fn skeleton(options: Options) -> Ruleset {
     };
     let of_hosts = HOSTS.map(|name| (Name::new(name), Chain { base: None, rules: Vec::new() }));
     let chains = [
-        chain("np-forward", Hook::Forward, forward()),
-        chain("np-input", Hook::Input, input()),
+        chain("np-forward", Hook::Forward, forward(unknown)),
+        chain("np-input", Hook::Input, input(unknown)),
         chain("np-output", Hook::Output, vec![to_hosts(HOST_OUTPUT)]),
-        chain("np-postrouting", Hook::Postrouting, postrouting()),
+        chain("np-postrouting", Hook::Postrouting, postrouting(unknown)),
         (Name::new(CUT), Chain { base: None, rules: cut() }),
     ];
     let chains = chains.into_iter().chain(of_hosts).collect();
     Ruleset { sets, chains }
 }
 
-fn forward() -> Vec<Rule> {
+fn forward(unknown: &UnknownInterfaces) -> Vec<Rule> {
     [
         router_messages(),
+        unknown::router_messages(unknown),
         discovery(),
         isolation(End::Source),
         isolation(End::Destination),
+        unknown::closed(unknown, End::Source, &Verdict::Drop),
+        unknown::closed(unknown, End::Destination, &Verdict::Drop),
         forged(Held::Forwarded),
         established_of_own(),
         self_traffic(),
         vec![to_hosts(HOST_FORWARD)],
         dispatch(Fixed::Egress, End::Source),
         dispatch(Fixed::Ingress, End::Destination),
+        unknown::sent(unknown),
+        unknown::received(unknown),
     ]
     .concat()
 }
 
-fn input() -> Vec<Rule> {
+fn input(unknown: &UnknownInterfaces) -> Vec<Rule> {
     [
         router_messages(),
+        unknown::router_messages(unknown),
         discovery(),
         isolation(End::Source),
+        unknown::closed(unknown, End::Source, &Verdict::Drop),
         forged(Held::ToNode),
         established_of_own(),
         dispatch(Fixed::Egress, End::Source),
+        unknown::sent(unknown),
         vec![to_hosts(HOST_INPUT)],
     ]
     .concat()
 }
 
-fn postrouting() -> Vec<Rule> {
+fn postrouting(unknown: &UnknownInterfaces) -> Vec<Rule> {
+    let cut = Verdict::Goto(Name::new(CUT));
     let rule = |by: By| {
         let it = member(Fixed::Isolated, by, End::Destination);
         let matches = by.guard().into_iter().chain([it]).collect();
-        base_rule("isolated", matches, Action::Verdict(Verdict::Goto(Name::new(CUT))))
+        base_rule("isolated", matches, Action::Verdict(cut.clone()))
     };
-    By::ALL.map(rule).to_vec()
+    [By::ALL.map(rule).to_vec(), unknown::closed(unknown, End::Destination, &cut)].concat()
 }
 
 fn cut() -> Vec<Rule> {
@@ -261,7 +278,7 @@ pub(super) fn discovery() -> Vec<Rule> {
     [neighbours].into_iter().chain(listeners).collect()
 }
 
-fn icmpv6(it: Match) -> Vec<Match> {
+pub(super) fn icmpv6(it: Match) -> Vec<Match> {
     vec![Match::Family(Family::V6), Match::Protocol(ICMPV6), it]
 }
 
@@ -317,8 +334,9 @@ fn established_of_own() -> Vec<Rule> {
         let own = flows.map(move |(fields, set)| {
             related(family, vec![Match::Member { fields, set, sense: Sense::In }])
         });
-        let strangers =
-            [not_member(Fixed::Own, By::Interface), not_member(Fixed::Endpoints, by)].to_vec();
+        let strangers = [(Fixed::Own, By::Interface), (Fixed::Endpoints, by)]
+            .map(|(fixed, by)| not_member(fixed, by, End::Source))
+            .to_vec();
         own.chain([related(family, strangers)])
     });
     [established_flows()].into_iter().chain(related).collect()
@@ -368,12 +386,12 @@ pub(super) fn member(fixed: Fixed, by: By, end: End) -> Match {
     Match::Member { fields: by.fields(end), set: fixed.name_by(by), sense: Sense::In }
 }
 
-/// Returns the condition that a packet does not come from anything in a set.
-fn not_member(fixed: Fixed, by: By) -> Match {
-    Match::Member { fields: by.fields(End::Source), set: fixed.name_by(by), sense: Sense::NotIn }
+/// Returns the condition that what is at one end of a packet is not in a set.
+pub(super) fn not_member(fixed: Fixed, by: By, end: End) -> Match {
+    Match::Member { fields: by.fields(end), set: fixed.name_by(by), sense: Sense::NotIn }
 }
 
-fn base_rule(id: &str, matches: Vec<Match>, action: Action) -> Rule {
+pub(super) fn base_rule(id: &str, matches: Vec<Match>, action: Action) -> Rule {
     commented(id, matches, action)
 }
 

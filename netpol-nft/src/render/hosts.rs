@@ -20,8 +20,10 @@ use netpol_core::program::{HostEndpoint, Interfaces, PolicySetId};
 
 use super::base::{
     By, Fixed, HOST_FORWARD, HOST_INPUT, HOST_OUTPUT, commented, discovery, established, member,
+    not_member,
 };
 use super::policy::{OnAllow, PolicyRenderer};
+use super::unknown;
 use crate::error::NftError;
 use crate::name::{Name, Side};
 use crate::ruleset::{
@@ -82,9 +84,9 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         let mut chains = BTreeMap::new();
         let input = self.hook(Bucket::Normal, Ingress);
         let own_host = match self.program.hosts.settings.workload_to_host {
-            WorkloadToHost::Deny => from_workloads(&Action::Verdict(Verdict::Drop)),
+            WorkloadToHost::Deny => self.sent_by_workloads(&Action::Verdict(Verdict::Drop)),
             WorkloadToHost::Allow if !input.is_empty() => {
-                from_workloads(&Action::Verdict(Verdict::Return))
+                self.sent_by_workloads(&Action::Verdict(Verdict::Return))
             }
             WorkloadToHost::Allow | WorkloadToHost::Judge => Vec::new(),
         };
@@ -180,7 +182,8 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
             for before in &befores {
                 let mut matches = [on.clone(), before.clone()].concat();
                 if exempts_workloads && endpoint.interfaces == Interfaces::Other {
-                    matches.push(no_workload(end));
+                    matches.push(not_member(Fixed::Endpoints, By::Interface, end));
+                    matches.extend(unknown::looks_otherwise(&self.program.unknown, end));
                 }
                 let action = Action::Verdict(Verdict::Jump(chain.clone()));
                 rules.push(commented("host", matches, action));
@@ -204,6 +207,17 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
             matches.push(Match::Unmarked(self.mark));
         }
         matches
+    }
+
+    /// Returns the rules that say what becomes of what workloads send to their own host, unknown ones too.
+    fn sent_by_workloads(&self, action: &Action) -> Vec<Rule> {
+        let known = By::ALL.map(|by| {
+            let it = member(Fixed::Endpoints, by, End::Source);
+            by.guard().into_iter().chain([it]).collect()
+        });
+        let unknown = unknown::looks(&self.program.unknown, End::Source).map(|it| vec![it]);
+        let rule = |matches| commented("own-host", matches, action.clone());
+        known.into_iter().chain(unknown).map(rule).collect()
     }
 
     /// Returns the alternatives for packets of an endpoint's interfaces.
@@ -320,23 +334,4 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         matches.push(Match::Ports { end, first: port, last: port, sense: Sense::In });
         commented("failsafe", matches, Action::Verdict(Verdict::Return))
     }
-}
-
-/// Returns the condition that a packet does not pass a workload's interface.
-fn no_workload(end: End) -> Match {
-    let fields = match end {
-        End::Source => Fields::InputInterface,
-        End::Destination => Fields::OutputInterface,
-    };
-    Match::Member { fields, set: Fixed::Endpoints.name_by(By::Interface), sense: Sense::NotIn }
-}
-
-/// Returns the rules that say what becomes of what workloads send to their own host.
-fn from_workloads(action: &Action) -> Vec<Rule> {
-    let rule = |by: By| {
-        let it = member(Fixed::Endpoints, by, End::Source);
-        let matches = by.guard().into_iter().chain([it]).collect();
-        commented("own-host", matches, action.clone())
-    };
-    By::ALL.map(rule).to_vec()
 }

@@ -24,7 +24,7 @@ fn check(program: &Program, want: Expect) {
     let rendered = render_all(program);
     assert!(rendered.isolated.is_empty(), "{:?}", rendered.isolated);
     let mut ruleset = rendered.ruleset;
-    let base = skeleton(OPTIONS);
+    let base = skeleton(OPTIONS, &Default::default());
     ruleset.sets.retain(|name, set| base.sets.get(name) != Some(set));
     ruleset.chains.retain(|name, chain| base.chains.get(name) != Some(chain));
     want.assert_eq(&ruleset.to_string());
@@ -44,7 +44,7 @@ fn check_rule(mut builder: Builder, it: netpol_core::program::Rule, want: Expect
     ruleset
         .sets
         .retain(|name, _| name.as_str().starts_with("np-c") || name.as_str().starts_with("np-p"));
-    let base = skeleton(OPTIONS);
+    let base = skeleton(OPTIONS, &Default::default());
     ruleset.chains.retain(|name, _| !base.chains.contains_key(name));
     let lines = ruleset.to_string();
     let lines: Vec<&str> =

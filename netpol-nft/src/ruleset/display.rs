@@ -94,6 +94,12 @@ impl Display for Match {
             Self::Interface { end: End::Destination, name, sense } => {
                 write!(f, "oifname {sense}\"{name}\"")
             }
+            Self::InterfacePrefix { end: End::Source, prefix, sense } => {
+                write!(f, "iifname {sense}\"{prefix}*\"")
+            }
+            Self::InterfacePrefix { end: End::Destination, prefix, sense } => {
+                write!(f, "oifname {sense}\"{prefix}*\"")
+            }
             Self::Unmarked(bits) => write!(f, "meta mark & {bits:#010x} == 0x00000000"),
             Self::Unknown => f.write_str("unknown"),
         }

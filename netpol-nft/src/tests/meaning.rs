@@ -142,6 +142,13 @@ impl Packet {
                 };
                 sense(interface == *name, *wanted)
             }
+            Match::InterfacePrefix { end, prefix, sense: wanted } => {
+                let interface = match end {
+                    End::Source => self.input,
+                    End::Destination => self.output,
+                };
+                sense(interface.to_string().starts_with(&prefix.to_string()), *wanted)
+            }
             Match::Unmarked(bits) => self.mark.get() & bits == 0,
             Match::Unknown => panic!("a rendered rule is known"),
         }

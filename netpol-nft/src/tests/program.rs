@@ -218,6 +218,7 @@ pub(crate) fn everything() -> Builder {
     for endpoint in [pod, bridged, isolated, isolated_bridged] {
         builder.add(endpoint);
     }
+    builder.program.unknown.prefixes = ["pod-", "cali"].map(|it| it.parse().unwrap()).into();
     builder
 }
 
