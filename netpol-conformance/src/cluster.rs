@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use netpol_core::api::Strictness;
 use netpol_core::api::k8s::Phase;
-use netpol_core::model::{self, Attachment, EndpointKind, Inputs, Interface, Object, ObjectKey};
+use netpol_core::model::{
+    self, Attachment, EndpointKind, HostSettings, Inputs, Interface, Object, ObjectKey,
+};
 use netpol_core::net::{Family, Transport};
 use serde_json::{Value, json};
 
@@ -40,6 +42,7 @@ pub struct Cluster {
     incarnations: u32,
     /// Nodes that have host endpoints and no object, by name.
     implied: BTreeMap<String, Object>,
+    settings: HostSettings,
     reading: Reading,
 }
 
@@ -119,6 +122,7 @@ impl Cluster {
             addresses: Addresses { taken },
             incarnations: 0,
             implied: BTreeMap::new(),
+            settings: HostSettings::default(),
             reading,
         }
     }
@@ -189,6 +193,17 @@ impl Cluster {
         self.require_namespaces()?;
         self.imply_nodes();
         self.owners().map(|_| ())
+    }
+
+    /// Returns the settings of all nodes.
+    #[must_use]
+    pub const fn settings(&self) -> &HostSettings {
+        &self.settings
+    }
+
+    /// Changes the settings of all nodes.
+    pub(crate) fn set(&mut self, change: impl FnOnce(&mut HostSettings)) {
+        change(&mut self.settings);
     }
 
     /// Returns the objects of the model, by key.

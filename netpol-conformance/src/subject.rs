@@ -7,7 +7,7 @@ mod program;
 
 use std::io;
 
-use netpol_core::{DataplaneError, DataplaneErrorKind, Reason, Verdict};
+use netpol_core::{DataplaneError, DataplaneErrorKind, EngineError, Reason, Verdict};
 
 pub use self::kernel::{Kernel, Open, OpenError};
 pub(crate) use self::model::Judges;
@@ -69,13 +69,13 @@ pub enum Got {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubjectError {
-    /// The engine did not take an object.
-    #[error("the engine of node `{node}` refuses an object")]
+    /// The engine did not take an object, or settings.
+    #[error("the engine of node `{node}` refuses the state")]
     Engine {
         /// The node.
         node: String,
         /// Why.
-        source: netpol_core::EngineError,
+        source: EngineError,
     },
     /// A dataplane failed.
     #[error("the dataplane of node `{node}` failed")]
@@ -118,7 +118,10 @@ impl SubjectError {
     /// Returns whether the subject says that it cannot do what a scenario needs: then the scenario is skipped.
     #[must_use]
     pub const fn is_inability(&self) -> bool {
-        matches!(self, Self::Engine { source: netpol_core::EngineError::HostEndpoint { .. }, .. })
+        matches!(
+            self,
+            Self::Engine { source: EngineError::HostEndpoint { .. } | EngineError::OwnHost, .. }
+        )
     }
 
     /// Returns whether the machine cannot run the subject at all, whatever the scenario.

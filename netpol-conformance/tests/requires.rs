@@ -15,6 +15,7 @@ struct File {
     objects: Vec<Value>,
     probes: Vec<Value>,
     matrices: Vec<Value>,
+    has_settings: bool,
     requires: BTreeSet<String>,
 }
 
@@ -26,13 +27,14 @@ impl File {
         let scenario = objects.pop().unwrap();
         let requires = list(scenario.pointer("/spec/requires"));
         let requires = requires.iter().map(|it| it.as_str().unwrap().to_owned()).collect();
-        let (mut probes, mut matrices) = (Vec::new(), Vec::new());
+        let (mut probes, mut matrices, mut has_settings) = (Vec::new(), Vec::new(), false);
         for step in list(scenario.pointer("/spec/steps")) {
             objects.extend(list(step.get("apply")));
             probes.extend(list(step.get("probes")));
             matrices.extend(step.get("matrix").cloned());
+            has_settings |= step.get("settings").is_some();
         }
-        Self { objects, probes, matrices, requires }
+        Self { objects, probes, matrices, has_settings, requires }
     }
 
     /// Returns the addresses of pods, virtual machines and nodes.
@@ -124,6 +126,7 @@ impl File {
             "source-ports" => field("sourcePort"),
             "http" => field("http"),
             "vm" => kind(&["VirtualMachine"]),
+            "settings" => self.has_settings,
             "pending" => field("pending"),
             "reasons" => field("reasons"),
             // Only the author knows what no API knows.

@@ -60,7 +60,7 @@ impl Subject for Mutant {
         let mut capabilities = Capabilities::all();
         // Nobody looks into connections.
         capabilities.http = false;
-        let mut settings = HostSettings::default();
+        let mut settings = step.cluster.settings().clone();
         (self.settings)(&mut settings);
         let judge = Judge::new(&inputs, &capabilities).with_settings(settings);
         let verdict = |attempt: &Attempt| {
@@ -484,6 +484,7 @@ fn every_mistake_about_hosts_is_caught() {
             settings: |it| it.tunnels.retain(|it| *it != Tunnel::IpInIp),
             ..SOUND
         }),
+        ("knows no settings", || Mutant { settings: |it| *it = HostSettings::default(), ..SOUND }),
         ("keeps pods from their node", || Mutant {
             settings: |it| it.workload_to_host = WorkloadToHost::Deny,
             ..SOUND

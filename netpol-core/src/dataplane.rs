@@ -96,7 +96,8 @@ pub struct Capabilities {
     pub source_view: SourceView,
     /// It applies [`Change::Delta`]. Without it every update of an engine is a full one.
     pub deltas: bool,
-    /// It enforces [host endpoints](crate::program::Hosts). Without it an engine refuses those of its node.
+    /// It enforces [host endpoints](crate::program::Hosts), and keeps workloads from their own host where settings
+    /// [say so](crate::model::WorkloadToHost::Deny). Without it an engine refuses host endpoints of its node and such settings.
     pub host_endpoints: bool,
 }
 

@@ -51,15 +51,16 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::mem;
+use core::{fmt, mem};
 
 use self::state::State;
 use self::status::Status;
 pub use self::status::{Gate, PolicyStatus, WeakRule};
 use crate::dataplane::{Applied, Capabilities, Change, DataplaneError, Update};
+use crate::flow::Direction;
 use crate::model::{
-    Attachment, EndpointId, EndpointKind, HostSettings, Inputs, Object, ObjectKey, PolicyKey, Tier,
-    Timestamp, UnknownInterfaces,
+    Attachment, EndpointId, EndpointKind, FailsafePort, HostSettings, Inputs, Object, ObjectKey,
+    PolicyKey, Tier, Timestamp, UnknownInterfaces, WorkloadToHost,
 };
 use crate::program::{Endpoint, Established};
 
@@ -71,8 +72,6 @@ pub struct NodeConfig {
     pub node: String,
     /// What happens to established flows that a new program denies.
     pub established: Established,
-    /// What policy of host endpoints cannot cut, and how the node treats its own workloads.
-    pub hosts: HostSettings,
     /// Which interfaces look like those of workloads, and what becomes of packets there while no workload has them: from the
     /// first program on, and while no process runs. Before that, an engine closes the endpoints that it is told of.
     pub unknown: UnknownInterfaces,
@@ -84,13 +83,12 @@ impl NodeConfig {
         Self {
             node: node.into(),
             established: Established::Keep,
-            hosts: HostSettings::default(),
             unknown: UnknownInterfaces::default(),
         }
     }
 }
 
-/// Why an engine refused an object. Nothing changed.
+/// Why an engine refused an object, or settings. Nothing changed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -114,6 +112,25 @@ pub enum EngineError {
         /// The endpoint.
         id: EndpointId,
     },
+    /// The settings keep workloads from their own host, and the dataplane cannot.
+    #[error("the dataplane cannot keep workloads from their own host")]
+    OwnHost,
+    /// The settings leave ports to policy that no policy could close until now.
+    #[error("the settings no longer keep open failsafe ports ({direction}): {}", listed(.ports))]
+    Failsafe {
+        /// Seen from the host.
+        direction: Direction,
+        /// The ports.
+        ports: Vec<FailsafePort>,
+    },
+}
+
+fn listed(ports: &[FailsafePort]) -> impl fmt::Display + '_ {
+    fmt::from_fn(|f| {
+        let mut ports = ports.iter();
+        ports.next().map_or(Ok(()), |it| write!(f, "{it}"))?;
+        ports.try_for_each(|it| write!(f, ", {it}"))
+    })
 }
 
 /// Decides what a dataplane must enforce, and when.
@@ -234,6 +251,44 @@ impl Engine {
     /// Forgets an object; a namespace takes along all that is in it but its endpoints. Returns whether it was there.
     pub fn remove(&mut self, key: &ObjectKey) -> bool {
         self.state.remove(key)
+    }
+
+    /// Takes other settings of the node than the [usual ones](HostSettings::default).
+    ///
+    /// No policy and no host endpoint can cut failsafe ports, as these are asked for first. Only settings can, so those that
+    /// leave out a port, or keep it open for fewer others than the settings so far, are refused; see
+    /// [`force_settings`](Self::force_settings).
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Failsafe`], or [`EngineError::OwnHost`] if the dataplane cannot do what they say. Then nothing changes.
+    pub fn set_settings(&mut self, settings: HostSettings) -> Result<(), EngineError> {
+        let now = self.state.settings();
+        for (direction, now, next) in [
+            (Direction::Ingress, &now.failsafe_inbound, &settings.failsafe_inbound),
+            (Direction::Egress, &now.failsafe_outbound, &settings.failsafe_outbound),
+        ] {
+            let stays = |port: &&FailsafePort| next.iter().any(|it| it.covers(port));
+            let ports: Vec<_> = now.iter().filter(|port| !stays(port)).copied().collect();
+            if !ports.is_empty() {
+                return Err(EngineError::Failsafe { direction, ports });
+            }
+        }
+        self.force_settings(settings)
+    }
+
+    /// As [`set_settings`](Self::set_settings), failsafe ports that they leave out or not: policy may cut off the node then.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::OwnHost`] if the dataplane cannot do what they say. Then nothing changes.
+    pub fn force_settings(&mut self, settings: HostSettings) -> Result<(), EngineError> {
+        let denies = settings.workload_to_host == WorkloadToHost::Deny;
+        if denies && !self.capabilities.host_endpoints {
+            return Err(EngineError::OwnHost);
+        }
+        self.state.set_settings(settings);
+        Ok(())
     }
 
     /// Says what time it is, as there is no clock here: addresses of domain names that expire now or before are forgotten.

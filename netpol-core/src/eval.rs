@@ -201,7 +201,8 @@ impl<'a> Judge<'a> {
             Origin::OwnNode => Explanation::at_once(Verdict::Allow, Reason::NoEndpoint),
             _ => self.judge_half(source, Direction::Egress, sides, scope),
         };
-        if egress.verdict == Verdict::Allow && self.denies_own_host(sides) {
+        let is_discovery = egress.reason == Reason::NeighbourDiscovery;
+        if egress.verdict == Verdict::Allow && !is_discovery && self.denies_own_host(sides) {
             egress = Explanation { verdict: Verdict::Deny, reason: Reason::OwnHost, ..egress };
         }
         Judgement {

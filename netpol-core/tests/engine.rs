@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_core::model::{
-    Action, Attachment, DomainAddress, DomainName, DomainPattern, Endpoint, EndpointId, Lifecycle,
-    Mode, NetworkSet, Node, Object, ObjectKey, Order, Peers, Policy, PolicyKey, Rule, RuleMatch,
-    Tier, TierEnd, Timestamp,
+    Action, Attachment, DomainAddress, DomainName, DomainPattern, Endpoint, EndpointId,
+    FailsafePort, HostSettings, Lifecycle, Mode, NetworkSet, Node, Object, ObjectKey, Order, Peers,
+    Policy, PolicyKey, Rule, RuleMatch, Tier, TierEnd, Timestamp, WorkloadToHost,
 };
 use netpol_core::net::{Family, Prefix, Transport};
 use netpol_core::program::Established;
@@ -369,6 +369,73 @@ fn bad_objects_are_refused_and_change_nothing() {
 }
 
 /// Where nothing enforces them they are peers, if they are of other nodes.
+/// No policy can close failsafe ports, so it is settings that must not, by mistake.
+#[test]
+fn settings_that_cut_failsafe_ports_are_refused_unless_forced() {
+    let port = |port, net: Option<&str>| FailsafePort {
+        transport: Transport::Tcp,
+        port,
+        net: net.map(|it| it.parse().unwrap()),
+    };
+    let ssh = port(22, None);
+    let mut usual = HostSettings::default();
+    let mut restricted = usual.clone();
+    assert!(restricted.failsafe_inbound.remove(&ssh));
+    restricted.failsafe_inbound.insert(port(22, Some("10.0.0.0/8")));
+    let mut narrow = restricted.clone();
+    narrow.failsafe_inbound.remove(&port(22, Some("10.0.0.0/8")));
+    narrow.failsafe_inbound.insert(port(22, Some("10.1.0.0/16")));
+    let mut silent = usual.clone();
+    silent.failsafe_outbound.clear();
+    usual.failsafe_inbound.insert(port(8080, None));
+    let inbound = |port| Err((Direction::Ingress, vec![port]));
+    let outbound: Vec<_> = HostSettings::default().failsafe_outbound.into_iter().collect();
+    let start = HostSettings::default();
+    for (from, to, want) in [
+        (&start, &start, Ok(())),
+        (&start, &usual, Ok(())),
+        (&usual, &start, inbound(port(8080, None))),
+        (&start, &restricted, inbound(ssh)),
+        (&restricted, &start, Ok(())),
+        (&restricted, &narrow, inbound(port(22, Some("10.0.0.0/8")))),
+        (&narrow, &restricted, Ok(())),
+        (&start, &silent, Err((Direction::Egress, outbound))),
+    ] {
+        let mut engine = Engine::new(NodeConfig::new("n"), &Capabilities::all());
+        engine.inputs_complete();
+        engine.force_settings(from.clone()).unwrap();
+        let taken = engine.set_settings(to.clone());
+        let want = want.map_err(|(direction, ports)| EngineError::Failsafe { direction, ports });
+        assert_eq!(taken, want, "{from:?} to {to:?}");
+        let in_force = if taken.is_ok() { to } else { from };
+        assert_eq!(&full(engine.poll_update()).hosts.settings, in_force);
+        engine.handle_applied(Ok(Applied::default()));
+        engine.force_settings(to.clone()).unwrap();
+        engine.resync();
+        assert_eq!(&full(engine.poll_update()).hosts.settings, to);
+    }
+    let error = EngineError::Failsafe {
+        direction: Direction::Ingress,
+        ports: vec![ssh, port(22, Some("10.0.0.0/8"))],
+    };
+    let text =
+        "the settings no longer keep open failsafe ports (ingress): TCP 22, TCP 22 for 10.0.0.0/8";
+    assert_eq!(error.to_string(), text);
+}
+
+#[test]
+fn a_dataplane_that_cannot_keep_workloads_from_their_host_is_not_asked_to() {
+    let mut settings = HostSettings::default();
+    settings.workload_to_host = WorkloadToHost::Deny;
+    for (capabilities, want) in
+        [(Capabilities::all(), Ok(())), (Capabilities::minimal(), Err(EngineError::OwnHost))]
+    {
+        let mut engine = Engine::new(NodeConfig::new("n"), &capabilities);
+        assert_eq!(engine.set_settings(settings.clone()), want);
+        assert_eq!(engine.force_settings(settings.clone()), want);
+    }
+}
+
 #[test]
 fn host_endpoints_of_the_node_are_refused_where_nothing_enforces_them() {
     let attachments =

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use netpol_core::model::{
-    EndpointId, EndpointKind, Inputs, Interface, Lifecycle, NetworkSet, Node, Object, ObjectKey,
-    Peers, ServiceName, Timestamp,
+    EndpointId, EndpointKind, HostSettings, Inputs, Interface, Lifecycle, NetworkSet, Node, Object,
+    ObjectKey, Peers, ServiceName, Timestamp,
 };
 use netpol_core::net::Prefix;
 use netpol_core::{
@@ -47,6 +47,7 @@ enum Event {
     Resync,
     /// Let the addresses of domain names expire.
     Expire,
+    Settings(HostSettings),
 }
 
 fn some_labels(pairs: Vec<(&'static str, &'static str)>) -> impl Strategy<Value = Labels> {
@@ -206,6 +207,7 @@ fn event() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(one(Event::Fail)),
         1 => Just(one(Event::Resync)),
         1 => Just(one(Event::Expire)),
+        1 => hosts::settings().prop_map(move |it| one(Event::Settings(it))),
     ]
 }
 
@@ -224,6 +226,7 @@ struct World {
     objects: BTreeMap<ObjectKey, Object>,
     inputs: Inputs,
     capabilities: Capabilities,
+    settings: HostSettings,
     fails: bool,
     /// The program of the last update, whoever holds it.
     kept: Option<Arc<Program>>,
@@ -237,6 +240,7 @@ impl World {
             objects: BTreeMap::new(),
             inputs: Inputs::default(),
             capabilities: capabilities.clone(),
+            settings: HostSettings::default(),
             fails: false,
             kept: None,
         }
@@ -293,6 +297,10 @@ impl World {
             Event::Apply => self.apply()?,
             Event::Fail => self.fails = true,
             Event::Resync => self.engine.resync(),
+            Event::Settings(settings) => {
+                self.settings = settings.clone();
+                self.engine.force_settings(settings).unwrap();
+            }
             Event::Expire => {
                 let now = Timestamp(1);
                 assert_eq!(self.engine.expire(now), self.inputs.expire(now));
@@ -334,7 +342,9 @@ impl World {
     /// The program of an engine that is told just the objects that there are, from the last to the first.
     fn fresh_program(&self) -> Program {
         let objects: Vec<_> = self.objects.values().rev().cloned().collect();
-        compiled(&objects, &self.capabilities)
+        let mut program = compiled(&objects, &self.capabilities);
+        program.hosts.settings = self.settings.clone();
+        program
     }
 }
 

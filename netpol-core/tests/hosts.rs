@@ -7,10 +7,13 @@ mod cluster;
 #[path = "support/hosts.rs"]
 mod hosts;
 
+use std::net::IpAddr;
+
 use netpol_core::eval::Judge;
 use netpol_core::model::Inputs;
-use netpol_core::{Capabilities, Origin, Step};
+use netpol_core::{Capabilities, Flow, Origin, Step, Verdict};
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use self::cluster::flows;
 use self::hosts::{compiled_with, node, objects, passage, settings};
@@ -36,6 +39,31 @@ proptest! {
                 continue;
             };
             prop_assert_eq!(&program.host_judgements(&passage), &judged.hosts, "{} as {:?}", flow, passage);
+        }
+    }
+
+    /// Whatever policies and host endpoints there are: what would cut these ports is settings alone, and an engine refuses
+    /// such settings.
+    #[test]
+    fn no_policy_cuts_failsafe_ports(objects in objects(), settings in settings(), port in any::<Index>()) {
+        let mut inputs = Inputs::default();
+        objects.iter().for_each(|object| inputs.upsert(object.clone()));
+        let capabilities = Capabilities::all();
+        let judge = Judge::new(&inputs, &capabilities).with_settings(settings.clone());
+        let (program, node) = (compiled_with(&objects, &settings), node());
+        let other: IpAddr = "198.51.100.1".parse().unwrap();
+        for (ports, inbound) in [(&settings.failsafe_inbound, true), (&settings.failsafe_outbound, false)] {
+            let Some(port) = ports.iter().nth(port.index(ports.len().max(1))) else { continue };
+            for own in &node.addresses {
+                let (source, destination) = if inbound { (other, *own) } else { (*own, other) };
+                let flow = Flow::to_port(source, destination, port.transport, port.port);
+                let judged = judge.evaluate(&flow).enforced;
+                prop_assert_eq!(judged.verdict(), Verdict::Allow, "{}: {:?}", flow, judged);
+                let passage = passage(&program, &node, &flow).unwrap();
+                for said in program.host_judgements(&passage) {
+                    prop_assert_eq!(said.explanation.verdict, Verdict::Allow, "{}: {}", flow, said);
+                }
+            }
         }
     }
 }

@@ -36,6 +36,11 @@ pub enum EbpfError {
         /// The system's error.
         source: io::Error,
     },
+    /// The program has host endpoints, or keeps workloads from their own host.
+    #[error(
+        "the program judges traffic of the node's own interfaces, which this dataplane does not"
+    )]
+    Hosts,
     /// The kernel did not take the object.
     #[error("the kernel does not take the maps and programs")]
     Load {
@@ -146,7 +151,7 @@ impl EbpfError {
     #[must_use]
     pub fn kind(&self) -> DataplaneErrorKind {
         match self {
-            Self::NoBpfFs { .. } | Self::Address | Self::UnknownInterfaces => {
+            Self::NoBpfFs { .. } | Self::Address | Self::UnknownInterfaces | Self::Hosts => {
                 DataplaneErrorKind::Unsupported
             }
             Self::Shared { .. } | Self::Busy { .. } => DataplaneErrorKind::Conflict,

@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_core::flat::{Flat, TableKey};
-use netpol_core::model::{Attachment, EndpointId, Mode};
+use netpol_core::model::{Attachment, EndpointId, Mode, WorkloadToHost};
 use netpol_core::net::Family;
-use netpol_core::program::{Digest, Endpoint, Established};
+use netpol_core::program::{Digest, Endpoint, Established, Hosts};
 use netpol_core::{Direction, Program};
 use netpol_ebpf_abi as abi;
 use netpol_ebpf_abi::maps;
@@ -130,13 +130,18 @@ pub(crate) struct Options {
 ///
 /// # Errors
 ///
-/// [`EbpfError::Ports`] or [`EbpfError::Ids`] if there is no room.
+/// [`EbpfError::Ports`] or [`EbpfError::Ids`] if there is no room, [`EbpfError::Hosts`] if the program asks for what no
+/// object of ours does.
 pub(crate) fn render(
     program: &Program,
     flat: &Flat,
     ids: &mut Ids,
     options: Options,
 ) -> Result<Image, EbpfError> {
+    let Hosts { endpoints, settings, .. } = &program.hosts;
+    if !endpoints.is_empty() || settings.workload_to_host == WorkloadToHost::Deny {
+        return Err(EbpfError::Hosts);
+    }
     let mut image = Image::default();
     let space = space::render(flat, ids, &mut image)?;
     let tables = policy::render(flat, &space, ids, &mut image)?;

@@ -67,6 +67,8 @@ pub enum Feature {
     Http,
     /// Virtual machines and sandboxes.
     Vm,
+    /// Settings of nodes.
+    Settings,
 }
 
 /// A feature that this harness does not have.
@@ -77,7 +79,7 @@ pub struct UnknownFeature(pub String);
 
 impl Feature {
     /// Everything that this harness has.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Np,
         Self::Udp,
         Self::Sctp,
@@ -108,6 +110,7 @@ impl Feature {
         Self::Pending,
         Self::Http,
         Self::Vm,
+        Self::Settings,
     ];
 
     /// Returns the word that stands for it in `requires`.
@@ -144,6 +147,7 @@ impl Feature {
             Self::Pending => "pending",
             Self::Http => "http",
             Self::Vm => "vm",
+            Self::Settings => "settings",
         }
     }
 }

@@ -171,6 +171,7 @@ fn size_of(cluster: &Cluster, step: &StepSpec) -> usize {
 }
 
 fn change(cluster: &mut Cluster, step: &StepSpec) -> Result<(), (String, Problem)> {
+    cluster.set(|settings| step.settings.apply(settings));
     for (index, object) in step.delete.iter().enumerate() {
         cluster.delete(object).map_err(|problem| (format!("delete[{index}]"), problem))?;
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use netpol_core::Verdict;
-use netpol_core::model::HttpRequest;
+use netpol_core::model::{HostSettings, HttpRequest, WorkloadToHost};
 use netpol_core::net::Transport;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -68,12 +68,41 @@ pub(crate) struct Spec {
 pub(crate) struct StepSpec {
     pub(crate) name: String,
     #[serde(default, deserialize_with = "or_default")]
+    pub(crate) settings: SettingsSpec,
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) delete: Vec<ObjectRef>,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) apply: Vec<Value>,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) probes: Vec<ProbeSpec>,
     pub(crate) matrix: Option<MatrixSpec>,
+}
+
+/// Settings of all nodes; those that are absent stay as they are.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct SettingsSpec {
+    workload_to_host: Option<WorkloadToHostWord>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WorkloadToHostWord {
+    Deny,
+    Allow,
+    Judge,
+}
+
+impl SettingsSpec {
+    pub(crate) fn apply(&self, settings: &mut HostSettings) {
+        if let Some(word) = self.workload_to_host {
+            settings.workload_to_host = match word {
+                WorkloadToHostWord::Deny => WorkloadToHost::Deny,
+                WorkloadToHostWord::Allow => WorkloadToHost::Allow,
+                WorkloadToHostWord::Judge => WorkloadToHost::Judge,
+            };
+        }
+    }
 }
 
 /// Names an object to be deleted.

@@ -40,12 +40,14 @@ impl Feed {
                 (key, object)
             })
             .collect();
+        let refused = |source| SubjectError::Engine { node: self.node.clone(), source };
+        // A scenario says what is, and need not be careful.
+        self.engine.force_settings(cluster.settings().clone()).map_err(refused)?;
         for key in self.known.keys().filter(|key| !wanted.contains_key(key)) {
             self.engine.remove(key);
         }
         for (key, object) in &wanted {
             if self.known.get(key) != Some(object) {
-                let refused = |source| SubjectError::Engine { node: self.node.clone(), source };
                 self.engine.upsert(object.clone()).map_err(refused)?;
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use netpol_core::eval::{Evaluation, Judge, Judgement};
-use netpol_core::model::Inputs;
+use netpol_core::model::{HostSettings, Inputs};
 use netpol_core::{Capabilities, Direction, HostJudgement, Verdict};
 
 use super::{Observation, Subject, SubjectError};
@@ -18,7 +18,7 @@ pub struct Model;
 impl Subject for Model {
     fn play(&mut self, step: &Step, _later: &[Step]) -> Result<Vec<Observation>, SubjectError> {
         let inputs = step.cluster.inputs();
-        let judges = Judges::new(&inputs);
+        let judges = Judges::new(&inputs, step.cluster.settings());
         let observe = |attempt| observe(judges.evaluate(attempt), &inputs);
         Ok(step.attempts.iter().map(observe).collect())
     }
@@ -56,11 +56,9 @@ pub(crate) struct Judges<'a> {
 }
 
 impl<'a> Judges<'a> {
-    pub(crate) fn new(inputs: &'a Inputs) -> Self {
-        Self {
-            of_packets: Judge::new(inputs, &OF_PACKETS),
-            of_requests: Judge::new(inputs, &OF_REQUESTS),
-        }
+    pub(crate) fn new(inputs: &'a Inputs, settings: &HostSettings) -> Self {
+        let judge = |capabilities| Judge::new(inputs, capabilities).with_settings(settings.clone());
+        Self { of_packets: judge(&OF_PACKETS), of_requests: judge(&OF_REQUESTS) }
     }
 
     /// Returns what is said of an attempt.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use netpol_core::model::{Attachment, EndpointKind, Inputs, Object};
-use netpol_core::program::{Outcome, Passage};
+use netpol_core::program::Passage;
 use netpol_core::{
-    Applied, Change, DataplaneError, DataplaneErrorKind, Explanation, HostJudgement, Origin,
-    Program, Reason, Verdict,
+    Applied, Change, DataplaneError, DataplaneErrorKind, Explanation, Origin, Program, Reason,
+    Verdict,
 };
 
 use super::feed::Feed;
@@ -63,16 +63,20 @@ impl Programs {
     /// A connection passes if the node of its source lets it out and the node of its destination lets it in, the host
     /// endpoints of both included.
     fn observe(&self, cluster: &Cluster, inputs: &Inputs, attempt: &Attempt) -> Observation {
-        let (from, to) = (cluster.node_of(&attempt.source), cluster.node_of(&attempt.destination));
-        let leaving = from.and_then(|node| self.outcome(node, attempt, attempt.flow.origin));
-        let entering = if from == to {
-            leaving.clone()
-        } else {
-            to.and_then(|node| self.outcome(node, attempt, Origin::Forwarded))
-        };
-        let egress = leaving.and_then(|it| it.egress);
-        let ingress = entering.and_then(|it| it.ingress);
-        let hosts = self.host_judgements(cluster, attempt);
+        let (mut egress, mut ingress, mut hosts) = (None, None, Vec::new());
+        let [input, output] =
+            [&attempt.source, &attempt.destination].map(|host| interface_of(cluster, host));
+        for (node, passage) in passages(cluster, attempt, input.as_deref(), output.as_deref()) {
+            let Some(ProgramNode { program, .. }) = self.nodes.get(node) else { continue };
+            let outcome = program.outcome_of(&passage);
+            egress = egress.or(outcome.egress);
+            ingress = ingress.or(outcome.ingress);
+            // What a host sends to itself passes none of its interfaces.
+            if attempt.source != attempt.destination {
+                let passage = Passage { flow: attempt.flow, ..passage };
+                hosts.extend(program.host_judgements(&passage));
+            }
+        }
         let halves = [&egress, &ingress].into_iter().flatten();
         let said = halves.chain(hosts.iter().map(|it| &it.explanation));
         let verdict = said.map(|it| it.verdict).max().unwrap_or(Verdict::Allow);
@@ -81,33 +85,27 @@ impl Programs {
         let reason = |half: Option<Explanation>| half.map_or(Reason::NoEndpoint, |it| it.reason);
         observed.because(reason(egress), reason(ingress))
     }
+}
 
-    /// Returns what the host endpoints of all nodes on the way say.
-    fn host_judgements(&self, cluster: &Cluster, attempt: &Attempt) -> Vec<HostJudgement> {
-        let (source, destination) = (&attempt.source, &attempt.destination);
-        let [from, to] = [source, destination].map(|host| cluster.node_of(host));
-        let flow = attempt.flow;
-        let judgements = |node: &str, input: Option<&str>, output: Option<&str>| {
-            let passage = Passage { input, output, flow, before_nat: flow };
-            self.nodes.get(node).map(|it| it.program.host_judgements(&passage)).unwrap_or_default()
-        };
-        let [input, output] = [source, destination].map(|host| interface_of(cluster, host));
-        let (input, output) = (input.as_deref(), output.as_deref());
-        match (from, to) {
-            // What a host sends to itself passes none of its interfaces.
-            (Some(_), Some(_)) if source == destination => Vec::new(),
-            (Some(from), Some(to)) if from == to => judgements(from, input, output),
-            (from, to) => {
-                let leaving = from.map(|node| judgements(node, input, Some(UPLINK)));
-                let entering = to.map(|node| judgements(node, Some(UPLINK), output));
-                leaving.into_iter().chain(entering).flatten().collect()
-            }
-        }
+/// Returns the nodes on the way of an attempt, and its way through each. `input` and `output` are the interfaces of its
+/// ends on their nodes.
+fn passages<'a>(
+    cluster: &'a Cluster,
+    attempt: &'a Attempt,
+    input: Option<&'a str>,
+    output: Option<&'a str>,
+) -> Vec<(&'a str, Passage<'a>)> {
+    let passage = |input, output, flow| Passage { input, output, flow, before_nat: attempt.flow };
+    let ends = [&attempt.source, &attempt.destination].map(|host| cluster.node_of(host));
+    if let [Some(from), Some(to)] = ends
+        && from == to
+    {
+        return vec![(from, passage(input, output, attempt.flow))];
     }
-
-    fn outcome(&self, node: &str, attempt: &Attempt, origin: Origin) -> Option<Outcome> {
-        Some(self.nodes.get(node)?.program.outcome(&attempt.flow.from_origin(origin)))
-    }
+    let forwarded = attempt.flow.from_origin(Origin::Forwarded);
+    let ways =
+        [passage(input, Some(UPLINK), attempt.flow), passage(Some(UPLINK), output, forwarded)];
+    ends.into_iter().zip(ways).filter_map(|(node, way)| Some((node?, way))).collect()
 }
 
 /// Returns the name of the interface that a node has for a host; `None` for a process of the node itself.

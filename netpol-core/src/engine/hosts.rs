@@ -37,7 +37,7 @@ impl State {
             policy_sets(endpoint).for_each(|it| self.blocks.unuse(it));
         }
         let nodes = self.hold_nodes(!endpoints.is_empty());
-        let settings = program.hosts.settings.clone();
+        let settings = self.settings.clone();
         let hosts = Hosts { endpoints, settings, nodes };
         if hosts != program.hosts {
             delta.hosts = Some(core::mem::replace(&mut program.hosts, hosts));

@@ -20,7 +20,9 @@ use super::store::Id;
 use super::views::Views;
 use super::world::World;
 use crate::dataplane::Capabilities;
-use crate::model::{self, Inputs, Mode, Object, ObjectKey, Policy, PolicyKey, Timestamp};
+use crate::model::{
+    self, HostSettings, Inputs, Mode, Object, ObjectKey, Policy, PolicyKey, Timestamp,
+};
 use crate::net::canonical_address;
 use crate::program::{Endpoint, PolicySet, PolicySetId, Program, SetId};
 use crate::verdict::Verdict;
@@ -28,6 +30,7 @@ use crate::verdict::Verdict;
 /// Everything that the program of a node depends on, and the program.
 pub(super) struct State {
     pub(super) capabilities: Capabilities,
+    pub(super) settings: HostSettings,
     pub(super) node: Id<Text>,
     pub(super) views: Views,
     pub(super) endpoints: Endpoints,
@@ -55,11 +58,11 @@ impl State {
     pub(super) fn new(config: &NodeConfig, capabilities: &Capabilities) -> Self {
         let mut views = Views::default();
         let node = views.labels.text(&config.node);
-        let mut program = Program { established: config.established, ..Program::default() };
-        program.hosts.settings = config.hosts.clone();
-        program.unknown = config.unknown.clone();
+        let unknown = config.unknown.clone();
+        let program = Program { established: config.established, unknown, ..Program::default() };
         Self {
             capabilities: capabilities.clone(),
+            settings: HostSettings::default(),
             node,
             views,
             endpoints: Endpoints::default(),
@@ -104,6 +107,17 @@ impl State {
             Object::Service(service) => self.world.set_service(service),
             Object::EndpointSlice(slice) => self.world.set_slice(slice),
         }
+    }
+
+    /// Returns the settings of the node.
+    pub(super) const fn settings(&self) -> &HostSettings {
+        &self.settings
+    }
+
+    /// Takes other settings of the node.
+    pub(super) fn set_settings(&mut self, settings: HostSettings) {
+        self.locals.hosts_changed |= settings != self.settings;
+        self.settings = settings;
     }
 
     /// Returns the name of the node.

@@ -60,6 +60,25 @@ pub struct FailsafePort {
     pub net: Option<Prefix>,
 }
 
+impl FailsafePort {
+    /// Returns whether this keeps open what another one does.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let nets = match (self.net, other.net) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(one), Some(other)) => one.covers(other),
+        };
+        nets && (self.transport, self.port) == (other.transport, other.port)
+    }
+}
+
+impl fmt::Display for FailsafePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.transport, self.port)?;
+        self.net.map_or(Ok(()), |net| write!(f, " for {net}"))
+    }
+}
+
 /// How nodes carry the traffic of workloads to each other.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[expect(clippy::exhaustive_enums, reason = "IP in IP, or in datagrams to a port")]

@@ -3,15 +3,36 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::Program;
 use super::host::{HostEndpoint, Interfaces, Passage};
 use super::interp::Walk;
+use super::{Outcome, Program};
 use crate::flow::{Direction, Flow, Payload};
 use crate::model::{Bucket, FailsafePort, Tunnel, WorkloadToHost};
 use crate::net::{Family, Transport};
 use crate::verdict::{Explanation, HostJudgement, Packet, Reason, Verdict};
 
 impl Program {
+    /// Returns what a node that enforces this program does with a new flow whose way is known: at [unknown
+    /// interfaces](Self::unknown_outcome) too, and where settings keep workloads from their own host. What host endpoints
+    /// say comes [besides](Self::host_judgements).
+    #[must_use]
+    pub fn outcome_of(&self, passage: &Passage<'_>) -> Outcome {
+        let (mut outcome, unknown) = (self.outcome(&passage.flow), self.unknown_outcome(passage));
+        outcome.egress = outcome.egress.or(unknown.egress);
+        outcome.ingress = outcome.ingress.or(unknown.ingress);
+        let to_own_host =
+            passage.output.is_none() && passage.input.is_some_and(|it| self.is_of_workload(it));
+        if to_own_host
+            && self.hosts.settings.workload_to_host == WorkloadToHost::Deny
+            && let Some(egress) = &mut outcome.egress
+            && egress.verdict == Verdict::Allow
+            && egress.reason != Reason::NeighbourDiscovery
+        {
+            (egress.verdict, egress.reason) = (Verdict::Deny, Reason::OwnHost);
+        }
+        outcome
+    }
+
     /// Returns what the host endpoints of the node say of a new flow, in the order of the hooks, up to the first that
     /// denies.
     #[must_use]

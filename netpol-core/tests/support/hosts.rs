@@ -100,13 +100,16 @@ pub(crate) fn settings() -> impl Strategy<Value = HostSettings> {
 }
 
 pub(crate) fn compiled_with(objects: &[Object], settings: &HostSettings) -> Program {
-    let mut config = NodeConfig::new(NODE);
-    config.hosts = settings.clone();
-    compiled_by(objects, config)
+    compiled_by(objects, settings, NodeConfig::new(NODE))
 }
 
-pub(crate) fn compiled_by(objects: &[Object], config: NodeConfig) -> Program {
+pub(crate) fn compiled_by(
+    objects: &[Object],
+    settings: &HostSettings,
+    config: NodeConfig,
+) -> Program {
     let mut engine = Engine::new(config, &Capabilities::all());
+    engine.force_settings(settings.clone()).unwrap();
     objects.iter().for_each(|object| engine.upsert(object.clone()).unwrap());
     engine.inputs_complete();
     match engine.poll_update().unwrap().change {

@@ -51,8 +51,7 @@ pub(crate) fn objects_with_hosts() -> impl Strategy<Value = HalfKnown> {
 /// The program of a node where interfaces that look like those of workloads are treated so.
 pub(crate) fn compiled_half(it: &HalfKnown, settings: &HostSettings) -> Program {
     let mut config = NodeConfig::new(NODE);
-    config.hosts = settings.clone();
     config.unknown =
         UnknownInterfaces { prefixes: ["v".parse().unwrap()].into(), treatment: it.treatment };
-    compiled_by(&it.known, config)
+    compiled_by(&it.known, settings, config)
 }

@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use netpol_core::model::{Attachment, HostSettings, Object, WorkloadToHost};
-use netpol_core::program::{Endpoint, Passage, Program};
+use netpol_core::model::{HostSettings, Object};
+use netpol_core::program::{Passage, Program};
 use netpol_core::{Flow, Origin, Payload, Verdict};
 use proptest::prelude::*;
 
@@ -78,7 +78,7 @@ fn program_allows(program: &Program, passage: &Passage<'_>) -> bool {
     let is_allowed = |it: Verdict| it == Verdict::Allow;
     let hosts = program.host_judgements(passage);
     let hosts = hosts.iter().all(|it| is_allowed(it.explanation.verdict));
-    let outcome = program.outcome(&passage.flow);
+    let outcome = program.outcome_of(passage);
     let workloads = match (passage.input, passage.output) {
         (None, _) => true,
         (_, None) => outcome.egress.is_none_or(|it| is_allowed(it.verdict)),
@@ -87,14 +87,7 @@ fn program_allows(program: &Program, passage: &Passage<'_>) -> bool {
     let origin = if passage.input.is_none() { Origin::OwnNode } else { passage.flow.origin };
     let unknown = Passage { flow: passage.flow.from_origin(origin), ..*passage };
     let unknown = is_allowed(program.unknown_outcome(&unknown).verdict());
-    let from_workload = passage.input.is_some_and(|input| {
-        let is_there = |it: &Endpoint| it.attachment == Attachment::Interface(input.into());
-        program.is_unknown(input) || program.endpoints.iter().any(is_there)
-    });
-    let kept_from_host = from_workload
-        && passage.output.is_none()
-        && program.hosts.settings.workload_to_host == WorkloadToHost::Deny;
-    hosts && workloads && unknown && !kept_from_host
+    hosts && workloads && unknown
 }
 
 /// Compares chains and program on flows between all endpoints that there are, also where the node is not told of them.
