@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::scenario::object::{ObjectId, PodView, group_of, map_below, node_addresses};
 use crate::scenario::spec::ObjectRef;
 use crate::scenario::{Problem, machine};
-use crate::topology::{Host, UPLINK};
+use crate::topology::{Host, PodLinks, UPLINK};
 use crate::wire::{self, Conversion};
 
 /// The node of pods that name none, where no node is declared.
@@ -53,6 +53,8 @@ pub(crate) struct Reading {
     pub(crate) unknown_fields: Strictness,
     /// What a host endpoint is that names no interface.
     pub(crate) nameless_hosts: NamelessHosts,
+    /// How the pods of a node are connected.
+    pub(crate) pods: PodLinks,
 }
 
 /// What a host endpoint is that names no interface.
@@ -233,6 +235,12 @@ impl Cluster {
     #[must_use]
     pub const fn nodes(&self) -> &BTreeMap<String, Node> {
         &self.nodes
+    }
+
+    /// Returns how the pods of a node are connected.
+    #[must_use]
+    pub const fn pod_links(&self) -> PodLinks {
+        self.reading.pods
     }
 
     /// Returns the pod or node that has `address`, if any.

@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, NamelessHosts, Reading, is_cluster_wide};
 use crate::document;
 use crate::scenario::object::{ObjectId, map_below};
 use crate::scenario::{Problem, ScenarioError, Step, addresses_in, is_scenario};
+use crate::topology::PodLinks;
 use crate::wire::is_known;
 
 /// The namespace of objects that name none, as `kubectl` has it.
@@ -83,8 +84,11 @@ pub fn load(files: &[PathBuf]) -> Result<Manifests, ScenarioError> {
     let taken = addresses_in(found.iter().map(|object| &object.value));
     let node = found.iter().find(|object| object.id.is_core("Node"));
     let name = node.map(|object| object.id.name.clone());
-    let reading =
-        Reading { unknown_fields: Strictness::Degraded, nameless_hosts: NamelessHosts::Enforced };
+    let reading = Reading {
+        unknown_fields: Strictness::Degraded,
+        nameless_hosts: NamelessHosts::Enforced,
+        pods: PodLinks::default(),
+    };
     let mut cluster = Cluster::new(name, taken, reading);
     for name in undeclared_namespaces(&found) {
         let namespace =

@@ -9,7 +9,7 @@ use std::io;
 
 use netpol_core::{DataplaneError, DataplaneErrorKind, EngineError, Reason, Verdict};
 
-pub use self::kernel::{Kernel, Open, OpenError};
+pub use self::kernel::{Kernel, KnownBy, Open, OpenError};
 pub(crate) use self::model::Judges;
 pub use self::model::{Model, summary};
 pub use self::program::Programs;
@@ -103,6 +103,9 @@ pub enum SubjectError {
         /// Why.
         source: OpenError,
     },
+    /// Pods are behind bridges, and nobody said how to make a dataplane for those.
+    #[error("no dataplane for pods behind a bridge")]
+    NoBridges,
     /// The hosts could not be made.
     #[error(transparent)]
     Topology(#[from] TopologyError),
@@ -121,6 +124,8 @@ impl SubjectError {
         matches!(
             self,
             Self::Engine { source: EngineError::HostEndpoint { .. } | EngineError::OwnHost, .. }
+                | Self::NoBridges
+                | Self::Topology(TopologyError::NoBridgeNetfilter)
         )
     }
 
@@ -137,6 +142,7 @@ impl SubjectError {
             Self::Open { .. } | Self::Topology(TopologyError::Permission { .. }) => true,
             Self::Engine { .. }
             | Self::Isolated { .. }
+            | Self::NoBridges
             | Self::Topology(_)
             | Self::Thread { .. } => false,
         }

@@ -2,7 +2,7 @@
 //!
 //! One namespace per node and per pod, and one more, the *fabric*, which routes between the nodes and owns every external
 //! address. Nothing is translated and nothing is filtered: until somebody programs a dataplane in a node's namespace,
-//! everything reaches everything.
+//! everything reaches everything. The pods of a node are routed by it, or bridged ([`PodLinks`]).
 //!
 //! Every host answers on its listeners with its own name, so that a [`Probe`] knows who answered. Needs root, of the
 //! machine or of a user namespace (`unshare -Urnm` with a tmpfs on `/run`).
@@ -15,14 +15,18 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use self::namespace::{Forwarding, prepare_directory, readable, remove_leftovers};
+use self::namespace::{
+    Forwarding, prepare_directory, readable, remove_leftovers, show_bridged_packets,
+};
 use self::netlink::Batch;
 use self::server::Servers;
-use self::wiring::{FIRST_OUTER, Families};
+use self::wiring::{FIRST_OUTER, Families, Mac};
 use crate::probe::{Probe, Request};
 
 pub use self::error::TopologyError;
-pub use self::layout::{ExternalSpec, Host, Layout, Listener, NodeSpec, PodSpec, Transport};
+pub use self::layout::{
+    ExternalSpec, Host, Layout, Listener, NodeSpec, PodLinks, PodSpec, Transport,
+};
 pub use self::namespace::Namespace;
 pub(crate) use self::opener::Opener;
 
@@ -81,6 +85,7 @@ struct Node {
     addresses: Vec<IpAddr>,
     /// Index of the fabric's end.
     outer: u32,
+    pods: PodLinks,
 }
 
 #[derive(Debug)]
@@ -91,6 +96,8 @@ struct Pod {
     interface: String,
     /// Index of the node's end.
     outer: u32,
+    /// Of the pod's end.
+    mac: Mac,
 }
 
 impl Topology {
@@ -183,6 +190,12 @@ impl Topology {
             return Err(TopologyError::UnknownHost(Host::Node(pod.node)));
         };
         self.fabric.perform(|batch| wiring::no_routes(batch, node.outer, &pod.addresses))?;
+        if node.pods == PodLinks::Bridged {
+            node.site.perform(|batch| wiring::no_bridged_routes(batch, &pod.addresses))?;
+            for other in self.pods.values().filter(|other| other.node == pod.node) {
+                other.site.perform(|batch| wiring::no_neighbour_pod(batch, &pod.addresses))?;
+            }
+        }
         node.site.perform(|batch| wiring::no_end(batch, pod.outer))
     }
 
@@ -265,7 +278,7 @@ impl Topology {
     }
 
     fn connect_node(&mut self, spec: NodeSpec) -> Result<(), TopologyError> {
-        let NodeSpec { name, addresses, listeners } = spec;
+        let NodeSpec { name, addresses, listeners, pods } = spec;
         let host = Host::Node(name.clone());
         self.check_free(&host, &addresses)?;
         let mut site = Site::create(&name, Forwarding::On)?;
@@ -277,12 +290,16 @@ impl Topology {
         })?;
         site.perform(|batch| {
             wiring::loopback(batch);
-            wiring::inner_end(batch, &addresses, families);
+            wiring::inner_end(batch, &addresses, families, wiring::OUTER_MAC);
         })?;
+        if pods == PodLinks::Bridged {
+            show_bridged_packets(&site.namespace)?;
+            site.perform(|batch| wiring::bridge(batch, families))?;
+        }
         let listeners: Vec<_> = listeners.into_iter().collect();
         site.listen(&self.runtime, &host, &addresses, &listeners)?;
         self.owners.extend(addresses.iter().map(|it| (*it, host.clone())));
-        self.nodes.insert(name, Node { site, addresses, outer });
+        self.nodes.insert(name, Node { site, addresses, outer, pods });
         Ok(())
     }
 
@@ -297,19 +314,39 @@ impl Topology {
         let mut site = Site::create(&id, Forwarding::Off)?;
         let families = Families::of(&addresses);
         let (outer, interface) = node.site.next_outer("pod", short);
-        node.site.perform(|batch| {
-            wiring::outer_end(batch, outer, &interface, site.namespace.handle(), families);
-            wiring::routes(batch, outer, &addresses, &node.addresses);
+        let (inside, own) = (site.namespace.handle(), &node.addresses);
+        let (mac, gateway) = match node.pods {
+            PodLinks::Routed => (wiring::INNER_MAC, wiring::OUTER_MAC),
+            PodLinks::Bridged => (wiring::mac_of_port(outer), wiring::BRIDGE_MAC),
+        };
+        node.site.perform(|batch| match node.pods {
+            PodLinks::Routed => {
+                wiring::outer_end(batch, outer, &interface, inside, families);
+                wiring::routes(batch, outer, &addresses, own);
+            }
+            PodLinks::Bridged => {
+                wiring::bridge_port(batch, outer, &interface, inside, mac);
+                wiring::bridged_routes(batch, &addresses, mac, own);
+            }
         })?;
         site.perform(|batch| {
             wiring::loopback(batch);
-            wiring::inner_end(batch, &addresses, families);
+            wiring::inner_end(batch, &addresses, families, gateway);
         })?;
+        if node.pods == PodLinks::Bridged {
+            for other in self.pods.values().filter(|other| other.node == node_name) {
+                let theirs = &other.addresses;
+                site.perform(|batch| wiring::neighbour_pod(batch, theirs, other.mac, &addresses))?;
+                other
+                    .site
+                    .perform(|batch| wiring::neighbour_pod(batch, &addresses, mac, theirs))?;
+            }
+        }
         self.fabric.perform(|batch| wiring::routes(batch, node.outer, &addresses, &[]))?;
         let listeners: Vec<_> = listeners.into_iter().collect();
         site.listen(&self.runtime, &host, &addresses, &listeners)?;
         self.owners.extend(addresses.iter().map(|it| (*it, host.clone())));
-        self.pods.insert(id, Pod { site, addresses, node: node_name, interface, outer });
+        self.pods.insert(id, Pod { site, addresses, node: node_name, interface, outer, mac });
         Ok(())
     }
 

@@ -129,8 +129,8 @@ impl File {
             "settings" => self.has_settings,
             "pending" => field("pending"),
             "reasons" => field("reasons"),
-            // Only the author knows what no API knows.
-            "cnp-unknown-field" => self.requires.contains(feature),
+            // Only the author knows what no API knows, and how pods are connected.
+            "cnp-unknown-field" | "bridge" => self.requires.contains(feature),
             unknown => panic!("no rule for `{unknown}`"),
         }
     }

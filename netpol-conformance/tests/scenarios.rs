@@ -70,18 +70,27 @@ fn the_programs_pass_all_scenarios() {
 #[cfg(feature = "nft")]
 #[test]
 fn nftables_passes_all_scenarios() {
-    use netpol_conformance::subject::{Kernel, Open};
-    use netpol_nft::{NftConfig, NftDataplane};
+    use netpol_conformance::subject::{Kernel, KnownBy, Open};
+    use netpol_nft::{NftConfig, NftDataplane, PodNetwork};
     use std::sync::Arc;
 
-    let open: Arc<Open> = Arc::new(|| Ok(Box::new(NftDataplane::open(NftConfig::default())?)));
-    check(Backend::new("nft", 8, move || Ok(Box::new(Kernel::new(Arc::clone(&open))?))));
+    let open = |pods| -> Arc<Open> {
+        Arc::new(move || {
+            let mut config = NftConfig::default();
+            config.pods = pods;
+            Ok(Box::new(NftDataplane::open(config)?))
+        })
+    };
+    check(Backend::new("nft", 8, move || {
+        let kernel = Kernel::new(open(PodNetwork::Routed))?;
+        Ok(Box::new(kernel.with_bridges(KnownBy::Address, open(PodNetwork::Bridged))))
+    }));
 }
 
 #[cfg(feature = "ebpf")]
 #[test]
 fn ebpf_passes_all_scenarios() {
-    use netpol_conformance::subject::{Kernel, Open};
+    use netpol_conformance::subject::{Kernel, KnownBy, Open};
     use netpol_ebpf::{Capacity, EbpfConfig, EbpfDataplane, PrivateBpfFs};
     use std::sync::Arc;
 
@@ -93,7 +102,7 @@ fn ebpf_passes_all_scenarios() {
             config.capacity = Capacity::small();
             Ok(Box::new(EbpfDataplane::open(config)?))
         });
-        Ok(Box::new(Kernel::new(open)?))
+        Ok(Box::new(Kernel::new(Arc::clone(&open))?.with_bridges(KnownBy::Interface, open)))
     }));
 }
 
@@ -102,16 +111,21 @@ mod iptables {
     use std::sync::Arc;
 
     use netpol_conformance::runner::Backend;
-    use netpol_conformance::subject::{Kernel, Open};
-    use netpol_iptables::{Flavour, IptablesConfig, IptablesDataplane};
+    use netpol_conformance::subject::{Kernel, KnownBy, Open};
+    use netpol_iptables::{Flavour, IptablesConfig, IptablesDataplane, PodNetwork};
 
     fn check(name: &'static str, flavour: Flavour) {
-        let open: Arc<Open> = Arc::new(move || {
-            let mut config = IptablesConfig::default();
-            config.flavour = Some(flavour);
-            Ok(Box::new(IptablesDataplane::open(config)?))
-        });
-        super::check(Backend::new(name, 8, move || Ok(Box::new(Kernel::new(Arc::clone(&open))?))));
+        let open = move |pods| -> Arc<Open> {
+            Arc::new(move || {
+                let mut config = IptablesConfig::default();
+                (config.flavour, config.pods) = (Some(flavour), pods);
+                Ok(Box::new(IptablesDataplane::open(config)?))
+            })
+        };
+        super::check(Backend::new(name, 8, move || {
+            let kernel = Kernel::new(open(PodNetwork::Routed))?;
+            Ok(Box::new(kernel.with_bridges(KnownBy::Address, open(PodNetwork::Bridged))))
+        }));
     }
 
     #[test]

@@ -13,7 +13,8 @@ use std::{env, fs};
 
 use netpol_conformance::probe::{Outcome, Probe, ProbeError, Request, Window, watch_all};
 use netpol_conformance::topology::{
-    ExternalSpec, Host, Layout, Listener, NodeSpec, PodSpec, Topology, TopologyError, Transport,
+    ExternalSpec, Host, Layout, Listener, NodeSpec, PodLinks, PodSpec, Topology, TopologyError,
+    Transport,
 };
 use tokio::runtime::Runtime;
 
@@ -135,7 +136,21 @@ impl Cluster {
 
 #[test]
 fn everybody_reaches_everybody() {
-    let cluster = Cluster::new(layout());
+    check_reach(layout());
+}
+
+#[test]
+fn everybody_reaches_everybody_behind_bridges() {
+    check_reach(bridged(layout()));
+}
+
+fn bridged(mut layout: Layout) -> Layout {
+    layout.nodes = layout.nodes.into_iter().map(|it| it.with_pods(PodLinks::Bridged)).collect();
+    layout
+}
+
+fn check_reach(layout: Layout) {
+    let cluster = Cluster::new(layout);
     let pairs = [
         ("x/a", "10.244.0.2"),
         ("x/b", "10.244.0.1"),
@@ -341,7 +356,16 @@ fn datagrams_come_from_ever_new_ports() {
 
 #[test]
 fn an_address_moves_to_another_pod() {
-    let mut cluster = Cluster::new(layout());
+    check_moves(layout());
+}
+
+#[test]
+fn an_address_moves_to_another_pod_behind_a_bridge() {
+    check_moves(bridged(layout()));
+}
+
+fn check_moves(layout: Layout) {
+    let mut cluster = Cluster::new(layout);
     let reach = [("y/a", "10.244.0.1"), ("192.0.2.10", "10.244.0.1"), ("x/b", "fd00:10:244::1")];
     let before = cluster.probe("x/b", "10.244.0.1", Request::Tcp(80));
     cluster.check(&reach, &ALL, window(2000), "reached");

@@ -512,8 +512,9 @@ impl Dataplane for IptablesDataplane {
 
     fn audit(&mut self, program: &Program) -> Result<Drift, DataplaneError> {
         let mut drift = Drift::default();
-        drift.differences = self
-            .differences(program)
+        // Whoever lets bridges bypass netfilter later opens all that is behind them.
+        drift.differences = probe::check_bridge(self.config.pods, &self.families)
+            .and_then(|()| self.differences(program))
             .map_err(|error| error.into_dataplane("audit chains and sets"))?;
         Ok(drift)
     }

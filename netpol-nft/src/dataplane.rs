@@ -63,6 +63,7 @@ pub struct NftDataplane {
     kernel: Box<dyn Kernel>,
     owner: Owner,
     options: Options,
+    pods: PodNetwork,
     capabilities: Capabilities,
     flows: EndingFlows,
     /// Whether there may be flows that an earlier program stopped.
@@ -91,11 +92,11 @@ impl NftDataplane {
         kernel.commit(&[]).map_err(without_operation)?;
         kernel.observe(Depth::Rules)?;
         let capabilities = capabilities();
-        let NftConfig { priority, logging, mark, .. } = config;
+        let NftConfig { priority, logging, mark, pods, .. } = config;
         let options = Options { priority, logging, mark };
         let (owner, may_have_stopped) = (config.owner, true);
         let flows = EndingFlows::default();
-        Ok(Self { kernel, owner, options, capabilities, flows, may_have_stopped })
+        Ok(Self { kernel, owner, options, pods, capabilities, flows, may_have_stopped })
     }
 
     /// Enforces a whole program.
@@ -342,8 +343,10 @@ impl Dataplane for NftDataplane {
 
     fn audit(&mut self, program: &Program) -> Result<Drift, DataplaneError> {
         let mut drift = Drift::default();
-        drift.differences =
-            self.differences(program).map_err(|error| error.into_dataplane("audit the table"))?;
+        // Whoever lets bridges bypass netfilter later opens all that is behind them.
+        drift.differences = probe::check(self.pods)
+            .and_then(|()| self.differences(program))
+            .map_err(|error| error.into_dataplane("audit the table"))?;
         Ok(drift)
     }
 

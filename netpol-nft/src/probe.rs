@@ -32,7 +32,7 @@ pub enum PodNetwork {
     Bridged,
 }
 
-/// Checks the host.
+/// Checks that the host can enforce.
 ///
 /// # Errors
 ///

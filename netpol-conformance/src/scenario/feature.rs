@@ -69,6 +69,8 @@ pub enum Feature {
     Vm,
     /// Settings of nodes.
     Settings,
+    /// Pods behind a bridge of their node.
+    Bridge,
 }
 
 /// A feature that this harness does not have.
@@ -79,7 +81,7 @@ pub struct UnknownFeature(pub String);
 
 impl Feature {
     /// Everything that this harness has.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Np,
         Self::Udp,
         Self::Sctp,
@@ -111,6 +113,7 @@ impl Feature {
         Self::Http,
         Self::Vm,
         Self::Settings,
+        Self::Bridge,
     ];
 
     /// Returns the word that stands for it in `requires`.
@@ -148,6 +151,7 @@ impl Feature {
             Self::Http => "http",
             Self::Vm => "vm",
             Self::Settings => "settings",
+            Self::Bridge => "bridge",
         }
     }
 }

@@ -16,6 +16,7 @@ use super::spec::{API_VERSION, KIND, ScenarioDocument, Spec, StepSpec};
 use super::{About, Plan, Scenario, Skipped, Step, base_name};
 use crate::cluster::{Cluster, NamelessHosts, Reading};
 use crate::document;
+use crate::topology::PodLinks;
 
 /// Most objects, probes and pairs of pods of all steps of a scenario, some seconds of work.
 const MAX_SIZE: usize = 500_000;
@@ -99,6 +100,7 @@ fn reading(spec: &Spec) -> Reading {
         } else {
             NamelessHosts::Peers
         },
+        pods: if requires(Feature::Bridge) { PodLinks::Bridged } else { PodLinks::Routed },
     }
 }
 

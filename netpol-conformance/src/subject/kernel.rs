@@ -21,7 +21,7 @@ use crate::cluster::Cluster;
 use crate::probe::{Outcome, Probe, Request, Window, watch_all};
 use crate::runner::chain;
 use crate::scenario::{Attempt, ProbePort, ProbeProtocol, Step};
-use crate::topology::Host;
+use crate::topology::{Host, PodLinks};
 
 /// Within this time an attempt that must pass has to pass.
 const ALLOWED_WITHIN: Duration = Duration::from_secs(5);
@@ -44,6 +44,16 @@ pub type Open = dyn Fn() -> Result<Box<dyn Dataplane>, OpenError> + Send + Sync;
 /// Why a dataplane could not be made.
 pub type OpenError = Box<dyn Error + Send + Sync>;
 
+/// How a dataplane knows the packets of pods behind a bridge; those of routed ones it knows by their interfaces.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "the two attachments that a pod can have")]
+pub enum KnownBy {
+    /// By the ports of the bridge.
+    Interface,
+    /// By the pods' addresses: netfilter sees every bridged packet come from the bridge.
+    Address,
+}
+
 /// A dataplane in each node of a [topology](crate::topology::Topology), tried with real connections.
 ///
 /// Before policy denies an attempt for the first time, it is made without any policy and has to pass: its positive
@@ -51,6 +61,7 @@ pub type OpenError = Box<dyn Error + Send + Sync>;
 /// denied only after later packets, which policy does not judge, got through to the same server and back.
 pub struct Kernel {
     open: Arc<Open>,
+    bridged: Option<(KnownBy, Arc<Open>)>,
     // INVARIANT: dataplanes are dropped before the namespaces that they are in, and those before the runtime that their
     // servers run on.
     dataplanes: BTreeMap<String, Node>,
@@ -91,6 +102,7 @@ impl Kernel {
         let runtime = Builder::new_current_thread().enable_all().build();
         Ok(Self {
             open,
+            bridged: None,
             dataplanes: BTreeMap::new(),
             hosts: None,
             controlled: BTreeSet::new(),
@@ -106,8 +118,24 @@ impl Kernel {
         Self { patience: factor, ..self }
     }
 
+    /// Returns the same subject, which can also have pods behind bridges: `open` makes the dataplane of a node then, which
+    /// knows pods by `known_by`. Without this it skips scenarios that have such pods.
+    #[must_use]
+    pub fn with_bridges(self, known_by: KnownBy, open: Arc<Open>) -> Self {
+        Self { bridged: Some((known_by, open)), ..self }
+    }
+
+    /// Returns how a dataplane for such pods is made, and how it knows them.
+    fn opening(&self, pods: PodLinks) -> Result<(KnownBy, Arc<Open>), SubjectError> {
+        match pods {
+            PodLinks::Routed => Ok((KnownBy::Interface, Arc::clone(&self.open))),
+            PodLinks::Bridged => self.bridged.clone().ok_or(SubjectError::NoBridges),
+        }
+    }
+
     /// Brings hosts and dataplanes up to what the step needs, without a change of policy.
     fn prepare(&mut self, step: &Step, later: &[Step]) -> Result<(), SubjectError> {
+        let (_, open) = self.opening(step.cluster.pod_links())?;
         let attempts: Vec<_> = step.attempts.iter().chain(upcoming(&step.cluster, later)).collect();
         let fits = self.hosts.as_ref().is_some_and(|hosts| hosts.fits(&step.cluster));
         if !fits {
@@ -122,7 +150,7 @@ impl Kernel {
         hosts.update(&step.cluster, &attempts)?;
         for name in step.cluster.nodes().keys() {
             if !self.dataplanes.contains_key(name) {
-                let opened = hosts.run_in(name, || (self.open)())?;
+                let opened = hosts.run_in(name, || open())?;
                 let dataplane =
                     opened.map_err(|source| SubjectError::Open { node: name.clone(), source })?;
                 let feed = Feed::new(name, dataplane.capabilities());
@@ -181,9 +209,10 @@ impl Kernel {
 
     /// Has every dataplane enforce the policies of the step.
     fn enforce(&mut self, cluster: &Cluster) -> Result<(), SubjectError> {
+        let (known_by, _) = self.opening(cluster.pod_links())?;
         let Some(hosts) = &self.hosts else { return Ok(()) };
         for (name, node) in &mut self.dataplanes {
-            node.feed.update(cluster, |object| attach(object, name, hosts))?;
+            node.feed.update(cluster, |object| attach(object, name, hosts, known_by))?;
             node.settle(name)?;
         }
         Ok(())
@@ -302,13 +331,16 @@ fn control_of(cluster: &Cluster, attempt: &Attempt) -> Control {
 }
 
 /// Tells the engine of a node how the node knows the packets of its pods.
-fn attach(object: &mut Object, node: &str, hosts: &Hosts) {
+fn attach(object: &mut Object, node: &str, hosts: &Hosts, known_by: KnownBy) {
     if let Object::Endpoint(endpoint) = object
         && endpoint.id.kind == EndpointKind::Workload
         && endpoint.node.as_deref() == Some(node)
         && let Some(interface) = hosts.interface(&endpoint.id.to_string())
     {
-        endpoint.attachment = Attachment::Interface(interface.to_owned());
+        endpoint.attachment = match known_by {
+            KnownBy::Interface => Attachment::Interface(interface.to_owned()),
+            KnownBy::Address => Attachment::Address,
+        };
     }
 }
 

@@ -55,6 +55,9 @@ pub enum TopologyError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Bridged packets do not pass netfilter on this machine.
+    #[error("the kernel shows no bridged packets to netfilter, expected the module br_netfilter")]
+    NoBridgeNetfilter,
     /// The link of a host did not come up.
     #[error("the link of `{0}` does not come up")]
     LinkDown(Host),

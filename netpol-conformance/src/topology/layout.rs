@@ -26,6 +26,19 @@ pub struct NodeSpec {
     pub addresses: Vec<IpAddr>,
     /// What the node listens on, at all its addresses.
     pub listeners: BTreeSet<Listener>,
+    /// How its pods are connected.
+    pub pods: PodLinks,
+}
+
+/// How the pods of a node are connected with it and each other.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a pod's packets are routed or bridged by its node")]
+pub enum PodLinks {
+    /// The node routes between them: every packet of a pod comes in on the pod's own interface.
+    #[default]
+    Routed,
+    /// They are ports of one bridge, which shows their packets to netfilter (`bridge-nf-call-iptables`) as its own.
+    Bridged,
 }
 
 /// A pod: a namespace behind a node.
@@ -101,7 +114,15 @@ impl NodeSpec {
             name: name.into(),
             addresses: addresses.into_iter().collect(),
             listeners: BTreeSet::new(),
+            pods: PodLinks::default(),
         }
+    }
+
+    /// Returns the node with its pods connected like this.
+    #[must_use]
+    pub const fn with_pods(mut self, pods: PodLinks) -> Self {
+        self.pods = pods;
+        self
     }
 
     /// Returns the node with one more listener.

@@ -174,6 +174,20 @@ fn bind(path: &Path, flags: MsFlags) -> nix::Result<()> {
     mount(Some(path), path, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>)
 }
 
+/// Lets netfilter see what bridges of a namespace forward, which is up to the namespace.
+pub(super) fn show_bridged_packets(namespace: &Namespace) -> Result<(), TopologyError> {
+    let set = || {
+        ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"]
+            .into_iter()
+            .try_for_each(|name| fs::write(Path::new("/proc/sys/net/bridge").join(name), "1"))
+    };
+    let set = namespace.run(set).map_err(|source| TopologyError::Thread { source })?;
+    set.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => TopologyError::NoBridgeNetfilter,
+        _ => TopologyError::permission("set `net/bridge`", source),
+    })
+}
+
 /// Gives the calling thread's network namespace a name.
 fn persist(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).open(path)?;

@@ -35,9 +35,19 @@ pub(super) const FIRST_OUTER: u32 = 1000;
 /// The inner end.
 pub(super) const INNER_INTERFACE: &str = "eth0";
 
+/// Index of the bridge of a node.
+const BRIDGE: u32 = 200;
+
+/// The name of the bridge of a node.
+const BRIDGE_INTERFACE: &str = "pods0";
+
+/// A hardware address.
+pub(super) type Mac = [u8; 6];
+
 // Locally administered addresses.
-const OUTER_MAC: [u8; 6] = [0x02, 0x6e, 0x70, 0, 0, 1];
-const INNER_MAC: [u8; 6] = [0x02, 0x6e, 0x70, 0, 0, 2];
+pub(super) const OUTER_MAC: Mac = [0x02, 0x6e, 0x70, 0, 0, 1];
+pub(super) const INNER_MAC: Mac = [0x02, 0x6e, 0x70, 0, 0, 2];
+pub(super) const BRIDGE_MAC: Mac = [0x02, 0x6e, 0x70, 0, 0, 3];
 
 // Next hops. The IPv4 ones are on no interface: the neighbour entries are all that is needed.
 const OUTER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
@@ -77,16 +87,7 @@ pub(super) fn outer_end(
     inside: &OwnedFd,
     families: Families,
 ) {
-    let mut inner = end(INNER, INNER_INTERFACE, INNER_MAC);
-    inner.attributes.push(LinkAttribute::NetNsFd(inside.as_raw_fd()));
-    let mut outer = end(index, interface, OUTER_MAC);
-    // The inner end cannot be up yet: the kernel creates it before it knows the outer one.
-    outer.header.flags = LinkFlags::Up;
-    outer.header.change_mask = LinkFlags::Up;
-    outer.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(inner))),
-    ]));
+    let outer = pair(index, interface, inside, INNER_MAC);
     batch.create(format!("create interface `{interface}`"), RouteNetlinkMessage::NewLink(outer));
     neighbour(batch, index, INNER_V4, INNER_MAC);
     if families == Families::Both {
@@ -96,22 +97,76 @@ pub(super) fn outer_end(
 }
 
 /// Gives `eth0` its addresses and sends everything else through it.
-pub(super) fn inner_end(batch: &mut Batch, addresses: &[IpAddr], families: Families) {
+pub(super) fn inner_end(batch: &mut Batch, addresses: &[IpAddr], families: Families, gateway: Mac) {
     up(batch, INNER);
     for address in addresses {
         own(batch, INNER, *address);
     }
     let first = |v4: bool| addresses.iter().copied().find(|it| it.is_ipv4() == v4);
-    neighbour(batch, INNER, OUTER_V4, OUTER_MAC);
-    add_route(batch, &Hop { to: None, through: INNER, gateway: OUTER_V4, source: first(true) });
+    neighbour(batch, INNER, OUTER_V4, gateway);
+    add_route(
+        batch,
+        &Hop { to: None, through: INNER, gateway: Some(OUTER_V4), source: first(true) },
+    );
     if families == Families::Both {
         own(batch, INNER, INNER_V6);
-        neighbour(batch, INNER, OUTER_V6, OUTER_MAC);
+        neighbour(batch, INNER, OUTER_V6, gateway);
         add_route(
             batch,
-            &Hop { to: None, through: INNER, gateway: OUTER_V6, source: first(false) },
+            &Hop { to: None, through: INNER, gateway: Some(OUTER_V6), source: first(false) },
         );
     }
+}
+
+/// Creates a bridge, which routes for its ports.
+pub(super) fn bridge(batch: &mut Batch, families: Families) {
+    let mut link = end(BRIDGE, BRIDGE_INTERFACE, BRIDGE_MAC);
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    batch.create(format!("create bridge `{BRIDGE_INTERFACE}`"), RouteNetlinkMessage::NewLink(link));
+    if families == Families::Both {
+        own(batch, BRIDGE, OUTER_V6);
+    }
+}
+
+/// Returns the hardware address behind the outer end `index`, where that is a port of a bridge.
+pub(super) const fn mac_of_port(index: u32) -> Mac {
+    let [_, a, b, c] = index.to_be_bytes();
+    [0x02, 0x6e, 0x71, a, b, c]
+}
+
+/// As [`outer_end`], as a port of the bridge, with hardware address `mac` inside.
+pub(super) fn bridge_port(
+    batch: &mut Batch,
+    index: u32,
+    interface: &str,
+    inside: &OwnedFd,
+    mac: Mac,
+) {
+    let mut outer = pair(index, interface, inside, mac);
+    outer.attributes.push(LinkAttribute::Controller(BRIDGE));
+    batch.create(format!("create interface `{interface}`"), RouteNetlinkMessage::NewLink(outer));
+}
+
+/// As [`routes`], to a pod behind the bridge.
+pub(super) fn bridged_routes(batch: &mut Batch, addresses: &[IpAddr], mac: Mac, own: &[IpAddr]) {
+    on_link(batch, BRIDGE, addresses, mac, own);
+}
+
+/// Removes what [`bridged_routes`] added.
+pub(super) fn no_bridged_routes(batch: &mut Batch, addresses: &[IpAddr]) {
+    not_on_link(batch, BRIDGE, addresses);
+}
+
+/// Lets a pod with its `own` addresses speak to another one behind the same bridge.
+pub(super) fn neighbour_pod(batch: &mut Batch, addresses: &[IpAddr], mac: Mac, own: &[IpAddr]) {
+    on_link(batch, INNER, addresses, mac, own);
+}
+
+/// Removes what [`neighbour_pod`] added.
+pub(super) fn no_neighbour_pod(batch: &mut Batch, addresses: &[IpAddr]) {
+    not_on_link(batch, INNER, addresses);
 }
 
 /// Routes `addresses` through the outer end `index`; this host speaks to them from the first of its `own` addresses.
@@ -149,16 +204,65 @@ pub(super) fn loopback_address(batch: &mut Batch, address: IpAddr) {
 struct Hop {
     to: Option<IpAddr>,
     through: u32,
-    gateway: IpAddr,
+    /// Absent for a neighbour.
+    gateway: Option<IpAddr>,
     source: Option<IpAddr>,
+}
+
+impl Hop {
+    fn family(&self) -> AddressFamily {
+        self.to.or(self.gateway).map_or(AddressFamily::Unspec, family)
+    }
 }
 
 fn inwards(index: u32, address: IpAddr) -> Hop {
     let gateway = if address.is_ipv4() { INNER_V4 } else { INNER_V6 };
-    Hop { to: Some(address), through: index, gateway, source: None }
+    Hop { to: Some(address), through: index, gateway: Some(gateway), source: None }
 }
 
-fn end(index: u32, interface: &str, mac: [u8; 6]) -> LinkMessage {
+/// Returns an outer end whose inner end is behind `inside`, with hardware address `mac`.
+fn pair(index: u32, interface: &str, inside: &OwnedFd, mac: Mac) -> LinkMessage {
+    let mut inner = end(INNER, INNER_INTERFACE, mac);
+    inner.attributes.push(LinkAttribute::NetNsFd(inside.as_raw_fd()));
+    let mut outer = end(index, interface, OUTER_MAC);
+    // The inner end cannot be up yet: the kernel creates it before it knows the outer one.
+    outer.header.flags = LinkFlags::Up;
+    outer.header.change_mask = LinkFlags::Up;
+    outer.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(inner))),
+    ]));
+    outer
+}
+
+/// Makes `addresses` neighbours with hardware address `mac`; this host speaks to them from the first of its `own`.
+fn on_link(batch: &mut Batch, through: u32, addresses: &[IpAddr], mac: Mac, own: &[IpAddr]) {
+    for address in addresses {
+        let source = own.iter().copied().find(|it| it.is_ipv4() == address.is_ipv4());
+        if own.is_empty() || source.is_some() {
+            neighbour(batch, through, *address, mac);
+            add_route(batch, &Hop { to: Some(*address), through, gateway: None, source });
+        }
+    }
+}
+
+/// Removes what [`on_link`] added.
+fn not_on_link(batch: &mut Batch, through: u32, addresses: &[IpAddr]) {
+    for address in addresses {
+        let hop = Hop { to: Some(*address), through, gateway: None, source: None };
+        batch.change(
+            format!("remove the route to `{address}`"),
+            RouteNetlinkMessage::DelRoute(route(&hop)),
+        );
+        let message = neighbour_message(through, *address);
+        batch.change(
+            format!("remove neighbour `{address}`"),
+            RouteNetlinkMessage::DelNeighbour(message),
+        );
+    }
+}
+
+fn end(index: u32, interface: &str, mac: Mac) -> LinkMessage {
     let mut link = LinkMessage::default();
     link.header.index = index;
     link.attributes.push(LinkAttribute::IfName(interface.to_owned()));
@@ -192,27 +296,35 @@ fn own(batch: &mut Batch, index: u32, address: IpAddr) {
     batch.create(format!("add address `{address}`"), RouteNetlinkMessage::NewAddress(message));
 }
 
-fn neighbour(batch: &mut Batch, index: u32, address: IpAddr, mac: [u8; 6]) {
+fn neighbour_message(index: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(address);
     message.header.ifindex = index;
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::Destination(address.into()));
+    message
+}
+
+fn neighbour(batch: &mut Batch, index: u32, address: IpAddr, mac: Mac) {
+    let mut message = neighbour_message(index, address);
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
     batch.create(format!("add neighbour `{address}`"), RouteNetlinkMessage::NewNeighbour(message));
 }
 
 fn route(hop: &Hop) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = family(hop.gateway);
+    message.header.address_family = hop.family();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
-    message.header.scope = RouteScope::Universe;
+    let neighbour = hop.gateway.is_none();
+    message.header.scope = if neighbour { RouteScope::Link } else { RouteScope::Universe };
     message.header.kind = RouteType::Unicast;
-    // The gateway is on no subnet of the interface.
-    message.header.flags = RouteFlags::Onlink;
     message.attributes.push(RouteAttribute::Oif(hop.through));
-    message.attributes.push(RouteAttribute::Gateway(hop.gateway.into()));
+    if let Some(gateway) = hop.gateway {
+        // The gateway is on no subnet of the interface.
+        message.header.flags = RouteFlags::Onlink;
+        message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+    }
     if let Some(source) = hop.source {
         message.attributes.push(RouteAttribute::PrefSource(source.into()));
     }

@@ -19,7 +19,9 @@ use super::program::{
 };
 use crate::probe::{KernelTable, TableId};
 use crate::render::MAX_DEPTH;
-use crate::{Flavour, IptablesConfig, IptablesDataplane, IptablesError, Owner, TableName};
+use crate::{
+    Flavour, IptablesConfig, IptablesDataplane, IptablesError, Owner, PodNetwork, TableName,
+};
 use netpol_netfilter::Logging;
 
 /// Runs `body` in a new network namespace for each flavour.
@@ -575,5 +577,24 @@ fn packets_are_counted_by_rule() {
         assert_eq!(counted, (Some(3 * families), 5 * families));
         apply(&mut dataplane, &program);
         assert_eq!(dataplane.counters().unwrap(), counters);
+    });
+}
+
+#[test]
+fn a_bridge_that_bypasses_netfilter_is_noticed() {
+    in_namespaces(|flavour| {
+        let setting = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
+        let mut config = config(flavour);
+        config.pods = PodNetwork::Bridged;
+        std::fs::write(setting, "0").unwrap();
+        let refused = IptablesDataplane::open(config.clone()).unwrap_err();
+        assert!(refused.to_string().contains(setting), "{refused}");
+        std::fs::write(setting, "1").unwrap();
+        let mut dataplane = IptablesDataplane::open(config).unwrap();
+        apply(&mut dataplane, &Builder::new().build());
+        assert!(dataplane.audit(&Builder::new().build()).unwrap().differences.is_empty());
+        std::fs::write(setting, "0").unwrap();
+        let error = dataplane.audit(&Builder::new().build()).unwrap_err();
+        assert_eq!(error.kind(), DataplaneErrorKind::Unsupported);
     });
 }

@@ -27,7 +27,7 @@ use crate::operation::Operation;
 use crate::render::{Context, MAX_STAGES, Options, render};
 use crate::ruleset::Ruleset;
 use crate::transport::{Depth, Kernel, Netlink, Refusal};
-use crate::{NftConfig, NftDataplane, NftError};
+use crate::{NftConfig, NftDataplane, NftError, PodNetwork};
 use netpol_netfilter::Logging;
 
 /// Runs `body` in a new network namespace.
@@ -431,5 +431,24 @@ fn the_table_is_read_while_others_write_theirs() {
         }
         stop.store(true, Ordering::Relaxed);
         assert!(writer.join().unwrap() > 0);
+    });
+}
+
+#[test]
+fn a_bridge_that_bypasses_netfilter_is_noticed() {
+    in_namespace(|| {
+        let setting = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
+        let config = NftConfig { pods: PodNetwork::Bridged, ..NftConfig::default() };
+        std::fs::write(setting, "0").unwrap();
+        let refused = NftDataplane::open(config.clone()).unwrap_err();
+        assert!(refused.to_string().contains(setting), "{refused}");
+        assert!(NftDataplane::open(NftConfig::default()).is_ok());
+        std::fs::write(setting, "1").unwrap();
+        let mut dataplane = NftDataplane::open(config).unwrap();
+        apply(&mut dataplane, &Builder::new().build());
+        assert!(dataplane.audit(&Builder::new().build()).unwrap().differences.is_empty());
+        std::fs::write(setting, "0").unwrap();
+        let error = dataplane.audit(&Builder::new().build()).unwrap_err();
+        assert_eq!(error.kind(), DataplaneErrorKind::Unsupported);
     });
 }

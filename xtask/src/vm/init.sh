@@ -8,6 +8,8 @@ busybox mount -t devtmpfs devtmpfs /dev
 busybox mount -t bpf bpf /sys/fs/bpf
 busybox mount -t tmpfs tmpfs /run
 busybox ip link set lo up
+# Bridges show no packets to netfilter without it, and nothing asks for it.
+modprobe br_netfilter
 busybox stty -F /dev/ttyS1 -opost
 echo "running: $*"
 {

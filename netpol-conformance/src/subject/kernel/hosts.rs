@@ -115,8 +115,8 @@ impl Hosts {
     fn update_nodes(&mut self, cluster: &Cluster) -> Result<(), SubjectError> {
         for (name, node) in cluster.nodes() {
             if !self.nodes.contains_key(name) {
-                self.topology
-                    .add_node(NodeSpec::new(name.clone(), node.addresses.iter().copied()))?;
+                let spec = NodeSpec::new(name.clone(), node.addresses.iter().copied());
+                self.topology.add_node(spec.with_pods(cluster.pod_links()))?;
                 self.nodes.insert(name.clone(), node.addresses.clone());
             }
         }

@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 
 use netpol_conformance::runner::Backend;
 #[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
-use netpol_conformance::subject::{Kernel, Open};
+use netpol_conformance::subject::{Kernel, KnownBy, Open, SubjectError};
 use netpol_conformance::subject::{Model, Programs};
 #[cfg(feature = "ebpf")]
 use netpol_ebpf::{Capacity, EbpfConfig, EbpfDataplane, PrivateBpfFs};
@@ -40,13 +40,20 @@ pub(crate) fn all(patience: NonZero<u32>) -> Vec<Backend> {
         Backend::new("model", cores(), || Ok(Box::new(Model::default()))),
         Backend::new("program", cores(), || Ok(Box::new(Programs::default()))),
         #[cfg(feature = "ebpf")]
-        on_kernel("ebpf", patience, open_ebpf),
+        on_kernel("ebpf", patience, || {
+            let open = open_ebpf();
+            Ok(Kernel::new(Arc::clone(&open))?.with_bridges(KnownBy::Interface, open))
+        }),
         #[cfg(feature = "nft")]
-        on_kernel("nft", patience, open_nft),
+        on_kernel("nft", patience, || {
+            let bridged = open_nft(netpol_nft::PodNetwork::Bridged);
+            let routed = open_nft(netpol_nft::PodNetwork::Routed);
+            Ok(Kernel::new(routed)?.with_bridges(KnownBy::Address, bridged))
+        }),
         #[cfg(feature = "iptables")]
-        on_kernel("iptables", patience, || open_iptables(Flavour::Nft)),
+        on_kernel("iptables", patience, || iptables(Flavour::Nft)),
         #[cfg(feature = "iptables")]
-        on_kernel("iptables-legacy", patience, || open_iptables(Flavour::Legacy)),
+        on_kernel("iptables-legacy", patience, || iptables(Flavour::Legacy)),
     ]
 }
 
@@ -54,22 +61,26 @@ fn cores() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Returns a backend on a kernel. `open` returns what makes the dataplanes of one scenario.
+/// Returns a backend on a kernel. `subject` makes that of one scenario.
 #[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 fn on_kernel(
     name: &str,
     patience: NonZero<u32>,
-    open: impl Fn() -> Arc<Open> + Send + Sync + 'static,
+    subject: impl Fn() -> std::result::Result<Kernel, SubjectError> + Send + Sync + 'static,
 ) -> Backend {
     Backend::new(name, KERNEL_JOBS * cores(), move || {
-        Ok(Box::new(Kernel::new(open())?.with_patience(patience)))
+        Ok(Box::new(subject()?.with_patience(patience)))
     })
 }
 
 /// Returns what makes a dataplane of nf_tables.
 #[cfg(feature = "nft")]
-pub(crate) fn open_nft() -> Arc<Open> {
-    Arc::new(|| Ok(Box::new(NftDataplane::open(NftConfig::default())?)))
+pub(crate) fn open_nft(pods: netpol_nft::PodNetwork) -> Arc<Open> {
+    Arc::new(move || {
+        let mut config = NftConfig::default();
+        config.pods = pods;
+        Ok(Box::new(NftDataplane::open(config)?))
+    })
 }
 
 /// Returns what makes a dataplane of eBPF. Its pins end with the file system that the maker keeps.
@@ -90,12 +101,19 @@ pub(crate) fn open_ebpf() -> Arc<Open> {
     })
 }
 
+#[cfg(feature = "iptables")]
+fn iptables(flavour: Flavour) -> std::result::Result<Kernel, SubjectError> {
+    let bridged = open_iptables(flavour, netpol_iptables::PodNetwork::Bridged);
+    let routed = open_iptables(flavour, netpol_iptables::PodNetwork::Routed);
+    Ok(Kernel::new(routed)?.with_bridges(KnownBy::Address, bridged))
+}
+
 /// Returns what makes a dataplane of a flavour of iptables.
 #[cfg(feature = "iptables")]
-fn open_iptables(flavour: Flavour) -> Arc<Open> {
+fn open_iptables(flavour: Flavour, pods: netpol_iptables::PodNetwork) -> Arc<Open> {
     Arc::new(move || {
         let mut config = IptablesConfig::default();
-        config.flavour = Some(flavour);
+        (config.flavour, config.pods) = (Some(flavour), pods);
         Ok(Box::new(IptablesDataplane::open(config)?))
     })
 }
