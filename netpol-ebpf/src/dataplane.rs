@@ -145,6 +145,11 @@ impl Dataplane for EbpfDataplane {
                     .enforce(&program)
                     .map_err(|error| error.into_dataplane("enforce a program"))?;
             }
+            Change::Delta(delta) => {
+                (applied.isolated, applied.revoked) = self
+                    .with_state(|state| state.change(&delta))
+                    .map_err(|error| error.into_dataplane("enforce a change of a program"))?;
+            }
             _ => {
                 return Err(DataplaneError::new(
                     DataplaneErrorKind::Unsupported,
@@ -175,6 +180,7 @@ impl Dataplane for EbpfDataplane {
 
 fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
+    capabilities.deltas = true;
     capabilities.source_view = SourceView::AfterSourceNat;
     capabilities
 }

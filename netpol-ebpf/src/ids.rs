@@ -90,6 +90,39 @@ impl Ids {
         Ok(id)
     }
 
+    /// Gives a new object an id, and a name that follows from it.
+    pub(crate) fn named(
+        &mut self,
+        kind: Kind,
+        name: impl FnOnce(u32) -> Digest,
+    ) -> Result<u32, Exhausted> {
+        let id = if kind.is_counter() { self.free_counter()? } else { self.next()? };
+        self.known.insert((kind, name(id)), id);
+        Ok(id)
+    }
+
+    /// Gives something another name.
+    pub(crate) fn rename(&mut self, kind: Kind, before: Digest, after: Digest) {
+        if let Some(id) = self.known.remove(&(kind, before)) {
+            self.known.insert((kind, after), id);
+        }
+    }
+
+    /// Forgets something that is gone.
+    pub(crate) fn forget(&mut self, kind: Kind, name: Digest) {
+        if let Some(id) = self.known.remove(&(kind, name)) {
+            let numbers = if kind.is_counter() { &mut self.counters } else { &mut self.taken };
+            numbers.remove(&id);
+        }
+    }
+
+    /// Forgets everything but this.
+    pub(crate) fn keep(&mut self, is_kept: impl Fn(Kind, u32) -> bool) {
+        let gone = self.known.iter().filter(|((kind, _), id)| !is_kept(*kind, **id));
+        let gone: Vec<_> = gone.map(|(name, _)| *name).collect();
+        gone.into_iter().for_each(|(kind, name)| self.forget(kind, name));
+    }
+
     /// Returns what is known.
     pub(crate) const fn known(&self) -> &BTreeMap<(Kind, Digest), u32> {
         &self.known

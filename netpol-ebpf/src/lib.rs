@@ -64,6 +64,7 @@ mod dataplane;
 mod denial;
 mod error;
 mod ids;
+mod live;
 mod maps;
 mod namespace;
 mod pins;

@@ -125,6 +125,37 @@ impl Maps {
         self.name(kind, id, object.digest)
     }
 
+    /// Removes an object that no program refers to, its name first.
+    pub(crate) fn remove(&self, kind: Kind, id: u32, object: &Object) -> Result<(), EbpfError> {
+        self.unname(kind, id)?;
+        for (map, entries) in &object.entries {
+            let removed = self.part(*map)?.remove_all(&entries.keys);
+            removed.map_err(|source| writing(map.name(), source))?;
+        }
+        Ok(())
+    }
+
+    /// Writes rows that no class leads to yet: table, class and row.
+    pub(crate) fn set_rows(&self, rows: &[(u32, u32, abi::Row)]) -> Result<(), EbpfError> {
+        for (table, class, row) in rows {
+            let key = abi::RowKey { table: *table, class: *class };
+            let set = self.part(Map::Rows)?.set(key.as_bytes(), row.as_bytes());
+            set.map_err(|source| writing(maps::ROWS, source))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the class of a single address.
+    pub(crate) fn set_class(&self, map: Map, key: &[u8], class: u32) -> Result<(), EbpfError> {
+        let set = self.part(map)?.set(key, class.as_bytes());
+        set.map_err(|source| writing(map.name(), source))
+    }
+
+    /// Has a single address have no class of its own.
+    pub(crate) fn remove_class(&self, map: Map, key: &[u8]) -> Result<(), EbpfError> {
+        self.part(map)?.remove(key).map_err(|source| writing(map.name(), source))
+    }
+
     /// Names an object.
     pub(crate) fn name(&self, kind: Kind, id: u32, digest: Digest) -> Result<(), EbpfError> {
         let mut value = [0; 16];
@@ -135,7 +166,8 @@ impl Maps {
             .map_err(|source| writing(maps::NAMES, source))
     }
 
-    fn unname(&self, kind: Kind, id: u32) -> Result<(), EbpfError> {
+    /// Takes the name of an object.
+    pub(crate) fn unname(&self, kind: Kind, id: u32) -> Result<(), EbpfError> {
         self.names
             .remove([kind as u32, id].as_bytes())
             .map_err(|source| writing(maps::NAMES, source))

@@ -16,7 +16,8 @@ use netpol_core::{Direction, Program};
 use netpol_ebpf_abi as abi;
 use netpol_ebpf_abi::maps;
 
-use self::policy::Tables;
+pub(crate) use self::policy::rows;
+pub(crate) use self::space::{Space, entries as space_entries, entry};
 use crate::error::EbpfError;
 use crate::ids::{Ids, Kind};
 
@@ -81,7 +82,7 @@ pub(crate) struct Entries {
 }
 
 impl Entries {
-    fn push(&mut self, key: &[&[u8]], value: &[u8]) {
+    pub(crate) fn push(&mut self, key: &[&[u8]], value: &[u8]) {
         for part in key {
             self.keys.extend_from_slice(part);
         }
@@ -98,6 +99,21 @@ pub(crate) struct Image {
     pub(crate) endpoints: BTreeMap<String, Desired>,
     /// Endpoints that cannot be enforced as they are.
     pub(crate) isolated: Vec<(EndpointId, Arc<EbpfError>)>,
+    /// The space of all endpoints.
+    pub(crate) space: Space,
+    /// The tables, those in which everything passes included.
+    pub(crate) tables: BTreeMap<TableKey, RenderedTable>,
+}
+
+/// The rows of a table.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct RenderedTable {
+    /// The table's id; [`abi::OPEN`] if everything passes without asking a rule.
+    pub(crate) id: u32,
+    /// The rows of the classes `other`, IPv4 and IPv6.
+    pub(crate) others: [abi::Row; 2],
+    /// The rows of other classes.
+    pub(crate) rows: BTreeMap<u32, abi::Row>,
 }
 
 /// An object and its entries.
@@ -144,7 +160,8 @@ pub(crate) fn render(
     }
     let mut image = Image::default();
     let space = space::render(flat, ids, &mut image)?;
-    let tables = policy::render(flat, &space, ids, &mut image)?;
+    policy::render(flat, &space, ids, &mut image)?;
+    image.space = space;
     let ports = entries(&image, Map::Ports);
     if ports > options.ports as usize {
         return Err(EbpfError::Ports { needed: ports, limit: options.ports });
@@ -159,14 +176,15 @@ pub(crate) fn render(
                 continue;
             }
         };
-        let mut desired = desired(endpoint, space.id, options);
-        if program.established == Established::Reevaluate {
-            desired.record.flags |= abi::REEVALUATE;
-        }
-        desired.record.flags |= space.flags;
-        if let Err(error) = judged_by(&mut desired.record, endpoint, &tables, flat) {
-            image.isolated.push((endpoint.id.clone(), Arc::new(error)));
-        }
+        let tables = |key: TableKey| image.tables.get(&key).map(|table| table.id);
+        let judged = judged(endpoint, program.established, &space, options, tables);
+        let mut desired = match judged {
+            Ok(desired) => desired,
+            Err((desired, key)) => {
+                image.isolated.push((endpoint.id.clone(), Arc::new(without_table(key, flat))));
+                *desired
+            }
+        };
         if let Some(other) = seen.insert(interface.to_owned(), endpoint.id.clone()) {
             let shared =
                 EbpfError::Shared { interface: interface.to_owned(), other: Box::new(other) };
@@ -237,31 +255,42 @@ fn desired(endpoint: &Endpoint, space: u32, options: Options) -> Desired {
     Desired { id: endpoint.id.clone(), record, more }
 }
 
-/// Gives a record the tables of its policy sets. If one has none, the record lets nothing pass.
-fn judged_by(
-    record: &mut abi::Endpoint,
+/// Returns what is to be in force for an endpoint, given the ids of tables. If one of its policy sets has none, what
+/// isolates it, and that policy set.
+pub(crate) fn judged(
     endpoint: &Endpoint,
-    tables: &Tables,
-    flat: &Flat,
-) -> Result<(), EbpfError> {
+    established: Established,
+    space: &Space,
+    options: Options,
+    tables: impl Fn(TableKey) -> Option<u32>,
+) -> Result<Desired, (Box<Desired>, TableKey)> {
+    let mut desired = desired(endpoint, space.id, options);
     if endpoint.mode == Mode::Isolate {
-        isolate(record);
-        return Ok(());
+        isolate(&mut desired.record);
+        return Ok(desired);
     }
+    if established == Established::Reevaluate {
+        desired.record.flags |= abi::REEVALUATE;
+    }
+    desired.record.flags |= space.flags;
     for (direction, slot) in [Direction::Ingress, Direction::Egress].into_iter().zip(0..) {
         let key = TableKey { policy_set: endpoint.policy_set(direction), direction };
-        let Some(table) = tables.get(&key) else {
-            isolate(record);
-            return Err(match flat.unclassified().get(&key) {
-                Some(why) => EbpfError::Unclassified(why.clone()),
-                None => EbpfError::Dangling { missing: format!("policy set {key}") },
-            });
+        let Some(table) = tables(key) else {
+            isolate(&mut desired.record);
+            return Err((Box::new(desired), key));
         };
-        if let Some(place) = record.tables.get_mut::<usize>(slot) {
-            *place = *table;
+        if let Some(place) = desired.record.tables.get_mut::<usize>(slot) {
+            *place = table;
         }
     }
-    Ok(())
+    Ok(desired)
+}
+
+fn without_table(key: TableKey, flat: &Flat) -> EbpfError {
+    match flat.unclassified().get(&key) {
+        Some(why) => EbpfError::Unclassified(why.clone()),
+        None => EbpfError::Dangling { missing: format!("policy set {key}") },
+    }
 }
 
 /// Returns the words of an IPv6 address as they are in memory.

@@ -5,6 +5,8 @@
 //! A crash at any point leaves the old policy or the new one in force for each endpoint; what is left over has no name or
 //! is referred to by no record, and the next update removes it.
 
+mod delta;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,9 +16,11 @@ use netpol_core::program::{Digest, Endpoint};
 use netpol_core::{DataplaneError, Program};
 use netpol_ebpf_abi as abi;
 
+use self::delta::{Fence, Memory};
 use crate::config::{EbpfConfig, ForeignSources};
 use crate::error::EbpfError;
 use crate::ids::{Ids, Kind};
+use crate::live::Live;
 use crate::maps::Maps;
 use crate::pins::{Lock, Pins};
 use crate::programs::{Programs, Side, index_of};
@@ -32,6 +36,16 @@ pub(crate) struct State {
     pub(crate) programs: Programs,
     pub(crate) pins: Pins,
     config: EbpfConfig,
+    /// What is in force, if a delta can follow it.
+    memory: Option<Memory>,
+    fence: Fence,
+    /// Who had which address before a delta that has not been applied completely.
+    before: Holders,
+    #[cfg(test)]
+    full_updates: u64,
+    /// When endpoints were switched last.
+    #[cfg(test)]
+    published: Option<std::time::Instant>,
     _lock: Lock,
 }
 
@@ -102,7 +116,21 @@ impl State {
         let programs = Programs::load(pins.clone(), config)?;
         let maps = Maps::open(pins)?;
         let (pins, config) = (pins.clone(), config.clone());
-        let mut state = Self { maps, programs, pins, config, _lock: lock };
+        let (memory, fence) = (None, Fence::default());
+        let mut state = Self {
+            maps,
+            programs,
+            pins,
+            config,
+            memory,
+            fence,
+            before: Holders::new(),
+            #[cfg(test)]
+            full_updates: 0,
+            #[cfg(test)]
+            published: None,
+            _lock: lock,
+        };
         if adopts {
             let published = state.maps.published()?;
             for interface in state.programs.attached()? {
@@ -118,8 +146,14 @@ impl State {
 
     /// Enforces a whole program.
     pub(crate) fn enforce(&mut self, program: &Program) -> Result<(Isolated, u64), EbpfError> {
+        #[cfg(test)]
+        {
+            self.full_updates += 1;
+        }
+        self.memory = None;
+        self.fence.before_writes();
         self.programs.begin_update();
-        let (image, mut ids) = match self.prepare(program) {
+        let (image, flat, mut ids) = match self.prepare(program) {
             Err(EbpfError::Map { .. } | EbpfError::Ids) => {
                 self.reclaim()?;
                 self.prepare(program)?
@@ -127,8 +161,9 @@ impl State {
             prepared => prepared?,
         };
         let mut in_force = self.in_force()?;
-        let before =
+        let mut before =
             holders(in_force.records.values().map(|(_, record)| record), &self.maps.own()?);
+        before.extend(self.before.clone());
         let mut isolated: Isolated = image
             .isolated
             .iter()
@@ -139,7 +174,12 @@ impl State {
                 isolated.push((desired.id.clone(), closed(Arc::new(error))));
             }
         }
-        let revoked = self.sweep(&image, &in_force, &before);
+        let (revoked, is_clean) = self.sweep(&image, &in_force, &before);
+        self.before.clear();
+        if is_clean && isolated.is_empty() {
+            let live = Live::of(program, &flat, &image, ids, self.options(), &self.config.capacity);
+            self.remember(live, in_force);
+        }
         // An interface that cannot have links yet keeps its filters.
         drop(self.programs.link_more());
         Ok((isolated, revoked))
@@ -147,6 +187,7 @@ impl State {
 
     /// Isolates the endpoints that nothing is in force for, and changes nothing else.
     pub(crate) fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<Isolated, EbpfError> {
+        self.memory = None;
         self.programs.begin_update();
         let mut ids = self.maps.ids()?;
         let mut in_force = self.in_force()?;
@@ -178,9 +219,8 @@ impl State {
 
     /// Returns how what is in force differs from a program.
     pub(crate) fn differences(&mut self, program: &Program) -> Result<Vec<String>, EbpfError> {
-        let mut ids = self.maps.ids()?;
-        let image = self.render(program, &mut ids)?;
-        let mut lines = self.maps.differences(&image)?;
+        let (image, mut lines) = self.wanted(program)?;
+        lines.extend(self.maps.differences(&image)?);
         let in_force = self.in_force()?;
         let attached = self.programs.attached()?;
         let mut wanted = BTreeSet::new();
@@ -210,29 +250,51 @@ impl State {
             attached.iter().chain(in_force.records.keys()).filter(|index| !wanted.contains(index));
         let extra: BTreeSet<_> = extra.collect();
         lines.extend(extra.into_iter().map(|index| format!("interface {index} is no endpoint's")));
+        if !lines.is_empty() {
+            self.memory = None;
+        }
         Ok(lines)
     }
 
-    fn render(&self, program: &Program, ids: &mut Ids) -> Result<Image, EbpfError> {
+    /// Returns what should be in the maps, and how that differs in meaning from a program: after deltas other bytes mean the
+    /// same.
+    fn wanted(&self, program: &Program) -> Result<(Image, Vec<String>), EbpfError> {
+        let Some(Memory { live, .. }) = &self.memory else {
+            let (image, _) = self.render(program, &mut self.maps.ids()?)?;
+            return Ok((image, Vec::new()));
+        };
+        let mut ids = live.ids.clone();
+        let (image, flat) = self.render(program, &mut ids)?;
+        let fresh = Live::of(program, &flat, &image, ids, self.options(), &self.config.capacity);
+        Ok(match fresh {
+            Some(fresh) => (live.image(), live.differences(&fresh)),
+            None => (image, Vec::new()),
+        })
+    }
+
+    fn options(&self) -> Options {
+        let check_source = self.config.foreign_sources == ForeignSources::Drop;
+        Options { check_source, ports: self.config.capacity.ports }
+    }
+
+    fn render(&self, program: &Program, ids: &mut Ids) -> Result<(Image, Flat), EbpfError> {
         let capacity = &self.config.capacity;
         let flat: Flat = classify(program, &capacity.limits()).map_err(EbpfError::Capacity)?;
-        let check_source = self.config.foreign_sources == ForeignSources::Drop;
-        let image =
-            render::render(program, &flat, ids, Options { check_source, ports: capacity.ports })?;
+        let image = render::render(program, &flat, ids, self.options())?;
         if image.endpoints.len() > capacity.endpoints as usize {
             return Err(EbpfError::Endpoints {
                 needed: image.endpoints.len(),
                 limit: capacity.endpoints,
             });
         }
-        Ok(image)
+        Ok((image, flat))
     }
 
     /// Renders a program, writes the objects that are not there yet, and gives endpoints their ids.
-    fn prepare(&mut self, program: &Program) -> Result<(Image, Ids), EbpfError> {
+    fn prepare(&mut self, program: &Program) -> Result<(Image, Flat, Ids), EbpfError> {
         let before = self.maps.ids()?;
         let mut ids = before.clone();
-        let image = self.render(program, &mut ids)?;
+        let (image, flat) = self.render(program, &mut ids)?;
         for desired in image.endpoints.values() {
             ids.id(Kind::Endpoint, Digest::of(&desired.id)).map_err(|_| EbpfError::Ids)?;
         }
@@ -242,7 +304,7 @@ impl State {
                 self.maps.write(*kind, *id, object)?;
             }
         }
-        Ok((image, ids))
+        Ok((image, flat, ids))
     }
 
     /// Removes everything that is not in force: what updates that failed, or a process that crashed, left in the maps. It
@@ -333,13 +395,16 @@ impl State {
 
     /// Detaches from interfaces that are no longer wanted, ends the flows of addresses that changed hands, and removes what
     /// nothing refers to. What cannot be removed now is tried again with the next update: it is in nobody's way. Returns
-    /// how many flows were ended.
-    fn sweep(&mut self, image: &Image, in_force: &InForce, before: &Holders) -> u64 {
+    /// how many flows were ended, and whether everything was removed.
+    fn sweep(&mut self, image: &Image, in_force: &InForce, before: &Holders) -> (u64, bool) {
+        let mut is_clean = true;
         let attached = self.programs.attached().unwrap_or_default();
         let unwanted = |interface: &&u32| !in_force.wanted.contains(interface);
         for interface in attached.iter().chain(in_force.records.keys()).filter(unwanted) {
             if self.programs.detach(*interface).is_ok() {
-                drop(self.maps.withdraw(*interface));
+                is_clean &= self.maps.withdraw(*interface).is_ok();
+            } else {
+                is_clean = false;
             }
         }
         if in_force.switched {
@@ -352,10 +417,11 @@ impl State {
         let records =
             in_force.records.iter().filter(|(interface, _)| in_force.wanted.contains(interface));
         used.extend(records.map(|(_, (_, record))| (Kind::Endpoint, record.id)));
-        drop(self.maps.keep_only(&used));
-        drop(self.maps.keep_own(&in_force.own));
+        is_clean &= revoked.is_ok();
+        is_clean &= self.maps.keep_only(&used).is_ok();
+        is_clean &= self.maps.keep_own(&in_force.own).is_ok();
         drop(self.pins.remove_other_maps());
-        revoked.unwrap_or_default()
+        (revoked.unwrap_or_default(), is_clean)
     }
 }
 

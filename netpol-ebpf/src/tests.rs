@@ -8,8 +8,10 @@
     reason = "test code"
 )]
 
-mod agreement;
+pub(crate) mod agreement;
 mod crash;
+mod deltas;
+pub(crate) mod history;
 mod lifecycle;
 mod measure;
 mod object;

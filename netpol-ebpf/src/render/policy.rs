@@ -3,39 +3,45 @@
 use std::collections::BTreeMap;
 
 use netpol_core::flat::{
-    Cell, Counter, CounterId, Flat, LeafId, Row, RowId, SourceId, Table, TableKey, Then,
+    Cell, Counter, CounterId, Flat, LeafId, Row, RowId, SourceId, Table, Then,
 };
 use netpol_core::net::Family;
-use netpol_core::program::{Digest, PolicySetId};
+use netpol_core::program::Digest;
 use netpol_core::{Reason, Verdict};
 use netpol_ebpf_abi::{self as abi, Leaf, RANGES, RowKey, class_of_others};
 use zerocopy::IntoBytes;
 
 use super::ports;
 use super::space::Space;
-use super::{Image, Map, Object};
+use super::{Image, Map, Object, RenderedTable};
 use crate::error::EbpfError;
 use crate::ids::{Ids, Kind};
-
-/// The ids of tables.
-pub(super) type Tables = BTreeMap<TableKey, u32>;
 
 pub(super) fn render(
     flat: &Flat,
     space: &Space,
     ids: &mut Ids,
     image: &mut Image,
-) -> Result<Tables, EbpfError> {
-    let mut renderer =
-        Renderer { flat, ids, image, leaves: Vec::new(), sources: Vec::new(), rows: Vec::new() };
-    renderer.leaves()?;
-    renderer.sources()?;
-    renderer.rows()?;
-    let mut tables = Tables::new();
+) -> Result<(), EbpfError> {
+    let mut renderer = Renderer::of(flat, ids, image)?;
     for (key, table) in flat.tables() {
-        tables.insert(*key, renderer.table(key.policy_set, table, space)?);
+        let id = renderer.table(table, space)?;
+        let row = |RowId(row)| at(&renderer.rows, row).map(|(row, _)| *row);
+        let others = [row(table.other(Family::V4))?, row(table.other(Family::V6))?];
+        let rows = table.entries().iter().map(|(class, id)| Ok((class.0, row(*id)?)));
+        let rows = rows.collect::<Result<_, EbpfError>>()?;
+        renderer.image.tables.insert(*key, RenderedTable { id, others, rows });
     }
-    Ok(tables)
+    Ok(())
+}
+
+/// Returns the rows of a flat form, by id. What they refer to goes into an image.
+pub(crate) fn rows(
+    flat: &Flat,
+    ids: &mut Ids,
+    image: &mut Image,
+) -> Result<Vec<abi::Row>, EbpfError> {
+    Ok(Renderer::of(flat, ids, image)?.rows.into_iter().map(|(row, _)| row).collect())
 }
 
 /// Rows, leaves and lists by their index in the flat form, each with the digest of its content.
@@ -48,7 +54,16 @@ struct Renderer<'a> {
     rows: Vec<(abi::Row, Digest)>,
 }
 
-impl Renderer<'_> {
+impl<'a> Renderer<'a> {
+    fn of(flat: &'a Flat, ids: &'a mut Ids, image: &'a mut Image) -> Result<Self, EbpfError> {
+        let (leaves, sources, rows) = (Vec::new(), Vec::new(), Vec::new());
+        let mut renderer = Self { flat, ids, image, leaves, sources, rows };
+        renderer.leaves()?;
+        renderer.sources()?;
+        renderer.rows()?;
+        Ok(renderer)
+    }
+
     fn leaves(&mut self) -> Result<(), EbpfError> {
         let mut counters = Vec::new();
         for counter in self.flat.counters() {
@@ -137,7 +152,7 @@ impl Renderer<'_> {
     }
 
     /// Returns the id of the table of a policy set; [`abi::OPEN`] if everything passes without asking a rule.
-    fn table(&mut self, _: PolicySetId, table: &Table, space: &Space) -> Result<u32, EbpfError> {
+    fn table(&mut self, table: &Table, space: &Space) -> Result<u32, EbpfError> {
         let others =
             Family::BOTH.map(|family| (class_of_others(family == Family::V6), table.other(family)));
         let rows: Vec<(u32, RowId)> = others

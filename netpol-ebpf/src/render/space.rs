@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use netpol_core::flat::Flat;
-use netpol_core::net::Family;
+use netpol_core::net::{Family, Prefix};
 use netpol_core::program::Digest;
 use netpol_ebpf_abi::{self as abi, AddressKey4, AddressKey6};
 use zerocopy::IntoBytes;
@@ -17,45 +17,58 @@ use crate::ids::{Ids, Kind};
 const BITS_BEFORE_ADDRESS: u32 = 32;
 
 /// The space of an image.
-pub(super) struct Space {
-    pub(super) id: u32,
-    pub(super) digest: Digest,
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Space {
+    pub(crate) id: u32,
+    pub(super) digest: Option<Digest>,
     /// What records of endpoints in the space must say of it.
-    pub(super) flags: u32,
+    pub(crate) flags: u32,
 }
 
 pub(super) fn render(flat: &Flat, ids: &mut Ids, image: &mut Image) -> Result<Space, EbpfError> {
     let prefixes: Vec<_> = flat.prefixes().collect();
     let digest = Digest::of(&("space", flat.addresses(), &prefixes));
     let id = ids.id(Kind::Space, digest).map_err(|_| EbpfError::Ids)?;
+    let addresses = flat.addresses().iter().map(|&(address, class)| (address, class.0));
+    let blocks = prefixes.iter().map(|&(prefix, class)| (prefix, class.0));
+    let entries = entries(id, addresses, blocks);
+    let flags = prefixes.iter().fold(0, |flags, (prefix, _)| {
+        flags
+            | match prefix.family() {
+                Family::V4 => abi::PREFIXES_V4,
+                Family::V6 => abi::PREFIXES_V6,
+            }
+    });
+    image.objects.insert((Kind::Space, id), Object { digest, entries });
+    Ok(Space { id, digest: Some(digest), flags })
+}
+
+/// Returns what a space is in maps.
+pub(crate) fn entries(
+    space: u32,
+    addresses: impl Iterator<Item = (IpAddr, u32)>,
+    prefixes: impl Iterator<Item = (Prefix, u32)>,
+) -> BTreeMap<Map, Entries> {
     let mut entries: BTreeMap<Map, Entries> = BTreeMap::new();
-    let mut push = |map: Map, key: &[&[u8]], class: u32| {
-        entries.entry(map).or_default().push(key, class.as_bytes());
-    };
-    for &(address, class) in flat.addresses() {
-        match address {
-            IpAddr::V4(it) => push(Map::Addresses4, &[key4(id, it.octets()).as_bytes()], class.0),
-            IpAddr::V6(it) => push(Map::Addresses6, &[key6(id, it.octets()).as_bytes()], class.0),
-        }
+    for (address, class) in addresses {
+        let (map, key) = entry(space, address);
+        entries.entry(map).or_default().push(&[&key], class.as_bytes());
     }
-    let mut flags = 0;
     for (prefix, class) in prefixes {
         let bits = BITS_BEFORE_ADDRESS + u32::from(prefix.len());
-        match prefix.first() {
-            IpAddr::V4(it) => {
-                push(Map::Prefixes4, &[bits.as_bytes(), key4(id, it.octets()).as_bytes()], class.0)
-            }
-            IpAddr::V6(it) => {
-                push(Map::Prefixes6, &[bits.as_bytes(), key6(id, it.octets()).as_bytes()], class.0)
-            }
-        }
-        flags |= match prefix.family() {
-            Family::V4 => abi::PREFIXES_V4,
-            Family::V6 => abi::PREFIXES_V6,
-        };
+        let (map, key) = entry(space, prefix.first());
+        let map = if map == Map::Addresses4 { Map::Prefixes4 } else { Map::Prefixes6 };
+        entries.entry(map).or_default().push(&[bits.as_bytes(), &key], class.as_bytes());
     }
-    image.objects.insert((Kind::Space, id), Object { digest, entries });
-    Ok(Space { id, digest, flags })
+    entries
+}
+
+/// Returns where the class of a single address is.
+pub(crate) fn entry(space: u32, address: IpAddr) -> (Map, Vec<u8>) {
+    match address {
+        IpAddr::V4(it) => (Map::Addresses4, key4(space, it.octets()).as_bytes().to_vec()),
+        IpAddr::V6(it) => (Map::Addresses6, key6(space, it.octets()).as_bytes().to_vec()),
+    }
 }
 
 fn key4(space: u32, octets: [u8; 4]) -> AddressKey4 {

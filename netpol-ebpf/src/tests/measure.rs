@@ -15,6 +15,7 @@ use netpol_core::net::{PortRange, Prefix, Transport};
 use netpol_core::program::Program;
 use netpol_core::{Change, Dataplane, Direction, Update, Verdict};
 
+use super::history::{Event, History};
 use super::packet::{ACK, Packet, SYN};
 use super::world::{
     Node, address, in_namespace, index, interfaces, ip, objects, policy, program, to_ports,
@@ -177,8 +178,75 @@ fn the_verifier_has_not_much_to_do() {
     });
 }
 
+/// How often a change is measured.
+const CHANGES: usize = 100;
+
+#[test]
+fn changes_of_a_large_node() {
+    let pods = 110;
+    let objects = large_objects(pods, pods, 40, 1000);
+    in_namespace(move || {
+        for number in 0..pods {
+            ip(&format!("link add np{number} type veth peer name peer{number}"));
+        }
+        let pins = PrivateBpfFs::new().unwrap();
+        let hook = Hook::Clsact;
+        let config = EbpfConfig { bpf_fs: pins.path(), hook, ..EbpfConfig::default() };
+        let mut node = Node { dataplane: EbpfDataplane::open(config).unwrap(), pins };
+        let mut history = History::of("node", node.dataplane.capabilities(), &objects);
+        let mut change = |node: &mut Node, events: &[Event]| {
+            history.happens(events);
+            let update = history.update().unwrap();
+            let started = Instant::now();
+            let outcome = node.dataplane.apply(update);
+            let elapsed = started.elapsed();
+            assert!(outcome.as_ref().unwrap().isolated.is_empty());
+            history.answer(outcome);
+            let published = node.state().published();
+            (elapsed, published.map_or(elapsed, |it| it.saturating_duration_since(started)))
+        };
+        change(&mut node, &[]);
+        let full = node.state().full_updates();
+        let remote = |number: usize| {
+            let mut pod = Endpoint::new(EndpointId::workload("x", format!("remote{number}")));
+            pod.labels = [("set", (number % 40).to_string())].into_iter().collect();
+            let bits = 0x0a10_0001 + u32::try_from(number).unwrap();
+            pod.addresses = vec![IpAddr::V4(Ipv4Addr::from_bits(bits))];
+            Object::Endpoint(pod.on_node("elsewhere"))
+        };
+        let joins = (0..CHANGES).map(|it| change(&mut node, &[Event::Come(remote(it))]));
+        print("a member joins", joins.collect());
+        let leaves = (0..CHANGES).map(|it| change(&mut node, &[Event::Go(remote(it).key())]));
+        print("a member leaves", leaves.collect());
+        let policies = (0..CHANGES).map(|it| {
+            let Some(Object::Policy(policy)) = objects.last() else { panic!("no policy") };
+            let mut policy = policy.clone();
+            let port = 9000 + u16::try_from(it).unwrap();
+            let rule = &mut policy.ingress.as_mut().unwrap()[0];
+            rule.matches.l4 = to_ports(Transport::Tcp, &[(port, port)]).l4;
+            change(&mut node, &[Event::Come(Object::Policy(policy))])
+        });
+        print("a policy of one endpoint changes", policies.collect());
+        assert_eq!(node.state().full_updates(), full, "some changes were not covered");
+    });
+}
+
+fn print(what: &str, mut times: Vec<(Duration, Duration)>) {
+    let middle = times.len() / 2;
+    times.sort_unstable();
+    let (applied, last) = (times[middle].0, times[times.len() - 1].0);
+    times.sort_unstable_by_key(|(_, published)| *published);
+    let published = times[middle].1;
+    println!("{what}: published in {published:?}, applied in {applied:?}, at most {last:?}");
+    assert!(published < Duration::from_millis(50));
+}
+
 /// Pods on one node, all of whom every policy applies to, with rules for ports of sets of addresses.
 fn large(pods: usize, policies: usize, sets: usize, members: usize) -> Program {
+    program(&large_objects(pods, policies, sets, members))
+}
+
+fn large_objects(pods: usize, policies: usize, sets: usize, members: usize) -> Vec<Object> {
     let mut objects: Vec<Object> = Vec::new();
     for number in 0..pods {
         let mut pod = Endpoint::new(EndpointId::workload("x", format!("pod{number}")));
@@ -226,5 +294,5 @@ fn large(pods: usize, policies: usize, sets: usize, members: usize) -> Program {
         policy.ingress = Some(rules.collect());
         objects.push(Object::Policy(policy));
     }
-    program(&objects)
+    objects
 }
