@@ -126,7 +126,7 @@ pub(crate) struct Steps {
     /// Endpoints that are gone.
     pub(crate) gone: Vec<EndpointId>,
     /// Objects that nothing refers to when endpoints are switched.
-    pub(crate) dead: Vec<((Kind, u32), Object)>,
+    pub(crate) dead: BTreeMap<(Kind, u32), Object>,
 }
 
 impl Live {

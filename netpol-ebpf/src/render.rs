@@ -54,6 +54,14 @@ impl Map {
         }
     }
 
+    /// Returns the size of a value, in bytes.
+    pub(crate) const fn value_size(self) -> usize {
+        match self {
+            Self::Rows => size_of::<abi::Row>(),
+            _ => size_of::<u32>(),
+        }
+    }
+
     /// Returns the kind of the objects whose parts the map holds.
     pub(crate) const fn kind(self) -> Kind {
         match self {

@@ -6,6 +6,7 @@
 //! is referred to by no record, and the next update removes it.
 
 mod delta;
+mod grace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,9 +44,6 @@ pub(crate) struct State {
     before: Holders,
     #[cfg(test)]
     full_updates: u64,
-    /// When endpoints were switched last.
-    #[cfg(test)]
-    published: Option<std::time::Instant>,
     _lock: Lock,
 }
 
@@ -127,8 +125,6 @@ impl State {
             before: Holders::new(),
             #[cfg(test)]
             full_updates: 0,
-            #[cfg(test)]
-            published: None,
             _lock: lock,
         };
         if adopts {
@@ -188,6 +184,7 @@ impl State {
     /// Isolates the endpoints that nothing is in force for, and changes nothing else.
     pub(crate) fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<Isolated, EbpfError> {
         self.memory = None;
+        self.fence.before_writes();
         self.programs.begin_update();
         let mut ids = self.maps.ids()?;
         let mut in_force = self.in_force()?;
@@ -219,6 +216,7 @@ impl State {
 
     /// Returns how what is in force differs from a program.
     pub(crate) fn differences(&mut self, program: &Program) -> Result<Vec<String>, EbpfError> {
+        self.settle()?;
         let (image, mut lines) = self.wanted(program)?;
         lines.extend(self.maps.differences(&image)?);
         let in_force = self.in_force()?;

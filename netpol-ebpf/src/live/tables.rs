@@ -274,21 +274,15 @@ impl Live {
         for table in dropped.iter().filter(|it| it.id != abi::OPEN && !left.contains(&it.id)) {
             let name = (Kind::Table, table.id);
             let digest = self.name(name);
-            if steps.dead.iter().all(|(other, _)| *other != name) {
-                steps.dead.push((name, object(table, digest)));
-            }
+            steps.dead.insert(name, object(table, digest));
             self.renamed.remove(&name);
             self.named.remove(&name);
-            self.ids.forget(Kind::Table, digest);
         }
         let used = self.used();
         let unused: Vec<_> =
             self.objects.keys().filter(|it| !used.contains(*it)).copied().collect();
         for name in unused {
-            if let Some(object) = self.objects.remove(&name) {
-                self.ids.forget(name.0, object.digest);
-                steps.dead.push((name, object));
-            }
+            steps.dead.extend(self.objects.remove(&name).map(|object| (name, object)));
         }
     }
 

@@ -74,10 +74,7 @@ impl Content {
 fn parts(object: &Object) -> Vec<Part> {
     let mut parts = Vec::new();
     for (map, entries) in &object.entries {
-        let value = match map {
-            Map::Rows => size_of::<abi::Row>(),
-            _ => 4,
-        };
+        let value = map.value_size();
         let count = entries.values.len() / value;
         let keys = entries.keys.chunks(entries.keys.len() / count.max(1));
         let both = keys.zip(entries.values.chunks(value));

@@ -3,25 +3,24 @@
 //! What programs may read is changed here, so more care is needed than where everything is new. An address goes from class
 //! to class with one write, after the rows of its new class are there. And the kernel uses the room of an element that was
 //! removed or replaced for the next one that is written to the map, at once, even if a program has just found it and not yet
-//! read it. So [`Fence`] has a write after a removal wait until no such program runs.
+//! read it. So a write after a removal waits until no such program runs. What endpoints were switched away from is removed
+//! with an update after that, so that nobody waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use netpol_core::Delta;
 use netpol_core::program::Digest;
 
+use super::grace::{Grace, Period};
 use super::{InForce, Isolated, Own, State, holders};
+use crate::config::Capacity;
 use crate::error::EbpfError;
 use crate::ids::Kind;
 use crate::live::{Live, Steps};
 use crate::programs::index_of;
-use crate::render::{self, Map};
+use crate::render::{self, Map, Object};
 use crate::sys::wait_for_programs;
-
-/// After that time no program still reads what it found: they run for microseconds.
-const LONG_AGO: Duration = Duration::from_secs(1);
 
 /// What is in force, and where. There is none where a delta could not be applied.
 pub(super) struct Memory {
@@ -29,31 +28,54 @@ pub(super) struct Memory {
     pub(super) in_force: InForce,
     /// The interfaces of endpoints, by name.
     pub(super) indexes: BTreeMap<String, u32>,
+    /// What endpoints were switched away from, the oldest first.
+    graves: Vec<Grave>,
 }
 
-/// When elements of the maps of single addresses were removed or replaced last.
+/// What nothing refers to any more. Programs that still run may read it.
+struct Grave {
+    /// When they have ended.
+    after: Period,
+    objects: BTreeMap<(Kind, u32), Object>,
+    /// Ids of endpoints that were in force.
+    ids: BTreeSet<u32>,
+}
+
+/// What programs may still read.
 #[derive(Debug, Default)]
-pub(super) struct Fence(BTreeMap<Map, Instant>);
+pub(super) struct Fence {
+    grace: Grace,
+    /// When nobody reads the elements that were removed from a map of single addresses.
+    removed: BTreeMap<Map, Period>,
+    /// When nobody reads the records that were replaced.
+    replaced: Option<Period>,
+}
 
 impl Fence {
     /// Waits until no program reads an element of a map whose room a write could take.
     fn before_write(&mut self, map: Map) {
-        if self.0.remove(&map).is_some_and(|removed| removed.elapsed() < LONG_AGO) {
-            wait_for_programs();
-            self.0.clear();
+        if let Some(period) = self.removed.remove(&map) {
+            self.grace.wait(period);
         }
     }
 
-    /// As [`Self::before_write`], for every map.
+    /// As [`Self::before_write`], for every map and record.
     pub(super) fn before_writes(&mut self) {
-        let is_recent = |removed: &Instant| removed.elapsed() < LONG_AGO;
-        if std::mem::take(&mut self.0).values().any(is_recent) {
-            wait_for_programs();
+        let replaced = self.replaced.take();
+        for period in std::mem::take(&mut self.removed).into_values().chain(replaced) {
+            self.grace.wait(period);
         }
     }
 
     fn removed(&mut self, map: Map) {
-        self.0.insert(map, Instant::now());
+        self.removed.insert(map, self.grace.next());
+    }
+
+    /// Has the time begin after which nobody waits.
+    fn begin(&mut self) {
+        if let Some(last) = self.removed.values().copied().chain(self.replaced).max() {
+            self.grace.begin(last);
+        }
     }
 }
 
@@ -70,16 +92,19 @@ impl State {
         self.enforce(&delta.program)
     }
 
+    /// Removes what nothing refers to any more.
+    pub(super) fn settle(&mut self) -> Result<(), EbpfError> {
+        let Some(mut memory) = self.memory.take() else { return Ok(()) };
+        self.fence.before_writes();
+        self.bury(&mut memory)?;
+        self.memory = Some(memory);
+        Ok(())
+    }
+
     /// Returns how many updates were not of what a delta names only.
     #[cfg(test)]
     pub(crate) const fn full_updates(&self) -> u64 {
         self.full_updates
-    }
-
-    /// Returns when a delta switched endpoints last.
-    #[cfg(test)]
-    pub(crate) const fn published(&self) -> Option<Instant> {
-        self.published
     }
 
     /// Changes what a delta names. If that fails at any point, all has to be done anew.
@@ -89,42 +114,56 @@ impl State {
             let InForce { records, own, .. } = &memory.in_force;
             self.before = holders(records.values().map(|(_, record)| record), own);
         }
+        if memory.is_crowded(&self.config.capacity, delta) {
+            self.fence.before_writes();
+        }
+        self.bury(&mut memory).ok()?;
         let steps = memory.live.advance(delta).ok()?;
-        self.write(&memory.live, &steps).ok()?;
+        self.write(&mut memory, &steps).ok()?;
         self.move_addresses(&memory.live, &steps).ok()?;
-        let old = self.switch_all(&mut memory, &steps)?;
-        #[cfg(test)]
-        {
-            self.published = Some(Instant::now());
+        let ids = self.switch_all(&mut memory, &steps)?;
+        for id in &steps.gone {
+            memory.live.ids.forget(Kind::Endpoint, Digest::of(id));
         }
-        let mut revoked = 0;
-        if memory.in_force.switched {
-            wait_for_programs();
-            let InForce { records, taken, first_free, switched, .. } = &mut memory.in_force;
-            *taken = records.values().map(|(number, _)| *number).collect();
-            (*first_free, *switched) = (1, false);
-            let after = memory.in_force.wanted_holders();
-            let lost = self.before.iter().filter(|(it, holder)| after.get(*it) != Some(*holder));
-            revoked = self.maps.end_flows(&lost.map(|(it, _)| *it).collect()).ok()?;
+        if std::mem::take(&mut memory.in_force.switched) || !steps.dead.is_empty() {
+            let after = self.fence.grace.next();
+            self.fence.replaced = Some(after);
+            memory.graves.push(Grave { after, objects: steps.dead, ids });
         }
-        self.bury(&mut memory, &steps, &old).ok()?;
+        let revoked = self.end_flows(&memory.in_force).ok()?;
         // An interface that cannot have links yet keeps its filters.
         drop(self.programs.link_more());
+        self.fence.begin();
         self.before.clear();
         self.memory = Some(memory);
         Some((Isolated::new(), revoked))
     }
 
+    /// Ends the flows of addresses that changed hands, after the last program that could note one for whom they were.
+    fn end_flows(&mut self, in_force: &InForce) -> Result<u64, EbpfError> {
+        let after = in_force.wanted_holders();
+        let lost = self.before.iter().filter(|(it, holder)| after.get(*it) != Some(*holder));
+        let lost: BTreeSet<_> = lost.map(|(it, _)| *it).collect();
+        if !lost.is_empty() {
+            self.fence.before_writes();
+        }
+        self.maps.end_flows(&lost)
+    }
+
     /// Writes what nothing refers to yet.
-    fn write(&mut self, live: &Live, steps: &Steps) -> Result<(), EbpfError> {
+    fn write(&mut self, memory: &mut Memory, steps: &Steps) -> Result<(), EbpfError> {
         if !steps.new.is_empty() {
-            self.maps.note_last(live.ids.last())?;
+            self.maps.note_last(memory.live.ids.last())?;
         }
         for ((kind, id), digest) in &steps.renamed {
             self.maps.name(*kind, *id, *digest)?;
         }
-        for ((kind, id), object) in &steps.new {
-            self.maps.write(*kind, *id, object)?;
+        for (name, object) in &steps.new {
+            // What is wanted again is still there.
+            let mut graves = memory.graves.iter_mut();
+            if !graves.any(|grave| grave.objects.remove(name).is_some()) {
+                self.maps.write(name.0, name.1, object)?;
+            }
         }
         self.maps.set_rows(&steps.rows)
     }
@@ -153,7 +192,7 @@ impl State {
 
     /// Puts in force what endpoints have now. Returns the ids that they had.
     fn switch_all(&mut self, memory: &mut Memory, steps: &Steps) -> Option<BTreeSet<u32>> {
-        let Memory { live, in_force, indexes } = memory;
+        let Memory { live, in_force, indexes, .. } = memory;
         let mut old = BTreeSet::new();
         let id_at = |in_force: &InForce, index: &u32| {
             in_force.records.get(index).map(|(_, record)| record.id)
@@ -187,30 +226,30 @@ impl State {
         Ok(())
     }
 
-    /// Removes what no program refers to any more.
-    fn bury(
-        &mut self,
-        memory: &mut Memory,
-        steps: &Steps,
-        old: &BTreeSet<u32>,
-    ) -> Result<(), EbpfError> {
-        let Memory { live, in_force, .. } = memory;
-        for ((kind, id), object) in &steps.dead {
-            self.maps.remove(*kind, *id, object)?;
-        }
-        for id in &steps.gone {
-            live.ids.forget(Kind::Endpoint, Digest::of(id));
-        }
-        let left: BTreeSet<u32> = in_force.records.values().map(|(_, record)| record.id).collect();
-        for id in old.difference(&left) {
-            self.maps.unname(Kind::Endpoint, *id)?;
-        }
-        if steps.switched.is_empty() && steps.detached.is_empty() {
+    /// Removes what no program reads any more.
+    fn bury(&mut self, memory: &mut Memory) -> Result<(), EbpfError> {
+        let Memory { live, in_force, indexes, graves } = memory;
+        let count = graves.iter().take_while(|it| self.fence.grace.is_over(it.after)).count();
+        if count == 0 {
             return Ok(());
         }
-        let own = in_force.records.values().filter(|(_, it)| left.contains(&it.id));
-        let own: BTreeMap<u32, u32> = own.map(|(_, it)| (it.interface, it.id)).collect();
-        let wanted = memory.indexes.iter().filter_map(|(name, index)| {
+        let used: BTreeSet<u32> = in_force.records.values().map(|(_, record)| record.id).collect();
+        for grave in graves.drain(..count) {
+            for ((kind, id), object) in &grave.objects {
+                self.maps.remove(*kind, *id, object)?;
+                live.ids.forget(*kind, object.digest);
+            }
+            for id in grave.ids.difference(&used) {
+                self.maps.unname(Kind::Endpoint, *id)?;
+            }
+        }
+        if graves.is_empty() {
+            in_force.taken = in_force.records.values().map(|(number, _)| *number).collect();
+            in_force.first_free = 1;
+        }
+        let own = in_force.records.values().map(|(_, it)| (it.interface, it.id));
+        let own: BTreeMap<u32, u32> = own.collect();
+        let wanted = indexes.iter().filter_map(|(name, index)| {
             let desired = live.endpoints.get(name)?;
             Some((*own.get(index)?, desired))
         });
@@ -233,7 +272,25 @@ impl State {
         let indexes = live.endpoints.keys().map(|it| Ok((it.clone(), index_of(it)?)));
         let indexes: Result<BTreeMap<_, _>, EbpfError> = indexes.collect();
         if let Ok(indexes) = indexes {
-            self.memory = Some(Memory { live, in_force, indexes });
+            self.memory = Some(Memory { live, in_force, indexes, graves: Vec::new() });
         }
+    }
+}
+
+impl Memory {
+    /// Returns whether what waits for its removal could take room that a delta needs. Maps have twice the room of what is in
+    /// force.
+    fn is_crowded(&self, capacity: &Capacity, delta: &Delta) -> bool {
+        let records = self.in_force.taken.len() + delta.endpoints.len();
+        let objects = self.graves.iter().flat_map(|grave| &grave.objects);
+        let size = |map: Map| {
+            let entries = objects.clone().filter_map(move |(_, object)| object.entries.get(&map));
+            entries.map(|it| it.values.len() / map.value_size()).sum::<usize>()
+        };
+        let counters = objects.clone().filter(|((kind, _), _)| kind.is_counter()).count();
+        records >= capacity.records() as usize
+            || counters > capacity.counters as usize / 2
+            || size(Map::Rows) > capacity.rows as usize / 2
+            || size(Map::Ports) > capacity.ports as usize / 2
     }
 }

@@ -202,8 +202,7 @@ fn changes_of_a_large_node() {
             let elapsed = started.elapsed();
             assert!(outcome.as_ref().unwrap().isolated.is_empty());
             history.answer(outcome);
-            let published = node.state().published();
-            (elapsed, published.map_or(elapsed, |it| it.saturating_duration_since(started)))
+            elapsed
         };
         change(&mut node, &[]);
         let full = node.state().full_updates();
@@ -231,14 +230,11 @@ fn changes_of_a_large_node() {
     });
 }
 
-fn print(what: &str, mut times: Vec<(Duration, Duration)>) {
-    let middle = times.len() / 2;
+fn print(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
-    let (applied, last) = (times[middle].0, times[times.len() - 1].0);
-    times.sort_unstable_by_key(|(_, published)| *published);
-    let published = times[middle].1;
-    println!("{what}: published in {published:?}, applied in {applied:?}, at most {last:?}");
-    assert!(published < Duration::from_millis(50));
+    let (middle, last) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("{what}: applied in {middle:?}, at most {last:?}");
+    assert!(middle < Duration::from_millis(500));
 }
 
 /// Pods on one node, all of whom every policy applies to, with rules for ports of sets of addresses.
