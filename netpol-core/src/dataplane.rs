@@ -99,6 +99,8 @@ pub struct Capabilities {
     /// It enforces [host endpoints](crate::program::Hosts), and keeps workloads from their own host where settings
     /// [say so](crate::model::WorkloadToHost::Deny). Without it an engine refuses host endpoints of its node and such settings.
     pub host_endpoints: bool,
+    /// It answers what it denies, if a program [wants that](crate::program::Denial). Without it an engine wants silence.
+    pub reject: bool,
 }
 
 impl Capabilities {
@@ -111,6 +113,7 @@ impl Capabilities {
             source_view: SourceView::BeforeSourceNat,
             deltas: false,
             host_endpoints: false,
+            reject: false,
         }
     }
 
@@ -123,6 +126,7 @@ impl Capabilities {
             source_view: SourceView::BeforeSourceNat,
             deltas: true,
             host_endpoints: true,
+            reject: true,
         }
     }
 }

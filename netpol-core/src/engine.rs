@@ -62,7 +62,7 @@ use crate::model::{
     Attachment, EndpointId, EndpointKind, FailsafePort, HostSettings, Inputs, Object, ObjectKey,
     PolicyKey, Tier, Timestamp, UnknownInterfaces, WorkloadToHost,
 };
-use crate::program::{Endpoint, Established};
+use crate::program::{Denial, Endpoint, Established};
 
 /// What an engine must know of its node.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -75,15 +75,20 @@ pub struct NodeConfig {
     /// Which interfaces look like those of workloads, and what becomes of packets there while no workload has them: from the
     /// first program on, and while no process runs. Before that, an engine closes the endpoints that it is told of.
     pub unknown: UnknownInterfaces,
+    /// What the senders of denied packets hear, where the dataplane [can answer](Capabilities::reject). Verdicts do not
+    /// depend on it.
+    pub denial: Denial,
 }
 
 impl NodeConfig {
-    /// Returns the configuration of a node that keeps established flows and leaves unknown interfaces alone.
+    /// Returns the configuration of a node that keeps established flows, leaves unknown interfaces alone, and drops silently
+    /// what it denies.
     pub fn new(node: impl Into<String>) -> Self {
         Self {
             node: node.into(),
             established: Established::Keep,
             unknown: UnknownInterfaces::default(),
+            denial: Denial::Drop,
         }
     }
 }
@@ -433,6 +438,13 @@ impl Engine {
     #[must_use]
     pub const fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// Returns what the senders of denied packets hear: what the node's configuration wants, or nothing, if the dataplane
+    /// cannot answer.
+    #[must_use]
+    pub fn denial(&self) -> Denial {
+        self.state.program().denial
     }
 
     /// Returns the endpoints that are closed because they could not be programmed, and why.

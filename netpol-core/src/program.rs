@@ -49,6 +49,8 @@ pub struct Program {
     pub established: Established,
     /// What becomes of packets at interfaces that look like those of endpoints and belong to none.
     pub unknown: UnknownInterfaces,
+    /// What the senders of denied packets hear.
+    pub denial: Denial,
 }
 
 /// An endpoint of the node.
@@ -89,6 +91,21 @@ pub enum Established {
     Keep,
     /// They stop, in both directions: those of workload endpoints. Policy of host endpoints judges new flows only.
     Reevaluate,
+}
+
+/// What the sender of a packet hears that policy denies.
+///
+/// It is about verdicts of policy sets, of endpoints and of host endpoints. All else is dropped silently: what isolated
+/// endpoints send and receive, forged sources, what nobody can read, and what policy of host endpoints denies before
+/// conntrack or before destination NAT, where nothing can be answered yet.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_enums, reason = "a denied packet is answered or it is not")]
+pub enum Denial {
+    /// Nothing.
+    #[default]
+    Drop,
+    /// A reset, if the packet is TCP; else that ICMP says "administratively prohibited", as often as the kernel lets it.
+    Reject,
 }
 
 impl Program {

@@ -10,7 +10,7 @@ use netpol_core::model::{
     Policy, PolicyKey, Rule, RuleMatch, Tier, TierEnd, Timestamp, WorkloadToHost,
 };
 use netpol_core::net::{Family, Prefix, Transport};
-use netpol_core::program::Established;
+use netpol_core::program::{Denial, Established};
 use netpol_core::{
     Applied, Capabilities, Change, Dataplane, DataplaneError, DataplaneErrorKind, Delta, Direction,
     Engine, EngineError, Flow, Gate, Labels, MembersChange, MemoryDataplane, NodeConfig, Program,
@@ -234,6 +234,25 @@ fn programs_say_what_becomes_of_established_flows() {
         let mut engine = Engine::new(config, &Capabilities::all());
         engine.inputs_complete();
         assert_eq!(full(engine.poll_update()).established, established);
+    }
+}
+
+/// What cannot be answered is denied all the same, and the engine says so.
+#[test]
+fn programs_answer_what_they_deny_where_the_dataplane_can() {
+    let mut mute = Capabilities::all();
+    mute.reject = false;
+    for (wanted, capabilities, denial) in [
+        (Denial::Drop, Capabilities::all(), Denial::Drop),
+        (Denial::Reject, Capabilities::all(), Denial::Reject),
+        (Denial::Reject, mute, Denial::Drop),
+    ] {
+        let mut config = NodeConfig::new("node-a");
+        config.denial = wanted;
+        let mut engine = Engine::new(config, &capabilities);
+        assert_eq!(engine.denial(), denial);
+        engine.inputs_complete();
+        assert_eq!(full(engine.poll_update()).denial, denial);
     }
 }
 

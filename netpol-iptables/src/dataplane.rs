@@ -555,6 +555,7 @@ fn capabilities(config: &IptablesConfig) -> Capabilities {
     let mut capabilities = Capabilities::minimal();
     capabilities.log = true;
     capabilities.host_endpoints = config.table == TableName::Filter;
+    capabilities.reject = config.table == TableName::Filter;
     capabilities
 }
 

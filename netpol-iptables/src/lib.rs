@@ -43,6 +43,8 @@
 //! - What tenants name never reaches a command line, a script or the kernel. Log messages carry ids of rules ([`Logging`]).
 //! - What comes in on an endpoint's interface and does not carry one of its addresses is dropped, in every state of a flow.
 //!   ICMP errors that it sends are taken for a part of a flow only if it is an end of that flow.
+//! - What policy denies is dropped, or answered if the program wants that, in the table `filter`: TCP with a reset, all else with ICMP. What isolated
+//!   endpoints send, forged sources, and what policy of host endpoints denies before destination NAT are always dropped.
 //!
 //! # Limits
 //!

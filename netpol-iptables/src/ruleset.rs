@@ -91,6 +91,8 @@ pub(crate) enum Match {
     Ports { transport: Transport, end: End, ranges: Vec<(u16, u16)>, sense: Sense },
     /// The ICMP type, and the code if there is one, or not that. Comes after [`Match::Protocol`].
     Icmp { family: Family, kind: u8, code: Option<u8>, sense: Sense },
+    /// The packet is a reset. Comes after [`Match::Protocol`] with TCP.
+    Reset,
     /// The hop limit is this one. IPv6 only.
     HopLimit(u8),
     /// The source is an address of the link (`fe80::/10`, RFC 4291 section 2.5.6).
@@ -164,6 +166,17 @@ pub(crate) enum Action {
         bits: u32,
         to: Bits,
     },
+    /// The packet is dropped, and its sender is told so. Only in the table `filter`.
+    Reject(Answer),
+}
+
+/// What the sender of a packet hears.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Answer {
+    /// A reset. Comes after [`Match::Protocol`] with TCP.
+    Reset,
+    /// ICMP: communication is administratively prohibited.
+    Prohibited(Family),
 }
 
 /// What becomes of bits.
@@ -180,7 +193,8 @@ impl Action {
             Self::Verdict(Verdict::Drop | Verdict::Return)
             | Self::Log { .. }
             | Self::Untrack
-            | Self::Mark { .. } => None,
+            | Self::Mark { .. }
+            | Self::Reject(_) => None,
         }
     }
 }

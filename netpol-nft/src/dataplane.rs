@@ -456,6 +456,7 @@ fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
     capabilities.log = true;
     capabilities.host_endpoints = true;
+    capabilities.reject = true;
     capabilities
 }
 

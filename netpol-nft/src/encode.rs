@@ -11,7 +11,9 @@ use nftnl_sys::libc;
 use crate::expression::{Expression, Field, LookupResult, Register, Test, lower};
 use crate::name::{Name, Owner, TABLE_COMMENT};
 use crate::operation::{Content, Operation};
-use crate::ruleset::{self, Base, Elements, FlowDirection, Hook, KeyType, Sense, Storage, Verdict};
+use crate::ruleset::{
+    self, Answer, Base, Elements, FlowDirection, Hook, KeyType, Sense, Storage, Verdict,
+};
 use crate::sys::{Messages, RawElement, RawExpression, RawSet};
 
 mod key;
@@ -344,6 +346,12 @@ fn encode(expression: &Expression) -> RawExpression {
             .u16(raw::NFTNL_EXPR_LOG_GROUP, *group)
             .string(raw::NFTNL_EXPR_LOG_PREFIX, &c_string(prefix))
             .u32(raw::NFTNL_EXPR_LOG_SNAPLEN, LOG_SNAPLEN),
+        Expression::Reject(answer) => {
+            let (kind, code) = reject_numbers(*answer);
+            RawExpression::new(c"reject")
+                .u32(raw::NFTNL_EXPR_REJECT_TYPE, kind)
+                .u8(raw::NFTNL_EXPR_REJECT_CODE, code)
+        }
         Expression::Verdict(verdict) => encode_verdict(verdict),
     }
 }
@@ -382,6 +390,17 @@ fn encode_load(field: Field, register: Register) -> RawExpression {
         Field::Transport { offset, len } => {
             payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, offset, len)
         }
+    }
+}
+
+/// Returns type and code of a rejection: `NFT_REJECT_TCP_RST`, and `NFT_REJECT_ICMPX_UNREACH` with
+/// `NFT_REJECT_ICMPX_ADMIN_PROHIBITED`.
+///
+/// Source: `enum nft_reject_types` and `enum nft_reject_inet_code` in `include/uapi/linux/netfilter/nf_tables.h`.
+pub(crate) fn reject_numbers(answer: Answer) -> (u32, u8) {
+    match answer {
+        Answer::Reset => (1, 0),
+        Answer::Prohibited => (2, 3),
     }
 }
 

@@ -9,7 +9,7 @@ use netpol_netfilter::LogRate;
 
 use crate::name::Name;
 use crate::ruleset::{
-    Action, End, Fields, FlowDirection, FlowState, Interface, Match, Rule, Sense, Verdict,
+    Action, Answer, End, Fields, FlowDirection, FlowState, Interface, Match, Rule, Sense, Verdict,
 };
 
 /// One expression.
@@ -41,6 +41,8 @@ pub(crate) enum Expression {
     Log { group: u16, prefix: String },
     /// Ends the rule with a verdict.
     Verdict(Verdict),
+    /// Drops the packet and answers it.
+    Reject(Answer),
     /// An expression that we never write.
     Unknown,
 }
@@ -102,6 +104,9 @@ const ICMP: [u8; 2] = [1, 58];
 const ICMP_TYPE: Field = Field::Transport { offset: 0, len: 1 };
 const ICMP_CODE: Field = Field::Transport { offset: 1, len: 1 };
 const ICMP_TYPE_AND_CODE: Field = Field::Transport { offset: 0, len: 2 };
+/// Where TCP has its flags, and the one of a reset (RFC 9293, section 3.1).
+const TCP_FLAGS: Field = Field::Transport { offset: 13, len: 1 };
+const RESET: u8 = 1 << 2;
 /// Where IPv6 has its hop limit (RFC 8200, section 3).
 const HOP_LIMIT: Field = Field::Network { offset: 7, len: 1 };
 /// Mask and prefix of the addresses of a link, `fe80::/10` (RFC 4291, section 2.5.6).
@@ -138,6 +143,7 @@ pub(crate) fn lower(rule: &Rule) -> Vec<Expression> {
             Expression::StoreMark,
             Expression::Verdict(Verdict::Return),
         ]),
+        Action::Reject(answer) => out.extend([Expression::Counter, Expression::Reject(*answer)]),
         Action::Unknown => out.push(Expression::Unknown),
     }
     out
@@ -207,6 +213,11 @@ fn lower_match(it: &Match, out: &mut Vec<Expression>) {
             // A shorter value is compared with as many bytes of the name.
             let bytes = prefix.to_string().into_bytes();
             lower_compare(interface(*end), equality(*sense), bytes, out);
+        }
+        Match::Reset => {
+            out.push(Expression::Load { field: TCP_FLAGS, register: Register(0) });
+            out.push(Expression::Mask { mask: vec![RESET] });
+            out.push(Expression::Compare { test: Test::NotEqual, value: vec![0] });
         }
         Match::Unmarked(bits) => lower_bits(Field::Mark, *bits, Test::Equal, out),
         Match::Unknown => out.push(Expression::Unknown),
@@ -393,6 +404,7 @@ fn raise_action(rest: &[Expression]) -> Option<Action> {
         [Expression::Counter, Expression::Limit(rate), Expression::Log { group, prefix }] => {
             Some(Action::Log { group: *group, prefix: prefix.clone(), rate: *rate })
         }
+        [Expression::Counter, Expression::Reject(answer)] => Some(Action::Reject(*answer)),
         [Expression::Counter, Expression::Untrack, Expression::Verdict(Verdict::Return)] => {
             Some(Action::Untrack)
         }
@@ -419,6 +431,7 @@ fn raise_match<'a>(rest: &'a [Expression], before: &[Match]) -> (Match, &'a [Exp
         .or_else(|| raise_range(rest))
         .or_else(|| raise_flow(rest))
         .or_else(|| raise_link_local(rest))
+        .or_else(|| raise_reset(rest))
         .or_else(|| raise_compare(rest, before))
         .unwrap_or_else(|| (Match::Unknown, rest.get(1..).unwrap_or_default()))
 }
@@ -515,6 +528,13 @@ fn raise_link_local(rest: &[Expression]) -> Option<(Match, &[Expression])> {
     let is_link_local = *field == address(Family::V6, End::Source)
         && [mask, value].map(Vec::as_slice) == LINK_LOCAL.each_ref().map(<[u8; 16]>::as_slice);
     is_link_local.then_some((Match::LinkLocalSource(sense), after))
+}
+
+fn raise_reset(rest: &[Expression]) -> Option<(Match, &[Expression])> {
+    let (expressions, after) = rest.split_at_checked(3)?;
+    let mut reset = Vec::new();
+    lower_match(&Match::Reset, &mut reset);
+    (expressions == reset).then_some((Match::Reset, after))
 }
 
 fn raise_compare<'a>(

@@ -88,6 +88,8 @@
 //!   only what differs; packets are judged all the while.
 //! - What tenants name never reaches the kernel.
 //! - Updates of other owners of nf_tables are no conflict.
+//! - What policy denies is dropped, or answered if the program wants that: TCP with a reset, all else with ICMP. What isolated
+//!   endpoints send, forged sources, and what policy of host endpoints denies before destination NAT are always dropped.
 //!
 //! # Limits
 //!

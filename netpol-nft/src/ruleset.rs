@@ -128,7 +128,11 @@ impl Rule {
         let target = match &self.action {
             Action::Verdict(verdict) => verdict.target(),
             Action::Dispatch { map, .. } => Some(map),
-            Action::Log { .. } | Action::Untrack | Action::Mark(_) | Action::Unknown => None,
+            Action::Log { .. }
+            | Action::Untrack
+            | Action::Mark(_)
+            | Action::Reject(_)
+            | Action::Unknown => None,
         };
         sets.chain(target)
     }
@@ -210,6 +214,8 @@ pub(crate) enum Match {
         /// So or otherwise.
         sense: Sense,
     },
+    /// The packet is a reset. Comes after [`Match::Protocol`] with TCP.
+    Reset,
     /// None of these bits of the packet's mark is set.
     Unmarked(u32),
     /// A condition that we never write. A rule of ours with it was changed by somebody.
@@ -306,8 +312,19 @@ pub(crate) enum Action {
         /// How often.
         rate: LogRate,
     },
+    /// The packet is counted and dropped, and its sender is told so.
+    Reject(Answer),
     /// Something that we never write. A rule of ours with it was changed by somebody.
     Unknown,
+}
+
+/// What the sender of a packet hears.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Answer {
+    /// A reset. Comes after [`Match::Protocol`] with TCP.
+    Reset,
+    /// ICMP or ICMPv6: communication is administratively prohibited.
+    Prohibited,
 }
 
 /// A verdict of nf_tables.

@@ -20,6 +20,7 @@ mod laws;
 mod logging;
 mod meaning;
 pub(crate) mod program;
+mod reject;
 #[expect(clippy::unwrap_used, reason = "test code")]
 #[path = "../../netpol-core/tests/support/unknown.rs"]
 mod unknown;

@@ -24,7 +24,7 @@ use crate::model::{
     self, HostSettings, Inputs, Mode, Object, ObjectKey, Policy, PolicyKey, Timestamp,
 };
 use crate::net::canonical_address;
-use crate::program::{Endpoint, PolicySet, PolicySetId, Program, SetId};
+use crate::program::{Denial, Endpoint, PolicySet, PolicySetId, Program, SetId};
 use crate::verdict::Verdict;
 
 /// Everything that the program of a node depends on, and the program.
@@ -59,7 +59,9 @@ impl State {
         let mut views = Views::default();
         let node = views.labels.text(&config.node);
         let unknown = config.unknown.clone();
-        let program = Program { established: config.established, unknown, ..Program::default() };
+        let denial = if capabilities.reject { config.denial } else { Denial::Drop };
+        let established = config.established;
+        let program = Program { established, unknown, denial, ..Program::default() };
         Self {
             capabilities: capabilities.clone(),
             settings: HostSettings::default(),

@@ -19,11 +19,11 @@ use std::sync::Arc;
 
 use netpol_core::model::{Bucket, EndpointId, FailsafePort, Tunnel, WorkloadToHost};
 use netpol_core::net::{Family, Transport};
-use netpol_core::program::{HostEndpoint, Interfaces, PolicySetId};
+use netpol_core::program::{Denial, HostEndpoint, Interfaces, PolicySetId};
 use netpol_core::{Direction, Program};
 
 use super::base::{ICMP, ICMPV6, LEVELS, commented, genuine_discovery, goto_rule, jump};
-use super::policy::{OnAllow, PolicyRenderer};
+use super::policy::{OnAllow, PolicyRenderer, TCP};
 use super::tree::{Forest, List};
 use super::{Context, keys, unknown};
 use crate::error::IptablesError;
@@ -151,12 +151,23 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
     fn output(&mut self, family: Family) {
         let mut rules = self.judge(Bucket::Normal, Direction::Egress, family);
         if !rules.is_empty() {
-            rules = [established(family), rules].concat();
+            rules = [established(family), self.answers(), rules].concat();
         }
         let (list, unknown) = self.exempt_workloads(End::Destination, &rules);
         let onward = self.policy_chain(family, KernelTable::Filter, Fixed::HostOutputPolicy, rules);
         let onward = [unknown, onward].concat();
         self.list(family, OnAllow::Return, Fixed::HostOutput, (End::Destination, list, onward));
+    }
+
+    /// Returns the rule that lets out what tells others that policy has denied their packets. To conntrack a reset is related
+    /// to the flow that it ends.
+    fn answers(&self) -> Vec<Rule> {
+        let matches = vec![Match::Protocol(TCP), Match::Reset, Match::Flow(FlowState::Related)];
+        let pass = commented("reject", matches, Action::Verdict(Verdict::Return));
+        match self.program.denial {
+            Denial::Drop => Vec::new(),
+            Denial::Reject => vec![pass],
+        }
     }
 
     fn forward(&mut self, family: Family) {

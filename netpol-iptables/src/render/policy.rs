@@ -10,7 +10,8 @@ use std::sync::Arc;
 use netpol_core::model::Action as PolicyAction;
 use netpol_core::net::{Family, Prefix, PrefixSet};
 use netpol_core::program::{
-    Members as ProgramMembers, PolicySet, PolicySetId, Rule as PolicyRule, SetId, Stage, StageEnd,
+    Denial, Members as ProgramMembers, PolicySet, PolicySetId, Rule as PolicyRule, SetId, Stage,
+    StageEnd,
 };
 use netpol_core::{Program, Verdict as PolicyVerdict};
 use netpol_netfilter::Logging;
@@ -21,13 +22,18 @@ use super::{Context, Entries, PolicyUse, families};
 use crate::error::IptablesError;
 use crate::name::{Fixed, Members, Name, Side, Slot};
 use crate::probe::{KernelTable, TableId};
-use crate::ruleset::{Action, Chain, Match, Member, Rule, Ruleset, Set, Shape, Storage, Verdict};
+use crate::ruleset::{
+    Action, Answer, Chain, Match, Member, Rule, Ruleset, Set, Shape, Storage, Verdict,
+};
 
 /// Most chains of a policy set in a row. The kernel follows 16 chains deep and counts `goto` too, in the nft flavour
 /// (`NFT_JUMP_STACK_SIZE`, `nft_chain_validate`). Up to six come before: the built-in chain, `NP-FWD`, `NP-RELATED` with
 /// one below it, `NP-EGRESS` or `NP-INGRESS` with one below it; or the built-in chain, `NP-IN`, `NP-IN-ND`, `NP-HOST-IN` with
 /// one below it, `NP-HOST-IN-POL`. Before conntrack there are four, and one comes after.
 pub(crate) const MAX_DEPTH: usize = 10;
+
+/// TCP as a protocol number (IANA).
+pub(super) const TCP: u8 = 6;
 
 /// Renders policy sets, each once for each side and family, with the sets that they need.
 pub(crate) struct PolicyRenderer<'a> {
@@ -66,8 +72,10 @@ struct Part {
 #[derive(Clone, Copy)]
 struct Place<'n> {
     part: Part,
-    /// Where a flow goes that the stage passes on.
-    onward: &'n Verdict,
+    /// The chain of the next stage.
+    next: Option<&'n Name>,
+    /// The verdict after the last stage.
+    default: PolicyVerdict,
 }
 
 impl<'a> PolicyRenderer<'a> {
@@ -145,26 +153,28 @@ impl<'a> PolicyRenderer<'a> {
     }
 
     fn stages(&mut self, part: Part, set: &PolicySet) -> Result<Name, IptablesError> {
-        let mut onward = match set.default {
-            PolicyVerdict::Allow => Verdict::Return,
-            PolicyVerdict::Deny => Verdict::Drop,
-        };
+        let mut next = None;
         for stage in set.stages.iter().rev() {
-            let place = Place { part, onward: &onward };
-            onward = Verdict::Goto(self.stage(place, stage)?);
+            let place = Place { part, next: next.as_ref(), default: set.default };
+            next = Some(self.stage(place, stage)?);
         }
-        match onward {
-            Verdict::Goto(first) => Ok(first),
-            _ => self.chain(part, vec![deny()]),
+        match next {
+            Some(first) => Ok(first),
+            None => {
+                let deny = self.deny(part)?;
+                self.chain(part, vec![deny])
+            }
         }
     }
 
     /// Renders a stage from its end, because a rule can need what follows it as a chain.
     fn stage(&mut self, place: Place<'_>, stage: &Stage) -> Result<Name, IptablesError> {
-        let mut rules = vec![match (stage.end, place.onward) {
-            (StageEnd::Deny, _) | (StageEnd::Next, Verdict::Drop) => deny(),
-            (StageEnd::Next, verdict) => {
-                commented("next", Vec::new(), Action::Verdict(verdict.clone()))
+        let mut rules = vec![match (stage.end, place.next, place.default) {
+            (StageEnd::Deny, ..) | (StageEnd::Next, None, PolicyVerdict::Deny) => {
+                self.deny(place.part)?
+            }
+            (StageEnd::Next, ..) => {
+                commented("next", Vec::new(), Action::Verdict(self.onward(place)?))
             }
         }];
         for rule in stage.rules.iter().rev() {
@@ -173,6 +183,30 @@ impl<'a> PolicyRenderer<'a> {
             rules = self.before(place, rule, condition, rules)?;
         }
         self.chain(place.part, rules)
+    }
+
+    /// Returns where a flow goes that a stage passes on.
+    fn onward(&mut self, place: Place<'_>) -> Result<Verdict, IptablesError> {
+        match (place.next, place.default) {
+            (Some(next), _) => Ok(Verdict::Goto(next.clone())),
+            (None, PolicyVerdict::Allow) => Ok(Verdict::Return),
+            (None, PolicyVerdict::Deny) => self.denied(place.part),
+        }
+    }
+
+    /// Returns what becomes of a denied packet. Only the table `filter` can answer.
+    fn denied(&mut self, part: Part) -> Result<Verdict, IptablesError> {
+        match (self.program.denial, part.on_allow.table(self.context.table)) {
+            (Denial::Reject, KernelTable::Filter) => {
+                Ok(Verdict::Goto(self.chain(part, rejection(part.family))?))
+            }
+            _ => Ok(Verdict::Drop),
+        }
+    }
+
+    /// Returns the rule that denies what no rule matched.
+    fn deny(&mut self, part: Part) -> Result<Rule, IptablesError> {
+        Ok(commented("deny", Vec::new(), Action::Verdict(self.denied(part)?)))
     }
 
     /// Returns the rules with one more before them.
@@ -185,7 +219,7 @@ impl<'a> PolicyRenderer<'a> {
     ) -> Result<Vec<Rule>, IptablesError> {
         let id = rule.id.to_string();
         let Condition { alternatives, excluded } = condition;
-        let action = self.action(place, rule);
+        let action = self.action(place, rule)?;
         if excluded.is_empty() || alternatives.is_empty() {
             let each = |matches| commented(&id, matches, action.clone());
             return Ok(alternatives.into_iter().map(each).chain(rest).collect());
@@ -203,20 +237,25 @@ impl<'a> PolicyRenderer<'a> {
         Ok(alternatives.into_iter().map(enter).chain([onward(Vec::new())]).collect())
     }
 
-    fn action(&self, place: Place<'_>, rule: &PolicyRule) -> Action {
-        match rule.action {
-            PolicyAction::Allow => Action::Verdict(match place.part.on_allow {
+    fn action(&mut self, place: Place<'_>, rule: &PolicyRule) -> Result<Action, IptablesError> {
+        let part = place.part;
+        Ok(Action::Verdict(match rule.action {
+            PolicyAction::Allow => match part.on_allow {
                 OnAllow::Return => Verdict::Return,
                 OnAllow::Untrack => Verdict::Goto(self.context.owner.chain(Fixed::Untrack)),
                 OnAllow::Mark => Verdict::Goto(self.context.owner.chain(Fixed::Mark)),
-            }),
-            PolicyAction::Deny => Action::Verdict(Verdict::Drop),
-            PolicyAction::Pass => Action::Verdict(place.onward.clone()),
+            },
+            PolicyAction::Deny => self.denied(part)?,
+            PolicyAction::Pass => self.onward(place)?,
             PolicyAction::Log => {
                 let Logging { group, prefix, rate } = self.context.logging;
-                Action::Log { group, prefix: prefix.of(rule, place.part.side.direction()), rate }
+                return Ok(Action::Log {
+                    group,
+                    prefix: prefix.of(rule, part.side.direction()),
+                    rate,
+                });
             }
-        }
+        }))
     }
 
     fn chain(&mut self, part: Part, rules: Vec<Rule>) -> Result<Name, IptablesError> {
@@ -346,7 +385,10 @@ fn can_be_member(address: IpAddr, family: Family) -> bool {
     Family::of(address) == family && !address.is_unspecified()
 }
 
-/// Returns the rule that denies what no rule matched.
-fn deny() -> Rule {
-    commented("deny", Vec::new(), Action::Verdict(Verdict::Drop))
+/// Returns the rules that deny a packet and say so.
+fn rejection(family: Family) -> Vec<Rule> {
+    vec![
+        commented("reject", vec![Match::Protocol(TCP)], Action::Reject(Answer::Reset)),
+        commented("reject", Vec::new(), Action::Reject(Answer::Prohibited(family))),
+    ]
 }

@@ -6,8 +6,8 @@ use netpol_core::net::{Family, Transport};
 use netpol_netfilter::LogRate;
 
 use super::{
-    Action, Bits, Chain, End, Fields, FlowDirection, FlowState, Interface, KeyPrefix, Match,
-    Member, Rule, Sense, Shape, Storage, Verdict,
+    Action, Answer, Bits, Chain, End, Fields, FlowDirection, FlowState, Interface, KeyPrefix,
+    Match, Member, Rule, Sense, Shape, Storage, Verdict,
 };
 
 impl fmt::Display for Chain {
@@ -55,6 +55,7 @@ impl fmt::Display for Match {
                 ports(f, *transport, *end, ranges, *sense)
             }
             Self::Icmp { family, kind, code, sense } => icmp(f, *family, *kind, *code, *sense),
+            Self::Reset => f.write_str("-m tcp --tcp-flags RST RST"),
             Self::HopLimit(hops) => write!(f, "-m hl --hl-eq {hops}"),
             Self::LinkLocalSource => f.write_str("-s fe80::/10"),
             Self::Flow(FlowState::Established) => f.write_str("-m conntrack --ctstate ESTABLISHED"),
@@ -81,6 +82,14 @@ impl fmt::Display for Action {
             Self::Log { group, prefix, .. } => {
                 let quote = if prefix.contains(' ') { "\"" } else { "" };
                 write!(f, "-j NFLOG --nflog-group {group} --nflog-prefix {quote}{prefix}{quote}")
+            }
+            Self::Reject(answer) => {
+                let with = match answer {
+                    Answer::Reset => "tcp-reset",
+                    Answer::Prohibited(Family::V4) => "icmp-admin-prohibited",
+                    Answer::Prohibited(Family::V6) => "icmp6-adm-prohibited",
+                };
+                write!(f, "-j REJECT --reject-with {with}")
             }
             Self::Untrack => f.write_str("-j CT --notrack"),
             Self::Mark { bits, to } => {

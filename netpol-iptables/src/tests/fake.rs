@@ -282,7 +282,7 @@ fn refers_to_what_exists(
         return Err(format!("Set {set} doesn't exist."));
     }
     match target(rule) {
-        Some("DROP" | "RETURN" | "NFLOG" | "CT" | "MARK") => Ok(()),
+        Some("DROP" | "RETURN" | "NFLOG" | "CT" | "MARK" | "REJECT") => Ok(()),
         Some(chain) if table.contains_key(chain) => Ok(()),
         other => Err(format!("goto '{other:?}' is not a chain")),
     }

@@ -109,6 +109,7 @@ impl Packet {
                 sense(it.0 == *kind && code.is_none_or(|code| it.1 == code), *wanted)
             }),
             // Discovery here is what hosts send on their link.
+            Match::Reset => false,
             Match::HopLimit(_) | Match::LinkLocalSource => true,
             Match::Flow(FlowState::Untracked) => self.is_untracked.get(),
             Match::Flow(_) | Match::FlowSource(..) => false,
@@ -143,7 +144,7 @@ pub(super) fn walk(ruleset: &Ruleset, chain: &Name, packet: &Packet) -> Walked {
             continue;
         }
         match action {
-            Action::Verdict(Verdict::Drop) => return Walked::Dropped,
+            Action::Verdict(Verdict::Drop) | Action::Reject(_) => return Walked::Dropped,
             Action::Verdict(Verdict::Return) => return Walked::Returned,
             Action::Verdict(Verdict::Goto(next)) => return walk(ruleset, next, packet),
             Action::Verdict(Verdict::Jump(next))
@@ -235,7 +236,7 @@ fn interfaces(program: &Program) -> BTreeMap<IpAddr, Interface> {
 }
 
 /// Compares chains and program on many flows. Returns how many passed and how many did not.
-fn compare(program: &Program) -> [usize; 2] {
+pub(super) fn compare(program: &Program) -> [usize; 2] {
     let (owner, second_slots, refused) = Default::default();
     let context = Context {
         owner: &owner,

@@ -93,6 +93,7 @@ fn icmp_conditions() -> impl Strategy<Value = Match> {
         any::<u8>().prop_map(Match::NotIcmpCode),
         (0_u8..100, 100_u8..).prop_map(|(first, last)| Match::IcmpTypes { first, last }),
         any::<u8>().prop_map(Match::HopLimit),
+        Just(Match::Reset),
         sense().prop_map(Match::LinkLocalSource),
         prop_oneof![Just(Family::V4), Just(Family::V6)].prop_map(Match::SpecifiedSource),
     ]
@@ -121,6 +122,8 @@ fn actions() -> impl Strategy<Value = Action> {
         (any::<u16>(), log_rates())
             .prop_map(|(group, rate)| { Action::Log { group, prefix: "np1:in".to_owned(), rate } }),
         Just(Action::Untrack),
+        Just(Action::Reject(Answer::Reset)),
+        Just(Action::Reject(Answer::Prohibited)),
         (1_u32..).prop_map(Action::Mark),
     ]
 }

@@ -4,10 +4,10 @@ use netpol_core::net::Family;
 use netpol_netfilter::{LogRate, Period};
 
 use crate::attribute::{attributes, find, find_text, find_u32, find_u64};
-use crate::encode::{LOG_SNAPLEN, direction_number};
+use crate::encode::{LOG_SNAPLEN, direction_number, reject_numbers};
 use crate::expression::{Expression, Field, LookupResult, Register, Test};
 use crate::name::Name;
-use crate::ruleset::{FlowDirection, Sense};
+use crate::ruleset::{Answer, FlowDirection, Sense};
 
 /// `NFTA_DATA_VALUE` and `NFTA_DATA_VERDICT`
 const VALUE: u16 = 1;
@@ -49,6 +49,7 @@ fn expression(name: &str, data: &[u8]) -> Option<Expression> {
         "counter" => Some(Expression::Counter),
         "limit" => limit(data),
         "log" => log(data),
+        "reject" => reject(data),
         "immediate" => verdict(data),
         _ => None,
     }
@@ -159,6 +160,16 @@ fn log(data: &[u8]) -> Option<Expression> {
     let group = u16::from_be_bytes(find(data, 1)?.try_into().ok()?);
     (find_u32(data, 3)? == LOG_SNAPLEN).then_some(())?;
     Some(Expression::Log { group, prefix: find_text(data, 2)?.to_owned() })
+}
+
+/// `NFTA_REJECT_TYPE`, `NFTA_REJECT_ICMP_CODE`, which a reset does not have.
+fn reject(data: &[u8]) -> Option<Expression> {
+    let kind = find_u32(data, 1)?;
+    let code = find(data, 2).and_then(|it| it.first().copied()).unwrap_or_default();
+    let answer = [Answer::Reset, Answer::Prohibited]
+        .into_iter()
+        .find(|it| reject_numbers(*it) == (kind, code))?;
+    Some(Expression::Reject(answer))
 }
 
 /// `NFTA_IMMEDIATE_DREG` (`NFT_REG_VERDICT`), `NFTA_IMMEDIATE_DATA`.

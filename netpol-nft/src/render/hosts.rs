@@ -16,18 +16,18 @@ use netpol_core::Direction;
 use netpol_core::Program;
 use netpol_core::model::{Bucket, EndpointId, FailsafePort, Tunnel, WorkloadToHost};
 use netpol_core::net::Family;
-use netpol_core::program::{HostEndpoint, Interfaces, PolicySetId};
+use netpol_core::program::{Denial, HostEndpoint, Interfaces, PolicySetId};
 
 use super::base::{
     By, Fixed, HOST_FORWARD, HOST_INPUT, HOST_OUTPUT, commented, discovery, established, member,
     not_member,
 };
-use super::policy::{OnAllow, PolicyRenderer};
+use super::policy::{OnAllow, PolicyRenderer, TCP};
 use super::unknown;
 use crate::error::NftError;
 use crate::name::{Name, Side};
 use crate::ruleset::{
-    Action, Base, Chain, End, Fields, Hook, Interface, Match, Rule, Sense, Verdict,
+    Action, Base, Chain, End, Fields, FlowState, Hook, Interface, Match, Rule, Sense, Verdict,
 };
 
 /// Where `raw` and `mangle` of iptables are: before and after conntrack looks at a packet (-200), and before destination
@@ -93,7 +93,7 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         let input = [own_host, input].concat();
         let mut output = self.hook(Bucket::Normal, Egress);
         if !output.is_empty() {
-            output = [established(), output].concat();
+            output = [established(), self.answers(), output].concat();
         }
         let forward =
             [self.hook(Bucket::Forward, Ingress), self.hook(Bucket::Forward, Egress)].concat();
@@ -117,6 +117,17 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
             }
         }
         (chains, self.closed)
+    }
+
+    /// Returns the rule that lets out what tells others that policy has denied their packets. To conntrack a reset is related
+    /// to the flow that it ends.
+    fn answers(&self) -> Vec<Rule> {
+        let matches = vec![Match::Flow(FlowState::Related), Match::Protocol(TCP), Match::Reset];
+        let pass = commented("reject", matches, Action::Verdict(Verdict::Return));
+        match self.program.denial {
+            Denial::Drop => Vec::new(),
+            Denial::Reject => vec![pass],
+        }
     }
 
     /// Returns the rules for all endpoints in a bucket and direction; none if nothing is judged there.

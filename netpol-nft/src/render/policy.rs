@@ -10,7 +10,8 @@ use std::sync::Arc;
 use netpol_core::model::Action as PolicyAction;
 use netpol_core::net::{Family, Prefix, PrefixSet};
 use netpol_core::program::{
-    Members as ProgramMembers, PolicySet, PolicySetId, Rule as PolicyRule, SetId, Stage, StageEnd,
+    Denial, Members as ProgramMembers, PolicySet, PolicySetId, Rule as PolicyRule, SetId, Stage,
+    StageEnd,
 };
 use netpol_core::{Program, Verdict as PolicyVerdict};
 use netpol_netfilter::Logging;
@@ -20,11 +21,16 @@ use super::condition::Conditions;
 use super::{Context, PolicyUse, address_key, families};
 use crate::error::NftError;
 use crate::name::{Members, Name, Place, Ranges, Side, SizeClass};
-use crate::ruleset::{Action, Chain, Elements, Key, KeyType, Rule, Ruleset, Set, Storage, Verdict};
+use crate::ruleset::{
+    Action, Answer, Chain, Elements, Key, KeyType, Match, Rule, Ruleset, Set, Storage, Verdict,
+};
 
 /// Most stages of a policy set. The kernel follows 16 chains deep and counts `goto` too
 /// (`NFT_JUMP_STACK_SIZE`, `nft_chain_validate`); the first is the base chain, and the second may be that of the hosts.
 pub(crate) const MAX_STAGES: usize = 13;
+
+/// TCP as a protocol number (IANA).
+pub(super) const TCP: u8 = 6;
 
 /// What happens to a packet that a rule allows, before it goes back to where policy was asked.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -45,6 +51,13 @@ impl OnAllow {
             Self::Mark(bits) => Action::Mark(bits),
         }
     }
+}
+
+/// Which direction a policy set judges, and what allows there.
+#[derive(Clone, Copy)]
+struct Part {
+    side: Side,
+    on_allow: OnAllow,
 }
 
 /// Renders policy sets, each once for each side, with the sets that they need.
@@ -94,7 +107,7 @@ impl<'a> PolicyRenderer<'a> {
     /// Returns a chain that denies everything.
     pub(super) fn closed(&mut self, side: Side) -> Name {
         self.current = None;
-        self.chain(side, vec![deny()])
+        self.chain(side, vec![deny(Verdict::Drop)])
     }
 
     /// Returns the chains and sets of all policy sets that were asked for.
@@ -119,47 +132,67 @@ impl<'a> PolicyRenderer<'a> {
         if set.stages.len() > MAX_STAGES {
             return Err(NftError::TooManyStages { stages: set.stages.len(), max: MAX_STAGES });
         }
-        let mut next = self.default_chain(side, set);
+        let part = Part { side, on_allow };
+        let mut next = self.default_chain(part, set);
         for stage in set.stages.iter().rev() {
-            let rules = self.stage(side, on_allow, stage, (next.as_ref(), set.default))?;
+            let rules = self.stage(part, stage, (next.as_ref(), set.default))?;
             next = Some(self.chain(side, rules));
         }
         Ok(next)
     }
 
     /// Returns a chain for the default verdict of a policy set without stages.
-    fn default_chain(&mut self, side: Side, set: &PolicySet) -> Option<Name> {
-        (set.stages.is_empty()).then(|| self.chain(side, vec![deny()]))
+    fn default_chain(&mut self, part: Part, set: &PolicySet) -> Option<Name> {
+        let rule = set.stages.is_empty().then(|| deny(self.denied(part)))?;
+        Some(self.chain(part.side, vec![rule]))
     }
 
     fn stage(
         &mut self,
-        side: Side,
-        on_allow: OnAllow,
+        part: Part,
         stage: &Stage,
         (next, default): (Option<&Name>, PolicyVerdict),
     ) -> Result<Vec<Rule>, NftError> {
         let mut rules = Vec::new();
         for rule in &stage.rules {
             let id = rule.id.to_string();
-            for matches in Conditions::new(self, side).of(rule)? {
+            for matches in Conditions::new(self, part.side).of(rule)? {
                 let action = match rule.action {
-                    PolicyAction::Allow => on_allow.action(),
-                    PolicyAction::Deny => Action::Verdict(Verdict::Drop),
-                    PolicyAction::Pass => Action::Verdict(onward(next, default)),
-                    PolicyAction::Log => self.log(side, rule),
+                    PolicyAction::Allow => part.on_allow.action(),
+                    PolicyAction::Deny => Action::Verdict(self.denied(part)),
+                    PolicyAction::Pass => Action::Verdict(self.onward(part, next, default)),
+                    PolicyAction::Log => self.log(part.side, rule),
                 };
                 rules.push(commented(&id, matches, action));
             }
         }
-        match stage.end {
-            StageEnd::Deny => rules.push(deny()),
-            StageEnd::Next => match onward(next, default) {
-                Verdict::Drop => rules.push(deny()),
-                verdict => rules.push(commented("next", Vec::new(), Action::Verdict(verdict))),
-            },
-        }
+        rules.push(match (stage.end, next, default) {
+            (StageEnd::Deny, ..) | (StageEnd::Next, None, PolicyVerdict::Deny) => {
+                deny(self.denied(part))
+            }
+            (StageEnd::Next, ..) => {
+                let onward = self.onward(part, next, default);
+                commented("next", Vec::new(), Action::Verdict(onward))
+            }
+        });
         Ok(rules)
+    }
+
+    /// Returns where a flow goes that a stage passes on.
+    fn onward(&mut self, part: Part, next: Option<&Name>, default: PolicyVerdict) -> Verdict {
+        match (next, default) {
+            (Some(next), _) => Verdict::Goto(next.clone()),
+            (None, PolicyVerdict::Allow) => Verdict::Return,
+            (None, PolicyVerdict::Deny) => self.denied(part),
+        }
+    }
+
+    /// Returns what becomes of a denied packet. Before conntrack and before destination NAT nothing can be answered.
+    fn denied(&mut self, part: Part) -> Verdict {
+        match (self.program.denial, part.on_allow) {
+            (Denial::Reject, OnAllow::Return) => Verdict::Goto(self.chain(part.side, rejection())),
+            _ => Verdict::Drop,
+        }
     }
 
     fn log(&self, side: Side, rule: &PolicyRule) -> Action {
@@ -287,18 +320,17 @@ fn not_addresses(id: SetId) -> NftError {
     NftError::Dangling { missing: format!("set {id} as a set of addresses") }
 }
 
-/// Returns where a flow goes that a stage passes on.
-fn onward(next: Option<&Name>, default: PolicyVerdict) -> Verdict {
-    match (next, default) {
-        (Some(next), _) => Verdict::Goto(next.clone()),
-        (None, PolicyVerdict::Allow) => Verdict::Return,
-        (None, PolicyVerdict::Deny) => Verdict::Drop,
-    }
+/// Returns the rule that denies what no rule matched.
+fn deny(denied: Verdict) -> Rule {
+    commented("deny", Vec::new(), Action::Verdict(denied))
 }
 
-/// Returns the rule that denies what no rule matched.
-fn deny() -> Rule {
-    commented("deny", Vec::new(), Action::Verdict(Verdict::Drop))
+/// Returns the rules that deny a packet and say so.
+fn rejection() -> Vec<Rule> {
+    vec![
+        commented("reject", vec![Match::Protocol(TCP)], Action::Reject(Answer::Reset)),
+        commented("reject", Vec::new(), Action::Reject(Answer::Prohibited)),
+    ]
 }
 
 /// Joins ranges that follow each other without a gap.

@@ -6,8 +6,8 @@ use netpol_core::net::Family;
 use netpol_netfilter::LogRate;
 
 use super::{
-    Action, Base, Chain, Elements, End, Fields, FlowDirection, FlowState, Hook, Interface, Key,
-    KeyType, Match, Rule, Ruleset, Sense, Set, Storage, Verdict,
+    Action, Answer, Base, Chain, Elements, End, Fields, FlowDirection, FlowState, Hook, Interface,
+    Key, KeyType, Match, Rule, Ruleset, Sense, Set, Storage, Verdict,
 };
 
 impl Display for Ruleset {
@@ -81,6 +81,7 @@ impl Display for Match {
             Self::NotIcmpType(kind) => write!(f, "@th,0,8 != {kind}"),
             Self::NotIcmpCode(code) => write!(f, "@th,8,8 != {code}"),
             Self::IcmpTypes { first, last } => write!(f, "@th,0,8 {first}-{last}"),
+            Self::Reset => f.write_str("tcp flags rst"),
             Self::HopLimit(limit) => write!(f, "ip6 hoplimit {limit}"),
             Self::LinkLocalSource(sense) => write!(f, "ip6 saddr {sense}fe80::/10"),
             Self::SpecifiedSource(Family::V4) => f.write_str("ip saddr != 0.0.0.0"),
@@ -169,6 +170,10 @@ impl Display for Action {
                     write!(f, "burst {} packets ", rate.burst())?;
                 }
                 write!(f, "log prefix \"{prefix}\" group {group} snaplen 64")
+            }
+            Self::Reject(Answer::Reset) => f.write_str("counter reject with tcp reset"),
+            Self::Reject(Answer::Prohibited) => {
+                f.write_str("counter reject with icmpx type admin-prohibited")
             }
             Self::Unknown => f.write_str("unknown"),
         }

@@ -149,6 +149,7 @@ impl Packet {
                 };
                 sense(interface.to_string().starts_with(&prefix.to_string()), *wanted)
             }
+            Match::Reset => false,
             Match::Unmarked(bits) => self.mark.get() & bits == 0,
             Match::Unknown => panic!("a rendered rule is known"),
         }
@@ -207,6 +208,7 @@ fn decision(ruleset: &Ruleset, rule: &Rule, packet: &Packet) -> Option<Verdict> 
             packet.mark.set(packet.mark.get() | bits);
             Some(Verdict::Return)
         }
+        Action::Reject(_) => Some(Verdict::Drop),
         Action::Unknown => panic!("a rendered rule is known"),
     }
 }
@@ -291,7 +293,7 @@ fn interfaces(program: &Program) -> BTreeMap<IpAddr, Interface> {
 }
 
 /// Compares ruleset and program on many flows. Returns how many passed and how many did not.
-fn compare(program: &Program) -> [usize; 2] {
+pub(super) fn compare(program: &Program) -> [usize; 2] {
     let (places, refused) = Default::default();
     let options = Options { priority: -5, logging: Logging::DEFAULT, mark: 16 };
     let ruleset =
