@@ -1,5 +1,6 @@
 //! Address prefixes in canonical form.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
 use core::net::IpAddr;
@@ -44,8 +45,8 @@ impl fmt::Display for Family {
 
 /// A CIDR block in canonical form: equal means "the same addresses".
 ///
-/// Invariants: every bit beyond the prefix length is zero, and a block of IPv4-mapped addresses
-/// (`::ffff:0:0/96`, RFC 4291 section 2.5.5.2) is the IPv4 block it stands for.
+/// Invariant: every bit beyond the prefix length is zero. A block of IPv4-mapped addresses (`::ffff:0:0/96`, RFC 4291 section
+/// 2.5.5.2) is the IPv4 block it stands for, unless it is what is left of a larger block of IPv6.
 ///
 /// ```
 /// use netpol_core::net::Prefix;
@@ -88,9 +89,19 @@ impl Prefix {
     ///
     /// [`PrefixError::TooLong`] if `len` is more than 32 for IPv4 or 128 for IPv6.
     pub fn containing(address: IpAddr, len: u8) -> Result<Self, PrefixError> {
+        Self::as_it_stands(address, len).map(|it| Self::canonical(it.0))
+    }
+
+    /// Returns the prefix of `len` bits that contains `address`, in the family of that address. What is left of a larger
+    /// block of IPv6 can be the addresses that IPv4 is mapped to; it is no block of IPv4.
+    ///
+    /// # Errors
+    ///
+    /// [`PrefixError::TooLong`] if `len` is more than 32 for IPv4 or 128 for IPv6.
+    pub fn as_it_stands(address: IpAddr, len: u8) -> Result<Self, PrefixError> {
         let net = IpNet::new(address, len)
             .map_err(|_| PrefixError::TooLong { len, family: Family::of(address) })?;
-        Ok(Self::canonical(net))
+        Ok(Self(net.trunc()))
     }
 
     /// Returns the prefix that holds just `address`.
@@ -158,12 +169,6 @@ impl Prefix {
         self.0
     }
 
-    /// Returns the block of a network in the family that it is written in. What is left of a larger block of IPv6 can be
-    /// the addresses that IPv4 is mapped to; it is no block of IPv4.
-    pub(crate) fn as_it_stands(net: IpNet) -> Self {
-        Self(net.trunc())
-    }
-
     fn canonical(net: IpNet) -> Self {
         if let IpNet::V6(v6) = net
             && let Some(len) = v6.prefix_len().checked_sub(96)
@@ -191,9 +196,14 @@ impl FromStr for Prefix {
     }
 }
 
+/// What is written for a value. The few blocks of IPv6 that would be read as ones of IPv4 have brackets around their
+/// address.
 impl From<Prefix> for String {
     fn from(prefix: Prefix) -> Self {
-        prefix.to_string()
+        if Prefix::canonical(prefix.0) == prefix {
+            return prefix.to_string();
+        }
+        format!("[{}]/{}", prefix.first(), prefix.len())
     }
 }
 
@@ -201,7 +211,12 @@ impl TryFrom<String> for Prefix {
     type Error = PrefixError;
 
     fn try_from(text: String) -> Result<Self, PrefixError> {
-        text.parse()
+        let bracketed = text.strip_prefix('[').and_then(|rest| {
+            let (address, len) = rest.split_once("]/")?;
+            let prefix = Self::as_it_stands(address.parse().ok()?, len.parse().ok()?).ok()?;
+            (String::from(prefix) == text).then_some(prefix)
+        });
+        bracketed.map_or_else(|| text.parse(), Ok)
     }
 }
 
@@ -244,6 +259,27 @@ mod tests {
             ("::fffe:0:0/95", "::fffe:0:0/95"),
         ] {
             assert_eq!(text.parse::<Prefix>().unwrap().to_string(), want, "{text}");
+        }
+    }
+
+    /// What is left of a larger block keeps its family, as a value and as text of a value.
+    #[test]
+    fn values_are_read_back() {
+        let read = |text: &str| serde_json::from_value::<Prefix>(text.into());
+        let mapped = |len| Prefix::as_it_stands("::ffff:0:0".parse().unwrap(), len).unwrap();
+        for (prefix, text) in [
+            ("10.0.0.0/8".parse().unwrap(), "10.0.0.0/8"),
+            ("::/64".parse().unwrap(), "::/64"),
+            (mapped(95), "::fffe:0:0/95"),
+            (mapped(96), "[::ffff:0.0.0.0]/96"),
+            (mapped(128), "[::ffff:0.0.0.0]/128"),
+        ] {
+            assert_eq!(serde_json::to_value(prefix).unwrap(), text);
+            assert_eq!(read(text).unwrap(), prefix);
+        }
+        assert_eq!(read("::ffff:0:0/96").unwrap().to_string(), "0.0.0.0/0", "people mean IPv4");
+        for text in ["[::1]/128", "[::ffff:0:0]/96", "[::ffff:0.0.0.0/96", "[10.0.0.0]/8", "[]/8"] {
+            assert!(read(text).is_err(), "{text}");
         }
     }
 

@@ -74,8 +74,9 @@ impl From<Vec<Prefix>> for PrefixSet {
 impl FromIterator<Prefix> for PrefixSet {
     fn from_iter<I: IntoIterator<Item = Prefix>>(prefixes: I) -> Self {
         let nets: Vec<IpNet> = prefixes.into_iter().map(Prefix::net).collect();
+        let prefix = |net: IpNet| Prefix::as_it_stands(net.network(), net.prefix_len()).ok();
         let mut merged: Vec<Prefix> =
-            IpNet::aggregate(&nets).into_iter().map(Prefix::as_it_stands).collect();
+            IpNet::aggregate(&nets).into_iter().filter_map(prefix).collect();
         merged.sort_unstable();
         Self(merged)
     }

@@ -59,11 +59,24 @@ fn created<'l>(mut words: impl Iterator<Item = &'l str>) -> ObservedSet {
     set
 }
 
+impl Shape {
+    /// Returns how many bits an address has.
+    fn host_len(self) -> &'static str {
+        match self.family {
+            Family::V4 => "32",
+            Family::V6 => "128",
+        }
+    }
+}
+
 fn member(shape: Shape, text: &str) -> Option<Member> {
     match shape.storage {
         Storage::Addresses => text.parse().ok().map(Member::Address),
-        Storage::Prefixes if text.contains('/') => text.parse().ok().map(Member::Prefix),
-        Storage::Prefixes => text.parse().ok().map(Prefix::host).map(Member::Prefix),
+        Storage::Prefixes => {
+            let (address, len) = text.split_once('/').unwrap_or((text, shape.host_len()));
+            let prefix = Prefix::as_it_stands(address.parse().ok()?, len.parse().ok()?);
+            prefix.ok().map(Member::Prefix)
+        }
         Storage::Ports => {
             let (address, port) = text.split_once(',')?;
             let (transport, port) = port.split_once(':')?;
@@ -96,6 +109,7 @@ add np4q-bbb 10.0.0.1,icmp:8/0
 create np6c-ccc hash:net family inet6 hashsize 1024 maxelem 65536 bucketsize 12 initval 0xef8a86ca
 add np6c-ccc 8000::/1
 add np6c-ccc 2001:db8::1
+add np6c-ccc ::ffff:0.0.0.0/96
 create other hash:ip family inet hashsize 1024 maxelem 65536
 add other 10.0.0.9
 create np4t-ddd hash:ip family inet hashsize 1024 maxelem 65536 timeout 60
@@ -122,7 +136,7 @@ add np4s-eee 7
                 "np4s-aaa hash:ip family inet 65536 10.0.0.1 10.0.0.2",
                 "np4s-eee none 0  spoiled",
                 "np4t-ddd none 65536  spoiled",
-                "np6c-ccc hash:net family inet6 65536 2001:db8::1/128 8000::/1",
+                "np6c-ccc hash:net family inet6 65536 ::ffff:0.0.0.0/96 2001:db8::1/128 8000::/1",
             ]
         );
     }
