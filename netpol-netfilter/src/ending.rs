@@ -5,7 +5,7 @@ use std::mem;
 use std::net::IpAddr;
 
 use netpol_core::model::EndpointId;
-use netpol_core::{DataplaneError, Program};
+use netpol_core::{DataplaneError, Delta, Program};
 
 use crate::holders::Holders;
 
@@ -28,6 +28,11 @@ impl EndingFlows {
     pub fn enforced(&mut self, program: &Program, isolated: &[(EndpointId, DataplaneError)]) {
         let before = mem::replace(&mut self.holders, Holders::of(program, isolated));
         self.ended.append(&mut before.ended_by(&self.holders));
+    }
+
+    /// Notes that a delta is in force, and that no endpoint of its program was isolated.
+    pub fn advanced(&mut self, delta: &Delta) {
+        self.ended.append(&mut self.holders.advance(delta));
     }
 
     /// Lets `forget` forget all flows of these addresses, and returns how many those were. After an error, the next call

@@ -7,17 +7,18 @@ use std::sync::Arc;
 use netpol_core::model::{EndpointId, UnknownInterfaces};
 use netpol_core::program::{Endpoint, Established};
 use netpol_core::{
-    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
-    Program, Update,
+    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Delta,
+    Drift, Program, Update,
 };
 use netpol_netfilter::{EndingFlows, LogPrefix, Logging};
 use nftnl_sys::libc;
 
+use crate::enforced::Enforced;
 use crate::error::NftError;
 use crate::name::{Name, Owner, Place};
 use crate::observe::Observed;
 use crate::operation::Operation;
-use crate::plan::{Extra, Plan, plan, together};
+use crate::plan::{Extra, Plan, plan, plan_part, together};
 use crate::probe::{self, PodNetwork};
 use crate::render::{
     Context, Fixed, Options, PolicyUse, Rendered, check_room, keys, own_keys, render, self_keys,
@@ -25,6 +26,12 @@ use crate::render::{
 };
 use crate::ruleset::{Elements, Key, Ruleset};
 use crate::transport::{Depth, Kernel, Netlink, Refusal};
+
+mod drift;
+mod outcome;
+
+use self::drift::compare;
+use self::outcome::{Executed, Failure, Left};
 
 /// How a dataplane is called and where it stands among the other users of nf_tables.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -66,6 +73,8 @@ pub struct NftDataplane {
     pods: PodNetwork,
     capabilities: Capabilities,
     flows: EndingFlows,
+    /// The program in force, `None` if that is not known or if something is left over of an earlier one.
+    enforced: Option<Enforced>,
     /// Whether there may be flows that an earlier program stopped.
     may_have_stopped: bool,
 }
@@ -96,20 +105,29 @@ impl NftDataplane {
         let options = Options { priority, logging, mark };
         let (owner, may_have_stopped) = (config.owner, true);
         let flows = EndingFlows::default();
-        Ok(Self { kernel, owner, options, pods, capabilities, flows, may_have_stopped })
+        let enforced = None;
+        Ok(Self { kernel, owner, options, pods, capabilities, flows, enforced, may_have_stopped })
     }
 
-    /// Enforces a whole program.
+    /// Enforces a whole program, and returns the endpoints that were isolated.
     fn apply_program(
         &mut self,
         program: &Program,
     ) -> Result<Vec<(EndpointId, DataplaneError)>, NftError> {
+        self.enforced = None;
         let mut refused = BTreeMap::new();
         let mut conflicts = 0;
         loop {
             let observed = self.kernel.observe(Depth::All)?;
             match self.try_program(program, observed.as_ref(), &refused) {
-                Ok(rendered) => return Ok(isolated(rendered)),
+                Ok((rendered, left)) => {
+                    let isolated = isolated(&rendered);
+                    if isolated.is_empty() && left == Left::Nothing {
+                        self.enforced = Enforced::of(program, &rendered, self.options);
+                    }
+                    self.flows.enforced(program, &isolated);
+                    return Ok(isolated);
+                }
                 Err(Failure::PolicySets { users, error }) => {
                     refused.extend(users.into_iter().map(|user| (user, Arc::clone(&error))));
                 }
@@ -124,20 +142,42 @@ impl NftDataplane {
         program: &Program,
         observed: Option<&Observed>,
         refused: &BTreeMap<PolicyUse, Arc<NftError>>,
-    ) -> Result<Rendered, Failure> {
+    ) -> Result<(Rendered, Left), Failure> {
         let mut places = places(observed);
         let (rendered, plan) = self.plan(program, observed, &mut places, refused)?;
         match self.execute(&plan, Split::Never) {
             Err(Executed::TooLarge) => {
                 change_slots(&mut places, &plan.changed_sets());
                 let (rendered, plan) = self.plan(program, observed, &mut places, refused)?;
-                self.execute(&plan, Split::Groups)
+                let left = self
+                    .execute(&plan, Split::Groups)
                     .map_err(|error| error.into_failure(&rendered, refused))?;
-                Ok(rendered)
+                Ok((rendered, left))
             }
             Err(error) => Err(error.into_failure(&rendered, refused)),
-            Ok(()) => Ok(rendered),
+            Ok(left) => Ok((rendered, left)),
         }
+    }
+
+    /// Enforces the program of a delta, and returns the endpoints that were isolated. What is in force is not looked at. If
+    /// the delta cannot be put in force so, or the kernel takes it otherwise than expected, the whole program is.
+    fn apply_delta(
+        &mut self,
+        delta: &Delta,
+    ) -> Result<Vec<(EndpointId, DataplaneError)>, NftError> {
+        if self.try_delta(delta).is_none() {
+            return self.apply_program(&delta.program);
+        }
+        self.flows.advanced(delta);
+        Ok(Vec::new())
+    }
+
+    fn try_delta(&mut self, delta: &Delta) -> Option<()> {
+        let mut enforced = self.enforced.take()?;
+        let plan = plan_part(&self.owner, enforced.advance(delta)?).ok()?;
+        let left = self.execute(&plan, Split::Never).ok()?;
+        self.enforced = (left == Left::Nothing).then_some(enforced);
+        Some(())
     }
 
     /// Plans with the sets in these places. Those that must change together get other ones.
@@ -161,18 +201,22 @@ impl NftDataplane {
 
     /// Stops the established flows that a program denies, if it wants that; returns how many those were. Another process
     /// may have stopped some; they may go on with a program that keeps established flows.
-    fn reevaluate(&mut self, program: &Program) -> Result<u64, NftError> {
+    fn reevaluate(&mut self, program: &Program) -> Result<u64, DataplaneError> {
         let keeps = program.established == Established::Keep;
         if keeps && !self.may_have_stopped {
             return Ok(0);
         }
-        let stopped = self.kernel.reevaluate_flows(program)?;
+        let stopped = self
+            .kernel
+            .reevaluate_flows(program)
+            .map_err(|error| error.into_dataplane("stop established flows"))?;
         self.may_have_stopped = !keeps;
         Ok(stopped)
     }
 
     /// Isolates the endpoints that the table does not know, and changes nothing else.
     fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<(), NftError> {
+        self.enforced = None;
         let mut conflicts = 0;
         loop {
             let observed = self.kernel.observe(Depth::All)?;
@@ -184,7 +228,7 @@ impl NftDataplane {
             let desired = with_isolated(known, &unknown, self.options)?;
             let plan = plan(&self.owner, observed.as_ref(), &desired, Extra::Kept)?;
             match self.execute(&plan, Split::Groups) {
-                Ok(()) => {
+                Ok(_) => {
                     self.flows.isolated(addresses);
                     return Ok(());
                 }
@@ -201,7 +245,7 @@ impl NftDataplane {
         }
     }
 
-    fn execute(&mut self, plan: &Plan, split: Split) -> Result<(), Executed> {
+    fn execute(&mut self, plan: &Plan, split: Split) -> Result<Left, Executed> {
         let mut rest = plan.prepare.as_slice();
         while !rest.is_empty() {
             let done = self
@@ -211,8 +255,7 @@ impl NftDataplane {
             rest = rest.get(done..).unwrap_or_default();
         }
         self.switch(plan, split)?;
-        self.sweep(plan.sweep.clone());
-        Ok(())
+        Ok(self.sweep(plan.sweep.clone()))
     }
 
     fn switch(&mut self, plan: &Plan, split: Split) -> Result<(), Executed> {
@@ -236,20 +279,23 @@ impl NftDataplane {
 
     /// Removes old objects as far as possible. What the kernel does not let go, because something foreign refers to it,
     /// is tried again with the next update.
-    fn sweep(&mut self, mut operations: Vec<Operation>) {
+    fn sweep(&mut self, mut operations: Vec<Operation>) -> Left {
+        let mut left = Left::Nothing;
         while !operations.is_empty() {
             match self.kernel.commit_front(&operations) {
                 Ok(done) => drop(operations.drain(..done.min(operations.len()))),
                 Err(Refusal::Operation { index, .. }) => {
+                    left = Left::Something;
                     let Some(object) = operations.get(index).and_then(Operation::object).cloned()
                     else {
-                        return;
+                        return left;
                     };
                     operations.retain(|operation| operation.object() != Some(&object));
                 }
-                Err(Refusal::TooLarge { .. } | Refusal::Socket { .. }) => return,
+                Err(Refusal::TooLarge { .. } | Refusal::Socket { .. }) => return Left::Something,
             }
         }
+        left
     }
 
     fn differences(&mut self, program: &Program) -> Result<Vec<String>, NftError> {
@@ -280,6 +326,7 @@ impl NftDataplane {
     }
 
     fn delete_table(&mut self) -> Result<(), NftError> {
+        self.enforced = None;
         match self.kernel.observe(Depth::Rules) {
             Ok(None) | Err(NftError::ForeignTable { .. }) => return Ok(()),
             Ok(Some(_)) => {}
@@ -322,10 +369,13 @@ impl Dataplane for NftDataplane {
                 applied.isolated = self
                     .apply_program(&program)
                     .map_err(|error| error.into_dataplane("enforce a program"))?;
-                self.flows.enforced(&program, &applied.isolated);
-                applied.revoked = self
-                    .reevaluate(&program)
-                    .map_err(|error| error.into_dataplane("stop established flows"))?;
+                applied.revoked = self.reevaluate(&program)?;
+            }
+            Change::Delta(delta) => {
+                applied.isolated = self
+                    .apply_delta(&delta)
+                    .map_err(|error| error.into_dataplane("enforce a changed program"))?;
+                applied.revoked = self.reevaluate(&delta.program)?;
             }
             _ => {
                 return Err(DataplaneError::new(
@@ -369,77 +419,6 @@ enum Split {
     Groups,
 }
 
-/// Why a plan was not executed.
-#[derive(Debug)]
-enum Executed {
-    /// The kernel or the socket refused a transaction.
-    Refused { object: Option<Name>, error: NftError },
-    /// The switch does not fit into one transaction.
-    TooLarge,
-}
-
-impl Executed {
-    fn refused(refusal: Refusal, operations: &[Operation]) -> Self {
-        let object = match &refusal {
-            Refusal::Operation { index, .. } => {
-                operations.get(*index).and_then(Operation::object).cloned()
-            }
-            Refusal::TooLarge { .. } => operations.first().and_then(Operation::object).cloned(),
-            Refusal::Socket { .. } => None,
-        };
-        Self::Refused { object, error: refusal.into_error(operations) }
-    }
-
-    fn into_error(self) -> NftError {
-        match self {
-            Self::Refused { error, .. } => error,
-            Self::TooLarge => NftError::TooLarge { operations: 0, limit: 0 },
-        }
-    }
-
-    /// Returns what to do about it. If policy sets need the refused object, only their endpoints are concerned.
-    fn into_failure(
-        self,
-        rendered: &Rendered,
-        refused: &BTreeMap<PolicyUse, Arc<NftError>>,
-    ) -> Failure {
-        let Self::Refused { object, error } = self else {
-            return Failure::Other(self.into_error());
-        };
-        let users = object.and_then(|object| rendered.users.get(&object));
-        match (error.kind(), users) {
-            (DataplaneErrorKind::Conflict, _) => Failure::Conflict(error),
-            (
-                DataplaneErrorKind::Capacity
-                | DataplaneErrorKind::Other
-                | DataplaneErrorKind::Unsupported,
-                Some(users),
-            ) if users.iter().any(|user| !refused.contains_key(user)) => Failure::PolicySets {
-                users: users.iter().copied().collect(),
-                error: Arc::new(error),
-            },
-            _ => Failure::Other(error),
-        }
-    }
-}
-
-/// Why a program was not enforced.
-#[derive(Debug)]
-enum Failure {
-    /// These policy sets cannot be programmed. Without them it may work.
-    PolicySets { users: Vec<PolicyUse>, error: Arc<NftError> },
-    /// The table was not as it was read.
-    Conflict(NftError),
-    /// Nothing of it can be done.
-    Other(NftError),
-}
-
-impl From<NftError> for Failure {
-    fn from(error: NftError) -> Self {
-        Self::Other(error)
-    }
-}
-
 /// Source: `NF_LOG_PREFIXLEN` in `include/uapi/linux/netfilter/nf_log.h` is 128 and counts the final NUL.
 const LOG_PREFIX_BYTES: usize = 127;
 
@@ -455,6 +434,7 @@ fn check_prefix(prefix: LogPrefix) -> Result<(), NftError> {
 fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
     capabilities.log = true;
+    capabilities.deltas = true;
     capabilities.host_endpoints = true;
     capabilities.reject = true;
     capabilities
@@ -474,11 +454,11 @@ fn without_operation(refusal: Refusal) -> NftError {
     }
 }
 
-fn isolated(rendered: Rendered) -> Vec<(EndpointId, DataplaneError)> {
-    let error = |error: Arc<NftError>| {
-        DataplaneError::new(error.kind(), "program an endpoint").with_source(error)
+fn isolated(rendered: &Rendered) -> Vec<(EndpointId, DataplaneError)> {
+    let error = |error: &Arc<NftError>| {
+        DataplaneError::new(error.kind(), "program an endpoint").with_source(Arc::clone(error))
     };
-    rendered.isolated.into_iter().map(|(id, cause)| (id, error(cause))).collect()
+    rendered.isolated.iter().map(|(id, cause)| (id.clone(), error(cause))).collect()
 }
 
 /// Returns where the sets of exact members are. If there are several of one, one that is in force counts.
@@ -543,41 +523,4 @@ fn insert(ruleset: &mut Ruleset, fixed: Fixed, key: Key) -> Result<(), NftError>
         check_room(&name, keys.len())?;
     }
     Ok(())
-}
-
-/// Returns one line for each object that is missing, changed or too many.
-fn compare(observed: &Observed, desired: &Ruleset) -> Vec<String> {
-    let mut lines = Vec::new();
-    if observed.dormant {
-        lines.push("the table is dormant, so that nothing of it is in force".to_owned());
-    }
-    compare_objects("set", &observed.ruleset.sets, &desired.sets, &mut lines);
-    compare_objects("chain", &observed.ruleset.chains, &desired.chains, &mut lines);
-    lines.extend(
-        observed
-            .unreadable
-            .iter()
-            .map(|name| format!("set `{name}` has a definition that is not ours")),
-    );
-    lines.extend(
-        observed.spoiled.iter().map(|name| format!("set `{name}` has elements that are not ours")),
-    );
-    lines
-}
-
-fn compare_objects<T: PartialEq>(
-    kind: &str,
-    observed: &BTreeMap<Name, T>,
-    desired: &BTreeMap<Name, T>,
-    lines: &mut Vec<String>,
-) {
-    for (name, want) in desired {
-        match observed.get(name) {
-            None => lines.push(format!("{kind} `{name}` is missing")),
-            Some(have) if have != want => lines.push(format!("{kind} `{name}` was changed")),
-            Some(_) => {}
-        }
-    }
-    let extra = observed.keys().filter(|name| !desired.contains_key(name));
-    lines.extend(extra.map(|name| format!("{kind} `{name}` is too many")));
 }

@@ -84,6 +84,7 @@
 //!   removed after. One that is too large for the socket is made in several, each endpoint and direction within one.
 //! - A packet that is on its way during an update meets the old policy of an endpoint and direction or the new one: where
 //!   several sets that it can meet change, they are made anew and switched to.
+//! - A delta costs what it names, not what there is: it is rendered alone, and nothing is read from the kernel.
 //! - Names and comments of our objects are digests. A process that starts finds what an earlier one left, and changes
 //!   only what differs; packets are judged all the while.
 //! - What tenants name never reaches the kernel.
@@ -114,6 +115,7 @@
 mod attribute;
 mod dataplane;
 mod encode;
+mod enforced;
 mod error;
 mod expression;
 mod name;

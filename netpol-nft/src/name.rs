@@ -9,6 +9,8 @@ use netpol_core::Direction;
 use netpol_core::net::Family;
 use sha2::{Digest, Sha256};
 
+use crate::ruleset::KeyType;
+
 /// The prefix of every chain and set that we make.
 ///
 /// It has a hyphen because words such as `fwd` or `all` are keywords that `nft` cannot read back as names.
@@ -205,6 +207,16 @@ impl Side {
 pub(crate) enum Members {
     Addresses,
     NamedPorts,
+}
+
+impl Members {
+    /// Returns the type of the set's keys.
+    pub(crate) fn key_type(self, family: Family) -> KeyType {
+        match self {
+            Self::Addresses => KeyType::Address(family),
+            Self::NamedPorts => KeyType::Target(family),
+        }
+    }
 }
 
 /// What the ranges of an immutable set are.

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netpol_core::net::Family;
-
+use crate::enforced::Part;
 use crate::error::NftError;
 use crate::name::{Name, Owner};
 use crate::observe::Observed;
 use crate::operation::{Content, MAX_ELEMENTS, Operation};
-use crate::render::{Fixed, host_chains};
+use crate::render::Fixed;
 use crate::ruleset::{Chain, Elements, Key, Ruleset, Set, Verdict};
+
+mod together;
+
+pub(crate) use self::together::{Lookups, Way, is_torn, lookups, together};
 
 /// Ordered changes.
 ///
@@ -99,92 +102,26 @@ pub(crate) fn plan(
     if observed.is_none_or(|observed| observed.dormant) {
         plan.prepare.push(Operation::AddTable);
     }
-    let state = State::new(owner, observed.unwrap_or(&nothing), extra);
-    let (maps, sets): (Vec<_>, Vec<_>) =
-        desired.sets.iter().partition(|(_, set)| Content::of(&set.elements) == Content::Verdicts);
-    for (name, set) in sets {
-        state.plan_set(name, set, &mut plan)?;
-    }
-    state.plan_chains(desired, &mut plan);
-    for (name, map) in maps {
-        state.plan_set(name, map, &mut plan)?;
-    }
-    if extra == Extra::Swept {
-        plan.sweep = state.sweep(desired);
-    }
+    let observed = observed.unwrap_or(&nothing);
+    let state = State { owner, observed, live: observed.ruleset.live(), extra };
+    state.plan(desired, &mut plan)?;
     Ok(plan)
 }
 
-/// Returns the sets of `desired` that must not change in place.
+/// Returns the steps of a part, of which packets can meet all that is there before.
 ///
-/// The kernel chooses a packet's rules when it enters a hook, but looks each key up in what is in force at that moment: one
-/// that is on its way during a switch may meet some sets before it and some after it (Linux 6.18). So each packet meets the
-/// old members of one set or the new ones, which is not enough where it would see another part of its policy change at
-/// another time: where several sets below the policy of one endpoint, direction and family change, or where one does that
-/// the rules of before refer to, and they change too. Such sets are made anew in their other slot, and appear together with
-/// the rules that refer to them. Endpoints that go away do not count.
-pub(crate) fn together(observed: &Observed, desired: &Ruleset) -> BTreeSet<Name> {
-    let changed = changed_sets(observed, desired);
-    let mut together = BTreeSet::new();
-    if changed.is_empty() {
-        return together;
-    }
-    let ruleset = &observed.ruleset;
-    let mut note = |roots: Vec<&Name>, is_kept: bool| {
-        let seen: BTreeSet<&Name> =
-            ruleset.sets_below(roots).intersection(&changed).copied().collect();
-        for family in Family::BOTH {
-            let seen = seen.iter().filter(|it| it.members_family() == Some(family));
-            if seen.clone().count() > usize::from(is_kept) {
-                together.extend(seen.map(|&it| it.clone()));
-            }
-        }
-    };
-    for (before, after) in entries(ruleset, desired) {
-        note(vec![before], Some(before) == after);
-    }
-    for root in host_chains() {
-        if let Some((name, before)) = ruleset.chains.get_key_value(&root) {
-            note(vec![name], Some(before) == desired.chains.get(&root));
-        }
-    }
-    together
-}
-
-/// Returns where packets of endpoints go and will go, each pair once; none of endpoints that go away.
-fn entries<'a>(
-    observed: &'a Ruleset,
-    desired: &'a Ruleset,
-) -> BTreeSet<(&'a Name, Option<&'a Name>)> {
-    let mut entries = BTreeSet::new();
-    for (name, map) in &observed.sets {
-        let Elements::Verdicts(before) = &map.elements else { continue };
-        let after = match desired.sets.get(name).map(|it| &it.elements) {
-            Some(Elements::Verdicts(after)) => Some(after),
-            _ => None,
-        };
-        for (key, verdict) in before {
-            let after = after.and_then(|it| it.get(key)?.target());
-            let stays = || Fixed::Endpoints.name(*key).is_some_and(|it| desired.has_key(&it, *key));
-            if let Some(before) = verdict.target().filter(|_| after.is_some() || stays()) {
-                entries.insert((before, after));
-            }
-        }
-    }
-    entries
-}
-
-/// Returns the sets of exact members in force whose members change.
-fn changed_sets<'d>(observed: &Observed, desired: &'d Ruleset) -> BTreeSet<&'d Name> {
-    let live = observed.ruleset.live();
-    let is_changed = |(name, set): &(&Name, &Set)| {
-        let have = observed.ruleset.sets.get(*name);
-        name.place().is_some()
-            && live.contains(name)
-            && (observed.spoiled.contains(*name)
-                || have.is_some_and(|it| it.elements != set.elements))
-    };
-    desired.sets.iter().filter(is_changed).map(|(name, _)| name).collect()
+/// # Errors
+///
+/// [`NftError::ForeignSet`] if a set that stays has another definition after it.
+pub(crate) fn plan_part(owner: &Owner, part: Part) -> Result<Plan, NftError> {
+    let ruleset = Ruleset { sets: part.before, ..Ruleset::default() };
+    let observed = Observed { ruleset, ..Observed::default() };
+    let live = observed.ruleset.sets.keys().collect();
+    let state = State { owner, observed: &observed, live, extra: Extra::Kept };
+    let mut plan = Plan::default();
+    state.plan(&part.after, &mut plan)?;
+    plan.sweep = removal(part.dead_chains, Vec::new(), part.dead_sets);
+    Ok(plan)
 }
 
 /// An observed state and what of it packets can meet.
@@ -195,9 +132,23 @@ struct State<'a> {
     extra: Extra,
 }
 
-impl<'a> State<'a> {
-    fn new(owner: &'a Owner, observed: &'a Observed, extra: Extra) -> Self {
-        Self { owner, observed, live: observed.ruleset.live(), extra }
+impl State<'_> {
+    fn plan(&self, desired: &Ruleset, plan: &mut Plan) -> Result<(), NftError> {
+        let (maps, sets): (Vec<_>, Vec<_>) = desired
+            .sets
+            .iter()
+            .partition(|(_, set)| Content::of(&set.elements) == Content::Verdicts);
+        for (name, set) in sets {
+            self.plan_set(name, set, plan)?;
+        }
+        self.plan_chains(desired, plan);
+        for (name, map) in maps {
+            self.plan_set(name, map, plan)?;
+        }
+        if self.extra == Extra::Swept {
+            plan.sweep = self.sweep(desired);
+        }
+        Ok(())
     }
 
     fn plan_set(&self, name: &Name, want: &Set, plan: &mut Plan) -> Result<(), NftError> {
@@ -313,30 +264,35 @@ impl<'a> State<'a> {
         }
     }
 
-    /// Returns the removal of what is ours and not desired: rules first, since they refer to the rest; maps before the
-    /// chains that they lead to.
+    /// Returns the removal of what is ours and not desired.
     fn sweep(&self, desired: &Ruleset) -> Vec<Operation> {
         let ruleset = &self.observed.ruleset;
-        let chains: Vec<&Name> =
-            ruleset.chains.keys().filter(|name| !desired.chains.contains_key(name)).collect();
+        let chains = ruleset.chains.keys().filter(|name| !desired.chains.contains_key(name));
+        let chains = chains.cloned().collect();
         let sets = ruleset.sets.iter().filter(|(name, _)| !desired.sets.contains_key(name));
         let (maps, sets): (Vec<_>, Vec<_>) =
             sets.partition(|(_, set)| Content::of(&set.elements) == Content::Verdicts);
-        let delete_set = |(name, _): (&Name, &Set)| Operation::DeleteSet { name: name.clone() };
-        let mut sweep: Vec<_> =
-            chains.iter().map(|&name| Operation::FlushChain { name: name.clone() }).collect();
-        sweep.extend(maps.into_iter().map(delete_set));
-        sweep.extend(chains.iter().map(|&name| Operation::DeleteChain { name: name.clone() }));
-        sweep.extend(sets.into_iter().map(delete_set));
-        let unreadable =
-            self.observed.unreadable.iter().filter(|name| !desired.sets.contains_key(name));
-        sweep.extend(unreadable.map(|name| Operation::DeleteSet { name: name.clone() }));
-        sweep
+        let names = |sets: Vec<(&Name, &Set)>| sets.into_iter().map(|it| it.0.clone()).collect();
+        let unreadable = self.observed.unreadable.iter();
+        let unreadable = unreadable.filter(|name| !desired.sets.contains_key(name)).cloned();
+        let sets: Vec<Name> = names(sets);
+        removal(chains, names(maps), sets.into_iter().chain(unreadable).collect())
     }
 
     fn foreign(&self, name: &Name) -> NftError {
         NftError::ForeignSet { owner: self.owner.to_string(), set: name.to_string() }
     }
+}
+
+/// Returns the removal of objects: rules first, since they refer to the rest; maps before the chains that they lead to.
+fn removal(chains: Vec<Name>, maps: Vec<Name>, sets: Vec<Name>) -> Vec<Operation> {
+    let delete_set = |name| Operation::DeleteSet { name };
+    let mut removal: Vec<_> =
+        chains.iter().map(|name| Operation::FlushChain { name: name.clone() }).collect();
+    removal.extend(maps.into_iter().map(delete_set));
+    removal.extend(chains.into_iter().map(|name| Operation::DeleteChain { name }));
+    removal.extend(sets.into_iter().map(delete_set));
+    removal
 }
 
 fn made(name: &Name, chain: &Chain) -> Vec<Operation> {

@@ -26,7 +26,7 @@ use netpol_netfilter::Logging;
 
 use crate::error::NftError;
 use crate::name::{Name, Place, Side, SizeClass};
-use crate::ruleset::{Elements, Interface, Key, Ruleset, Verdict};
+use crate::ruleset::{Elements, Interface, Key, Ruleset, Set, Verdict};
 
 mod base;
 mod condition;
@@ -34,12 +34,13 @@ mod hosts;
 mod policy;
 mod unknown;
 
+use self::base::fixed_sets;
 pub(crate) use self::base::{Fixed, skeleton};
 use self::hosts::HostRenderer;
 pub(crate) use self::hosts::chain_names as host_chains;
 #[cfg(test)]
 pub(crate) use self::policy::MAX_STAGES;
-pub(crate) use self::policy::{OnAllow, PolicyRenderer};
+pub(crate) use self::policy::{OnAllow, Policies, PolicyRenderer, target_key};
 
 /// What a caller configures.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -74,6 +75,8 @@ pub(crate) struct Rendered {
     pub(crate) isolated: Vec<(EndpointId, Arc<NftError>)>,
     /// Which policy sets need a chain or set.
     pub(crate) users: BTreeMap<Name, BTreeSet<PolicyUse>>,
+    /// Where each policy set begins, `None` if it is open.
+    pub(crate) entries: BTreeMap<PolicyUse, Option<Name>>,
 }
 
 /// Returns the ruleset that enforces a program.
@@ -89,7 +92,7 @@ pub(crate) fn render(program: &Program, context: &Context<'_>) -> Result<Rendere
     for endpoint in &program.endpoints {
         let disposition = match conflicts.get(&endpoint.id) {
             Some(error) => Err(Arc::clone(error)),
-            None => disposition(endpoint, &mut policies),
+            None => disposition(endpoint, |it| policies.entry(it.0, it.1, it.2)),
         };
         let disposition = disposition.unwrap_or_else(|error| {
             isolated.push((endpoint.id.clone(), error));
@@ -99,12 +102,17 @@ pub(crate) fn render(program: &Program, context: &Context<'_>) -> Result<Rendere
     }
     let (hosts, closed) = HostRenderer::new(program, &mut policies, context.options.mark).chains();
     isolated.extend(closed);
-    let (mut ruleset, users) = policies.finish();
-    let fixed = entries.into_skeleton(skeleton(context.options, &program.unknown))?;
-    ruleset.sets.extend(fixed.sets);
-    ruleset.chains.extend(fixed.chains);
+    let Policies { mut ruleset, users, entries: begins } = policies.finish();
+    let fixed = entries.into_sets()?;
+    let names: BTreeSet<Name> = fixed.keys().cloned().collect();
+    ruleset.sets.extend(fixed);
+    ruleset.chains.extend(skeleton(context.options, &program.unknown).chains);
     ruleset.chains.extend(hosts);
-    Ok(Rendered { ruleset, isolated, users })
+    // No packet reaches a stage behind one that passes nothing on.
+    let live: BTreeSet<Name> = ruleset.live().into_iter().cloned().collect();
+    ruleset.chains.retain(|name, _| live.contains(name));
+    ruleset.sets.retain(|name, _| live.contains(name) || names.contains(name));
+    Ok(Rendered { ruleset, isolated, users, entries: begins })
 }
 
 /// Returns the families of addresses that occur in a program: of the other one, exact members cannot match.
@@ -122,7 +130,7 @@ pub(crate) fn families(program: &Program) -> BTreeSet<Family> {
 
 /// What happens to an endpoint's packets.
 #[derive(Debug)]
-enum Disposition {
+pub(crate) enum Disposition {
     /// They pass, unless the other end's policy objects.
     Open,
     /// They are judged by these chains; `None` is open in that direction.
@@ -131,9 +139,10 @@ enum Disposition {
     Isolated,
 }
 
-fn disposition(
+/// Returns what happens to an endpoint's packets. `entry` knows where policy sets begin.
+pub(crate) fn disposition(
     endpoint: &Endpoint,
-    policies: &mut PolicyRenderer<'_>,
+    mut entry: impl FnMut(PolicyUse) -> Result<Option<Name>, Arc<NftError>>,
 ) -> Result<Disposition, Arc<NftError>> {
     if let Attachment::Interface(interface) = &endpoint.attachment
         && Interface::new(interface).is_none()
@@ -144,11 +153,16 @@ fn disposition(
         Mode::Isolate => Ok(Disposition::Isolated),
         Mode::Audit => Ok(Disposition::Open),
         Mode::Enforce => {
-            let egress = policies.entry(Side::Egress, OnAllow::Return, endpoint.egress)?;
-            let ingress = policies.entry(Side::Ingress, OnAllow::Return, endpoint.ingress)?;
-            Ok(Disposition::Judged { egress, ingress })
+            let [egress, ingress] = policy_uses(endpoint).map(&mut entry);
+            Ok(Disposition::Judged { egress: egress?, ingress: ingress? })
         }
     }
+}
+
+/// Returns the policy sets that judge what an endpoint sends and what it gets.
+pub(crate) fn policy_uses(endpoint: &Endpoint) -> [PolicyUse; 2] {
+    [(Side::Egress, endpoint.egress), (Side::Ingress, endpoint.ingress)]
+        .map(|(side, id)| (side, OnAllow::Return, id))
 }
 
 /// Returns the endpoints that share an interface or address with one that is treated in another way.
@@ -196,13 +210,13 @@ pub(crate) fn address_key(address: IpAddr) -> Key {
 
 /// The entries of the maps and sets whose names are fixed.
 #[derive(Debug, Default)]
-struct Entries {
+pub(crate) struct Entries {
     maps: BTreeMap<Name, BTreeMap<Key, Verdict>>,
     sets: BTreeMap<Name, BTreeSet<Key>>,
 }
 
 impl Entries {
-    fn add(&mut self, endpoint: &Endpoint, disposition: &Disposition) {
+    pub(crate) fn add(&mut self, endpoint: &Endpoint, disposition: &Disposition) {
         let keys = keys(endpoint);
         for &key in &keys {
             self.member(Fixed::Endpoints, key);
@@ -240,9 +254,10 @@ impl Entries {
         }
     }
 
-    /// Returns the base chains with their maps and sets, filled.
-    fn into_skeleton(mut self, mut ruleset: Ruleset) -> Result<Ruleset, NftError> {
-        for (name, set) in &mut ruleset.sets {
+    /// Returns the maps and sets, filled.
+    pub(crate) fn into_sets(mut self) -> Result<BTreeMap<Name, Set>, NftError> {
+        let mut sets = fixed_sets();
+        for (name, set) in &mut sets {
             set.elements = match &set.elements {
                 Elements::Verdicts(_) => {
                     Elements::Verdicts(self.maps.remove(name).unwrap_or_default())
@@ -251,7 +266,7 @@ impl Entries {
             };
             check_room(name, set.elements.len())?;
         }
-        Ok(ruleset)
+        Ok(sets)
     }
 }
 

@@ -24,29 +24,18 @@ pub(crate) struct Ruleset {
 impl Ruleset {
     /// Returns the chains and sets that a packet can meet: all that the base chains lead to.
     pub(crate) fn live(&self) -> BTreeSet<&Name> {
-        let mut live: BTreeSet<&Name> = BTreeSet::new();
-        let mut todo: Vec<&Name> = self.bases().collect();
+        self.below(self.bases().collect())
+    }
+
+    /// Returns these chains and sets, and all that they lead to.
+    pub(crate) fn below<'a>(&'a self, mut todo: Vec<&'a Name>) -> BTreeSet<&'a Name> {
+        let mut below = BTreeSet::new();
         while let Some(name) = todo.pop() {
-            if live.insert(name) {
+            if below.insert(name) {
                 todo.extend(self.references(name));
             }
         }
-        live
-    }
-
-    /// Returns the sets that these chains and what they jump to refer to.
-    pub(crate) fn sets_below<'a>(&'a self, mut chains: Vec<&'a Name>) -> BTreeSet<&'a Name> {
-        let (mut seen, mut sets) = (BTreeSet::new(), BTreeSet::new());
-        while let Some(name) = chains.pop() {
-            if !seen.insert(name) {
-                continue;
-            }
-            let (below, found): (Vec<_>, Vec<_>) =
-                self.references(name).into_iter().partition(|it| self.chains.contains_key(it));
-            chains.extend(below);
-            sets.extend(found);
-        }
-        sets
+        below
     }
 
     /// Returns whether the set called `name` has a key.

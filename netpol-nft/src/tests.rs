@@ -9,8 +9,12 @@
 )]
 #[path = "../../netpol-core/tests/support/cluster.rs"]
 mod cluster;
+mod deltas;
 mod fake;
 mod flows;
+#[expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#[path = "../../netpol-core/tests/support/history.rs"]
+mod history;
 mod host_meaning;
 #[expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 #[path = "../../netpol-core/tests/support/hosts.rs"]
@@ -19,6 +23,7 @@ mod kernel;
 mod laws;
 mod logging;
 mod meaning;
+mod on_the_way;
 pub(crate) mod program;
 mod reject;
 #[expect(clippy::unwrap_used, reason = "test code")]

@@ -5,7 +5,7 @@ use netpol_core::net::Family;
 
 use super::*;
 use crate::render::{Options, skeleton};
-use crate::ruleset::{KeyType, Storage};
+use crate::ruleset::{Action, End, Fields, KeyType, Match, Rule, Sense, Storage};
 use netpol_netfilter::Logging;
 
 fn state(endpoints: &[(u8, &str)], isolated: &[u8], members: &[u8]) -> Ruleset {
@@ -25,14 +25,10 @@ fn state(endpoints: &[(u8, &str)], isolated: &[u8], members: &[u8]) -> Ruleset {
     set_elements(&mut ruleset, "np-iso-4", Elements::keys(isolated.iter().copied().map(address)));
     let set = Name::new("np-s4-a-6");
     for &(_, chain) in endpoints {
-        let fields = crate::ruleset::Fields::Address(Family::V4, crate::ruleset::End::Source);
-        let it = crate::ruleset::Match::Member {
-            fields,
-            set: set.clone(),
-            sense: crate::ruleset::Sense::In,
-        };
-        let action = crate::ruleset::Action::Verdict(Verdict::Return);
-        let rule = crate::ruleset::Rule { matches: vec![it], action, comment: "np:x".to_owned() };
+        let fields = Fields::Address(Family::V4, End::Source);
+        let it = Match::Member { fields, set: set.clone(), sense: Sense::In };
+        let action = Action::Verdict(Verdict::Return);
+        let rule = Rule { matches: vec![it], action, comment: "np:x".to_owned() };
         ruleset.chains.insert(Name::new(chain), Chain { base: None, rules: vec![rule] });
     }
     let elements = Elements::keys(members.iter().copied().map(address));
@@ -173,11 +169,12 @@ fn chained(entry: Option<&str>, host: &str, chains: &[(&str, &[&str])], member: 
     ruleset.sets.get_mut(&Name::new("np-ep-4")).unwrap().elements = endpoints;
     for &(chain, sets) in chains {
         let rule = |set: &&str| {
-            let fields = crate::ruleset::Fields::Port(crate::ruleset::End::Source);
-            let (set, sense) = (Name::new(set), crate::ruleset::Sense::In);
-            let it = crate::ruleset::Match::Member { fields, set, sense };
-            let action = crate::ruleset::Action::Verdict(Verdict::Return);
-            crate::ruleset::Rule { matches: vec![it], action, comment: String::new() }
+            let fields = Fields::Port(End::Source);
+            let it = Match::Member { fields, set: Name::new(set), sense: Sense::In };
+            // Of two rules, one allows and one denies.
+            let action = if set.starts_with("np-n") { Verdict::Drop } else { Verdict::Return };
+            let action = Action::Verdict(action);
+            Rule { matches: vec![it], action, comment: String::new() }
         };
         let rules = sets.iter().map(rule).collect();
         ruleset.chains.insert(Name::new(chain), Chain { base: None, rules });
@@ -187,8 +184,8 @@ fn chained(entry: Option<&str>, host: &str, chains: &[(&str, &[&str])], member: 
             ruleset.sets.insert(Name::new(set), Set { key, storage, elements });
         }
     }
-    let jump = crate::ruleset::Action::Verdict(Verdict::Jump(Name::new(host)));
-    let rule = crate::ruleset::Rule { matches: Vec::new(), action: jump, comment: String::new() };
+    let jump = Action::Verdict(Verdict::Jump(Name::new(host)));
+    let rule = Rule { matches: Vec::new(), action: jump, comment: String::new() };
     ruleset.chains.get_mut(&Name::new("np-host-in")).unwrap().rules = vec![rule];
     ruleset
 }
@@ -216,6 +213,45 @@ fn sets_that_a_packet_can_meet_change_together() {
         let got: Vec<&str> = got.iter().map(Name::as_str).collect();
         assert_eq!(got, want, "{from:?} to {to:?}");
         assert!(together(&observed, &observed.ruleset).is_empty(), "{from:?}");
+    }
+}
+
+#[test]
+fn what_pulls_one_way_may_change_in_place() {
+    use Sense::{In, NotIn};
+    use Way::{Both, Grows, Shrinks};
+    let (allow, deny) = (Verdict::Return, Verdict::Drop);
+    let pass = Verdict::Goto(Name::new("next"));
+    type Rules<'a> = &'a [(&'a Verdict, Sense, End)];
+    let cases: &[(&[(Rules<'_>, Way)], bool)] = &[
+        (&[], false),
+        (&[(&[(&pass, In, End::Source)], Both)], false),
+        (&[(&[(&pass, In, End::Source), (&deny, In, End::Source)], Shrinks)], true),
+        (&[(&[(&allow, In, End::Source), (&allow, NotIn, End::Source)], Shrinks)], true),
+        (&[(&[(&allow, In, End::Source), (&deny, NotIn, End::Source)], Both)], false),
+        (&[(&[(&allow, In, End::Source), (&allow, In, End::Destination)], Both)], true),
+        (&[(&[(&allow, In, End::Source), (&allow, In, End::Destination)], Grows)], false),
+        (&[(&[(&allow, In, End::Source)], Grows), (&[(&allow, In, End::Source)], Grows)], false),
+        (&[(&[(&allow, In, End::Source)], Grows), (&[(&allow, In, End::Source)], Shrinks)], true),
+        (&[(&[(&allow, In, End::Source)], Grows), (&[(&deny, In, End::Source)], Shrinks)], false),
+        (&[(&[(&allow, In, End::Source)], Both), (&[(&allow, In, End::Source)], Both)], true),
+        (&[(&[(&pass, In, End::Source)], Grows), (&[(&pass, In, End::Source)], Grows)], true),
+    ];
+    for (sets, want) in cases {
+        let changed = sets.iter().map(|(rules, way)| {
+            let rule = |&(verdict, sense, end): &(&Verdict, Sense, End)| {
+                let (fields, set) = (Fields::Address(Family::V4, end), Name::new("np-s4-a-6"));
+                let matches = vec![Match::Member { fields, set, sense }];
+                let action = Action::Verdict(verdict.clone());
+                Rule { matches, action, comment: String::new() }
+            };
+            let mut ruleset = Ruleset::default();
+            let chain = Chain { base: None, rules: rules.iter().map(rule).collect() };
+            ruleset.chains.insert(Name::new("c"), chain);
+            let lookups = lookups(&ruleset, vec![&Name::new("c")]);
+            (*lookups.values().next().unwrap(), *way)
+        });
+        assert_eq!(is_torn(&changed.collect::<Vec<_>>()), *want, "{sets:?}");
     }
 }
 

@@ -175,12 +175,15 @@ impl Fixed {
     }
 }
 
+/// Returns the maps and sets whose names are fixed, empty.
+pub(super) fn fixed_sets() -> BTreeMap<Name, Set> {
+    let by_all = |fixed: Fixed| By::ALL.map(|by| (fixed.name_by(by), fixed.empty(by)));
+    Fixed::ALL.into_iter().flat_map(by_all).collect()
+}
+
 /// Returns the base chains with empty maps and sets: a table that changes the fate of no endpoint's packets.
 pub(crate) fn skeleton(options: Options, unknown: &UnknownInterfaces) -> Ruleset {
-    let sets = Fixed::ALL
-        .into_iter()
-        .flat_map(|fixed| By::ALL.map(|by| (fixed.name_by(by), fixed.empty(by))))
-        .collect();
+    let sets = fixed_sets();
     let chain = |name: &str, hook: Hook, rules: Vec<Rule>| {
         (Name::new(name), Chain { base: Some(Base { hook, priority: options.priority }), rules })
     };

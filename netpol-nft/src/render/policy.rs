@@ -65,10 +65,23 @@ pub(crate) struct PolicyRenderer<'a> {
     program: &'a Program,
     context: &'a Context<'a>,
     families: BTreeSet<Family>,
+    /// Sets that are there already with their members.
+    filled: Option<&'a BTreeMap<Name, usize>>,
     ruleset: Ruleset,
     users: BTreeMap<Name, BTreeSet<PolicyUse>>,
     entries: BTreeMap<PolicyUse, Result<Option<Name>, Arc<NftError>>>,
     current: Option<PolicyUse>,
+}
+
+/// Rendered policy sets.
+#[derive(Debug)]
+pub(crate) struct Policies {
+    /// Their chains and sets.
+    pub(crate) ruleset: Ruleset,
+    /// Which of them need a chain or set.
+    pub(crate) users: BTreeMap<Name, BTreeSet<PolicyUse>>,
+    /// Where each begins, `None` if it is open.
+    pub(crate) entries: BTreeMap<PolicyUse, Option<Name>>,
 }
 
 impl<'a> PolicyRenderer<'a> {
@@ -77,11 +90,25 @@ impl<'a> PolicyRenderer<'a> {
             program,
             context,
             families: families(program),
+            filled: None,
             ruleset: Ruleset::default(),
             users: BTreeMap::new(),
             entries: BTreeMap::new(),
             current: None,
         }
+    }
+
+    /// Returns a renderer for part of a program in which addresses of these families occur. Sets of exact members that are
+    /// among `filled` come out empty.
+    pub(crate) fn beside(
+        program: &'a Program,
+        context: &'a Context<'a>,
+        families: BTreeSet<Family>,
+        filled: &'a BTreeMap<Name, usize>,
+    ) -> Self {
+        let (ruleset, users, entries) = Default::default();
+        let filled = Some(filled);
+        Self { program, context, families, filled, ruleset, users, entries, current: None }
     }
 
     /// Returns the chain that judges by a policy set, `None` if the set is open.
@@ -111,8 +138,9 @@ impl<'a> PolicyRenderer<'a> {
     }
 
     /// Returns the chains and sets of all policy sets that were asked for.
-    pub(crate) fn finish(self) -> (Ruleset, BTreeMap<Name, BTreeSet<PolicyUse>>) {
-        (self.ruleset, self.users)
+    pub(crate) fn finish(self) -> Policies {
+        let entries = self.entries.into_iter().filter_map(|(key, entry)| Some((key, entry.ok()?)));
+        Policies { ruleset: self.ruleset, users: self.users, entries: entries.collect() }
     }
 
     fn policy_set(
@@ -225,7 +253,7 @@ impl<'a> PolicyRenderer<'a> {
             return Err(not_addresses(id));
         };
         let keys = exact.iter().filter(|address| Family::of(*address) == family).map(address_key);
-        Ok(self.members_set(Members::Addresses, family, id, Elements::keys(keys)))
+        Ok(self.members_set(Members::Addresses, family, id, exact.len_of(family), keys))
     }
 
     /// Returns the prefixes of an address set.
@@ -246,13 +274,9 @@ impl<'a> PolicyRenderer<'a> {
             return Err(missing());
         };
         let protocol = transport.protocol().number();
-        let keys = ports.iter().filter(|(address, _)| Family::of(*address) == family).map(
-            |&(address, port)| match address {
-                IpAddr::V4(address) => Key::Target4(address, protocol, port),
-                IpAddr::V6(address) => Key::Target6(address, protocol, port),
-            },
-        );
-        Ok(self.members_set(Members::NamedPorts, family, id, Elements::keys(keys)))
+        let ports = ports.iter().filter(|(address, _)| Family::of(*address) == family);
+        let keys = ports.clone().map(|&(address, port)| target_key(address, protocol, port));
+        Ok(self.members_set(Members::NamedPorts, family, id, ports.count(), keys))
     }
 
     /// Returns the immutable set of these prefixes, which must be disjoint and sorted.
@@ -288,23 +312,22 @@ impl<'a> PolicyRenderer<'a> {
         kind: Members,
         family: Family,
         id: SetId,
-        elements: Elements,
+        members: usize,
+        keys: impl Iterator<Item = Key>,
     ) -> Name {
         let id = id.to_string();
         let stem = Name::members_stem(kind, family, &id);
         let place = self.context.places.get(&stem).copied();
-        let class = SizeClass::kept_or_new(place.map(|it| it.class), elements.len());
+        let class = SizeClass::kept_or_new(place.map(|it| it.class), members);
         let slot = place.map(|it| it.slot).unwrap_or_default();
         let name = Name::members(kind, family, &id, Place { class, slot });
-        let key = match kind {
-            Members::Addresses => KeyType::Address(family),
-            Members::NamedPorts => KeyType::Target(family),
-        };
+        let key = kind.key_type(family);
         self.note_use(&name);
-        self.ruleset.sets.entry(name.clone()).or_insert(Set {
-            key,
-            storage: Storage::hash(class),
-            elements,
+        let is_filled = self.filled.is_some_and(|it| it.contains_key(&name));
+        self.ruleset.sets.entry(name.clone()).or_insert_with(|| {
+            let elements =
+                if is_filled { Elements::Keys(Vec::new()) } else { Elements::keys(keys) };
+            Set { key, storage: Storage::hash(class), elements }
         });
         name
     }
@@ -313,6 +336,13 @@ impl<'a> PolicyRenderer<'a> {
         let set = self.program.address_sets.get(&id);
         set.map(|set| &set.members)
             .ok_or_else(|| NftError::Dangling { missing: format!("set {id}") })
+    }
+}
+
+pub(crate) fn target_key(address: IpAddr, protocol: u8, port: u16) -> Key {
+    match address {
+        IpAddr::V4(address) => Key::Target4(address, protocol, port),
+        IpAddr::V6(address) => Key::Target6(address, protocol, port),
     }
 }
 

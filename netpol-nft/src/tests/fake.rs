@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use netpol_core::Program;
 use nftnl_sys::libc;
 
+use crate::encode::{Batch, Fit};
 use crate::error::NftError;
-use crate::name::Name;
+use crate::name::{Name, Owner};
 use crate::observe::Observed;
 use crate::operation::{Content, MAX_ELEMENTS, Operation};
 use crate::ruleset::{Chain, Elements, Key, Match, Rule, Ruleset, Set, Storage};
@@ -33,6 +34,10 @@ struct State {
     /// Objects that nothing may be done with, and how that fails.
     refused: Vec<(Name, i32)>,
     transactions: usize,
+    /// How often the table was read.
+    observations: usize,
+    /// How many bytes the transactions would have had on their way to the real kernel.
+    bytes: usize,
     /// The addresses whose flows were forgotten, in order.
     forgotten: Vec<IpAddr>,
     /// How forgetting flows fails, if it does.
@@ -52,6 +57,11 @@ impl Fake {
         state.faults.push((number, errno));
     }
 
+    /// Lets no transaction fail any more.
+    pub(crate) fn take_faults(&self) {
+        self.0.lock().unwrap().faults.clear();
+    }
+
     /// Lets every operation on an object fail, or none any more.
     pub(crate) fn refuse(&self, object: Option<(Name, i32)>) {
         self.0.lock().unwrap().refused = object.into_iter().collect();
@@ -65,6 +75,16 @@ impl Fake {
     /// Returns the addresses whose flows were forgotten since the last call.
     pub(crate) fn take_forgotten(&self) -> Vec<IpAddr> {
         std::mem::take(&mut self.0.lock().unwrap().forgotten)
+    }
+
+    /// Returns how often the table was read since the last call.
+    pub(crate) fn take_observations(&self) -> usize {
+        std::mem::take(&mut self.0.lock().unwrap().observations)
+    }
+
+    /// Returns how many bytes were sent since the last call.
+    pub(crate) fn take_bytes(&self) -> usize {
+        std::mem::take(&mut self.0.lock().unwrap().bytes)
     }
 
     pub(crate) fn table(&self) -> Option<Ruleset> {
@@ -112,6 +132,7 @@ impl Kernel for Fake {
     }
 
     fn observe(&mut self, _: Depth) -> Result<Option<Observed>, NftError> {
+        self.0.lock().unwrap().observations += 1;
         Ok(self.table().map(|mut ruleset| {
             ruleset.chains.retain(|name, _| name.is_own());
             ruleset.sets.retain(|name, _| name.is_own());
@@ -127,6 +148,9 @@ impl State {
         }
         let number = self.transactions;
         self.transactions += 1;
+        let mut batch = Batch::new(&Owner::default());
+        assert!(operations.iter().all(|it| batch.try_push(it, usize::MAX) == Fit::Fits));
+        self.bytes += batch.finish().len();
         let refuse = |index, errno| {
             Err(Refusal::Operation {
                 index,

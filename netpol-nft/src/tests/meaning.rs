@@ -19,7 +19,7 @@ use crate::name::Name;
 use crate::render::{Context, Options, address_key, render};
 use crate::ruleset::{
     Action, Elements, End, Fields, FlowDirection, FlowState, Interface, Key, Match, Rule, Ruleset,
-    Sense, Verdict,
+    Sense, Set, Verdict,
 };
 use netpol_netfilter::Logging;
 
@@ -108,13 +108,13 @@ impl Packet {
     }
 
     /// Returns whether the packet meets a condition. Like the kernel, a rule ends where a field cannot be read.
-    fn meets(&self, ruleset: &Ruleset, it: &Match) -> bool {
+    fn meets(&self, found: &Found<'_>, it: &Match) -> bool {
         let sense = |found: bool, sense: Sense| found == (sense == Sense::In);
         match it {
             Match::Family(family) => self.flow.family() == *family,
             Match::Member { fields, set, sense: wanted } => {
                 let Some(key) = self.key(*fields) else { return false };
-                sense(contains(&ruleset.sets.get(set).unwrap().elements, key), *wanted)
+                sense(contains(&found.set(set).elements, key), *wanted)
             }
             Match::Protocol(number) => self.flow.protocol().number() == *number,
             Match::NotProtocol(number) => self.flow.protocol().number() != *number,
@@ -166,6 +166,33 @@ fn contains(elements: &Elements, key: Key) -> bool {
     }
 }
 
+/// What a packet finds on its way. It keeps the rules that were there when it came, and looks keys up in what is there then.
+pub(super) struct Found<'a> {
+    rules: &'a Ruleset,
+    later: &'a Ruleset,
+    /// How many lookups it makes before what is there becomes `later`.
+    before: Cell<usize>,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn on_the_way(rules: &'a Ruleset, later: &'a Ruleset, before: usize) -> Self {
+        Self { rules, later, before: Cell::new(before) }
+    }
+
+    /// Returns a set as it is at the next lookup. What is removed later stays for the packet.
+    fn set(&self, name: &Name) -> &'a Set {
+        let left = self.before.get();
+        self.before.set(left.saturating_sub(1));
+        let later = self.later.sets.get(name).filter(|_| left == 0);
+        later.unwrap_or_else(|| self.rules.sets.get(name).unwrap())
+    }
+
+    /// Returns how many lookups of those before the change were not made.
+    pub(super) fn left(&self) -> usize {
+        self.before.get()
+    }
+}
+
 /// How a chain ended.
 #[derive(Debug, PartialEq)]
 pub(super) enum Walked {
@@ -174,15 +201,19 @@ pub(super) enum Walked {
 }
 
 pub(super) fn walk(ruleset: &Ruleset, chain: &Name, packet: &Packet) -> Walked {
-    for rule in &ruleset.chains.get(chain).unwrap().rules {
-        if !rule.matches.iter().all(|it| packet.meets(ruleset, it)) {
+    walk_on(&Found::on_the_way(ruleset, ruleset, 0), chain, packet)
+}
+
+pub(super) fn walk_on(found: &Found<'_>, chain: &Name, packet: &Packet) -> Walked {
+    for rule in &found.rules.chains.get(chain).unwrap().rules {
+        if !rule.matches.iter().all(|it| packet.meets(found, it)) {
             continue;
         }
-        match decision(ruleset, rule, packet) {
+        match decision(found, rule, packet) {
             Some(Verdict::Drop) => return Walked::Dropped,
             Some(Verdict::Return) => return Walked::Returned,
-            Some(Verdict::Goto(next)) => return walk(ruleset, &next, packet),
-            Some(Verdict::Jump(next)) if walk(ruleset, &next, packet) == Walked::Dropped => {
+            Some(Verdict::Goto(next)) => return walk_on(found, &next, packet),
+            Some(Verdict::Jump(next)) if walk_on(found, &next, packet) == Walked::Dropped => {
                 return Walked::Dropped;
             }
             Some(Verdict::Jump(_)) | None => {}
@@ -192,10 +223,10 @@ pub(super) fn walk(ruleset: &Ruleset, chain: &Name, packet: &Packet) -> Walked {
     Walked::Returned
 }
 
-fn decision(ruleset: &Ruleset, rule: &Rule, packet: &Packet) -> Option<Verdict> {
+fn decision(found: &Found<'_>, rule: &Rule, packet: &Packet) -> Option<Verdict> {
     match &rule.action {
         Action::Verdict(verdict) => Some(verdict.clone()),
-        Action::Dispatch { fields, map } => match &ruleset.sets.get(map).unwrap().elements {
+        Action::Dispatch { fields, map } => match &found.set(map).elements {
             Elements::Verdicts(entries) => entries.get(&packet.key(*fields)?).cloned(),
             _ => panic!("{map} is no map"),
         },

@@ -1,0 +1,279 @@
+//! Deltas lead where whole programs do, and a packet on its way meets nothing in between.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use netpol_core::model::{Action, EndpointId, HostSettings, Object};
+use netpol_core::program::{Members, PolicySetId, SetId};
+use netpol_core::{Change, Dataplane, Delta, Edit, EndpointChange, MembersChange, Program, Update};
+use nftnl_sys::libc;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::fake::Fake;
+use super::history::{History, histories, replay};
+use super::kernel::in_namespace;
+use super::laws::program;
+use super::on_the_way::on_the_way;
+use super::program::{Builder, deny_unless, in_set, rule};
+use super::{cluster, hosts};
+use crate::{NftConfig, NftDataplane};
+
+fn open(fake: &Fake) -> NftDataplane {
+    NftDataplane::with_kernel(Box::new(fake.clone()), NftConfig::default()).unwrap()
+}
+
+fn full(program: &Program) -> Update {
+    Update::new(1, Change::Full(Arc::new(program.clone())))
+}
+
+/// Returns the delta between two programs.
+fn difference(before: &Program, after: &Program) -> Delta {
+    let mut delta = Delta::default();
+    delta.program = Arc::new(after.clone());
+    for (id, set) in &after.address_sets {
+        match before.address_sets.get(id) {
+            None => delta.new_sets.push(*id),
+            Some(old) => delta.members.push(edited(*id, &old.members, &set.members)),
+        }
+    }
+    delta.members.retain(|it| !it.is_empty());
+    let of = |program: &Program, id: &EndpointId| {
+        program.endpoints.iter().find(|it| it.id == *id).cloned()
+    };
+    for new in &after.endpoints {
+        let old = of(before, &new.id);
+        if old.as_ref() != Some(new) {
+            delta.endpoints.push(EndpointChange { old, new: new.clone() });
+        }
+    }
+    let gone = before.endpoints.iter().filter(|it| of(after, &it.id).is_none());
+    delta.removed_endpoints = gone.cloned().collect();
+    let is_new = |id: &&PolicySetId| !before.policy_sets.contains_key(id);
+    delta.new_policy_sets = after.policy_sets.keys().filter(is_new).copied().collect();
+    let gone = before.policy_sets.iter().filter(|it| !after.policy_sets.contains_key(it.0));
+    delta.removed_policy_sets = gone.map(|(id, set)| (*id, Arc::clone(set))).collect();
+    let gone = before.address_sets.iter().filter(|it| !after.address_sets.contains_key(it.0));
+    delta.removed_sets = gone.map(|(id, set)| (*id, Arc::clone(set))).collect();
+    let mut advanced = before.clone();
+    advanced.advance(&delta).unwrap();
+    assert_eq!(advanced, *after);
+    delta
+}
+
+fn edited(set: SetId, old: &Members, new: &Members) -> MembersChange {
+    fn edit<T: Ord + Copy>(old: impl Iterator<Item = T>, new: impl Iterator<Item = T>) -> Edit<T> {
+        let (old, new): (BTreeSet<T>, BTreeSet<T>) = (old.collect(), new.collect());
+        let lacks = |one: &BTreeSet<T>, other| one.difference(other).copied().collect();
+        Edit { added: lacks(&new, &old), removed: lacks(&old, &new) }
+    }
+    let mut change = MembersChange::new(set);
+    match (old, new) {
+        (
+            Members::Addresses { exact: old, prefixes: old_prefixes },
+            Members::Addresses { exact: new, prefixes: new_prefixes },
+        ) => {
+            change.addresses = edit(old.iter(), new.iter());
+            let (old, new) = (old_prefixes.prefixes().iter(), new_prefixes.prefixes().iter());
+            change.prefixes = edit(old.copied(), new.copied());
+        }
+        (Members::Ports(old), Members::Ports(new)) => {
+            change.ports = edit(old.iter().copied(), new.iter().copied());
+        }
+        _ => panic!("a set is of one kind"),
+    }
+    change
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn a_delta_leads_where_its_program_does(
+        seeds in proptest::array::uniform2(proptest::collection::vec(any::<u16>(), 1..5)),
+        members in proptest::array::uniform2(proptest::collection::vec(any::<u8>(), 0..60)),
+        shared in 0..60_usize,
+        fault in proptest::option::of((0..4_usize, prop_oneof![Just(libc::ENOMEM), Just(libc::EEXIST)])),
+    ) {
+        // Often only some come, or only some go.
+        let [one, mut other] = members;
+        other.extend(one.iter().take(shared));
+        let programs = [(0, &one), (0, &other), (1, &one), (1, &other), (0, &one)];
+        let [first, rest @ ..] = programs.map(|(seed, members)| program(&seeds[seed], members));
+        let fake = Fake::default();
+        let mut dataplane = open(&fake);
+        dataplane.apply(full(&first)).unwrap();
+        let mut previous = first;
+        for program in rest {
+            let mut before = fake.table().unwrap();
+            fake.take_history();
+            let delta = Arc::new(difference(&previous, &program));
+            if let Some((nth, errno)) = fault {
+                fake.fail(nth, errno);
+            }
+            let mut outcome = dataplane.apply(Update::new(2, Change::Delta(delta)));
+            if outcome.is_err() {
+                outcome = dataplane.apply(full(&program));
+            }
+            prop_assert!(outcome.unwrap().isolated.is_empty());
+            fake.take_faults();
+            for state in fake.take_history() {
+                on_the_way(&before, &state)?;
+                before = state;
+            }
+            let mut differences = dataplane.audit(&program).unwrap().differences;
+            // What could not be removed goes with the next update.
+            differences.retain(|it| fault.is_none() || !it.ends_with("is too many"));
+            prop_assert_eq!(differences, Vec::<String>::new());
+            previous = program;
+        }
+    }
+}
+
+fn attached(clusters: impl Strategy<Value = Vec<Object>>) -> impl Strategy<Value = Vec<Object>> {
+    clusters.prop_map(|mut objects| {
+        for object in &mut objects {
+            if let Object::Endpoint(it) = object {
+                let namespace = it.id.namespace.as_deref().unwrap_or_default();
+                let interface = format!("{namespace}{}{}", it.id.name, it.id.uid);
+                *it = it.clone().attached_to(interface);
+            }
+        }
+        objects
+    })
+}
+
+/// How many deltas there were, and how many of them left the table unread.
+#[derive(Debug, Default)]
+struct Counts {
+    deltas: Cell<usize>,
+    unread: Cell<usize>,
+}
+
+fn follow(
+    history: &History,
+    settings: &HostSettings,
+    counts: &Counts,
+) -> Result<(), TestCaseError> {
+    let fake = Fake::default();
+    let mut dataplane = open(&fake);
+    replay(history, settings, |update, program| {
+        let is_delta = matches!(update.change, Change::Delta(_));
+        let mut before = fake.table().unwrap_or_default();
+        fake.take_observations();
+        fake.take_history();
+        let applied = dataplane.apply(update).unwrap();
+        counts.deltas.set(counts.deltas.get() + usize::from(is_delta));
+        let is_unread = fake.take_observations() == 0;
+        counts.unread.set(counts.unread.get() + usize::from(is_unread));
+        for state in fake.take_history() {
+            on_the_way(&before, &state)?;
+            before = state;
+        }
+        if applied.isolated.is_empty() {
+            let drift = dataplane.audit(program).unwrap();
+            prop_assert_eq!(drift.differences, Vec::<String>::new());
+        }
+        Ok(applied)
+    })
+}
+
+fn run(strategy: impl Strategy<Value = (History, HostSettings)>) -> Counts {
+    let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
+    let mut runner =
+        TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let counts = Counts::default();
+    let test = |(history, settings)| follow(&history, &settings, &counts);
+    runner.run(&strategy, test).unwrap_or_else(|error| panic!("{error}"));
+    counts
+}
+
+#[test]
+fn deltas_lead_where_whole_programs_do() {
+    let clusters = prop_oneof![cluster::crowded(), cluster::objects()];
+    let histories = histories(attached(clusters));
+    let counts = run((histories, Just(HostSettings::default())));
+    assert!(counts.unread.get() * 10 > counts.deltas.get() * 8, "{counts:?}");
+}
+
+#[test]
+fn deltas_of_nodes_with_host_endpoints_do_too() {
+    let counts = run((histories(hosts::objects()), hosts::settings()));
+    assert!(counts.unread.get() * 10 > counts.deltas.get(), "{counts:?}");
+}
+
+/// A node of pods with one policy each, which refers to one of many sets of members.
+fn node(pods: u32, sets: u32, extra: Option<u32>) -> Program {
+    let mut builder = Builder::new();
+    let address = |number: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + number));
+    let ids: Vec<SetId> = (0..sets)
+        .map(|set| {
+            let members = (0..3).chain(extra.filter(|_| set < 5)).map(|it| address(set * 8 + it));
+            builder.set(&format!("set{set}"), members.collect(), Default::default())
+        })
+        .collect();
+    let policies: Vec<PolicySetId> = (0..sets / 5)
+        .map(|policy| {
+            let rules = (0..5).map(|number| {
+                let mut rule = rule(number, Action::Allow);
+                rule.remote =
+                    in_set(ids[usize::try_from(policy * 5).unwrap() + usize::from(number)]);
+                rule
+            });
+            builder.policy(deny_unless(rules.collect()))
+        })
+        .collect();
+    for pod in 0..pods {
+        let mut endpoint =
+            builder.endpoint(&format!("pod{pod}"), &[&address(0x10_0000 + pod).to_string()]);
+        endpoint.ingress = policies[usize::try_from(pod).unwrap() % policies.len()];
+        builder.add(endpoint);
+    }
+    builder.build()
+}
+
+#[test]
+fn a_member_costs_what_it_is_however_large_the_program() {
+    let costs = [(20, 100), (200, 1000), (2000, 10_000)].map(|(pods, sets)| {
+        let fake = Fake::default();
+        let mut dataplane = open(&fake);
+        let [before, after] = [None, Some(7)].map(|extra| node(pods, sets, extra));
+        let delta = difference(&before, &after);
+        dataplane.apply(full(&before)).unwrap();
+        fake.take_bytes();
+        fake.take_history();
+        fake.take_observations();
+        dataplane.apply(Update::new(2, Change::Delta(Arc::new(delta)))).unwrap();
+        assert_eq!(fake.take_observations(), 0);
+        (fake.take_history().len(), fake.take_bytes())
+    });
+    assert_eq!(costs, [(1, costs[0].1); 3]);
+    assert!(costs[0].1 < 1000, "{costs:?}");
+}
+
+#[test]
+fn the_real_kernel_follows_deltas() {
+    let clusters = prop_oneof![cluster::crowded(), cluster::objects()];
+    let strategy = histories(attached(clusters));
+    in_namespace(move || {
+        let config = Config { cases: 12, failure_persistence: None, ..Config::default() };
+        let mut runner =
+            TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+        let test = |history| {
+            let mut dataplane = NftDataplane::open(NftConfig::default()).unwrap();
+            replay(&history, &HostSettings::default(), |update, program| {
+                let applied = dataplane.apply(update).unwrap();
+                if applied.isolated.is_empty() {
+                    let drift = dataplane.audit(program).unwrap();
+                    prop_assert_eq!(drift.differences, Vec::<String>::new());
+                }
+                Ok(applied)
+            })
+        };
+        runner.run(&strategy, test).unwrap_or_else(|error| panic!("{error}"));
+    });
+}
