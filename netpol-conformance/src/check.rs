@@ -48,6 +48,9 @@ pub struct Entry {
     /// No API knows it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ignored: bool,
+    /// Why it is ignored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// What is wrong with it.
     pub errors: Vec<EntryError>,
     /// What it says and its author may not mean.
@@ -151,8 +154,12 @@ impl Entry {
             Conversion::Refused(diagnostics) => {
                 (Some(false), diagnostics.iter().cloned().map(EntryError::from).collect())
             }
-            Conversion::Unknown if is_object(value) => (None, Vec::new()),
-            Conversion::Unknown => (Some(false), vec![EntryError::no_object()]),
+            Conversion::Unknown { .. } if is_object(value) => (None, Vec::new()),
+            Conversion::Unknown { .. } => (Some(false), vec![EntryError::no_object()]),
+        };
+        let reason = match conversion {
+            Conversion::Unknown { reason } if accepted.is_none() => Some(reason.clone()),
+            _ => None,
         };
         Self {
             file: file.display().to_string(),
@@ -162,19 +169,15 @@ impl Entry {
             name: text(metadata("name")),
             accepted,
             ignored: accepted.is_none(),
+            reason,
             errors,
             findings: Vec::new(),
         }
     }
 
     fn unreadable(file: &Path, document: usize, error: &DocumentError) -> Self {
-        let error = EntryError { path: String::new(), message: error.to_string() };
-        Self {
-            accepted: Some(false),
-            ignored: false,
-            errors: vec![error],
-            ..Self::of(file, document, &Value::Null, &Conversion::Unknown)
-        }
+        let diagnostic = Diagnostic { path: String::new(), message: error.to_string() };
+        Self::of(file, document, &Value::Null, &Conversion::Refused(vec![diagnostic]))
     }
 }
 
@@ -257,6 +260,24 @@ mod tests {
         let ignored = entries.get(2).unwrap();
         assert_eq!((ignored.name.as_deref(), ignored.namespace.as_deref()), (Some("d"), Some("x")));
         assert!(ignored.ignored);
+        let reason = "`Deployment` of `apps/v1` says nothing about policy";
+        assert_eq!(ignored.reason.as_deref(), Some(reason));
+    }
+
+    /// What is not read and not refused would look as if it were in force.
+    #[test]
+    fn policies_that_nobody_reads_are_refused() {
+        for (version, kind, path) in [
+            ("networking.k8s.io/v1beta1", "NetworkPolicy", "apiVersion"),
+            ("crd.projectcalico.org/v1", "NetworkPolicy", "apiVersion"),
+            ("networking.k8s.io/v1", "NetworkPolcy", "kind"),
+        ] {
+            let entries =
+                check(&format!("{{apiVersion: {version}, kind: {kind}, metadata: {{name: p}}}}"));
+            let entry = entries.first().unwrap();
+            assert_eq!(entry.accepted, Some(false), "{version} {kind}");
+            assert_eq!(entry.errors.first().unwrap().path, path, "{version} {kind}");
+        }
     }
 
     #[test]

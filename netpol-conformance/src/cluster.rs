@@ -152,7 +152,7 @@ impl Cluster {
             Conversion::Refused(diagnostics) => {
                 Err(Problem::Refused { id: Box::new(id), diagnostics })
             }
-            Conversion::Unknown => Err(Problem::Kind {
+            Conversion::Unknown { .. } => Err(Problem::Kind {
                 version: value
                     .get("apiVersion")
                     .and_then(Value::as_str)

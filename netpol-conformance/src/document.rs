@@ -5,7 +5,9 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
+use serde_json::{Map, Value};
 
 /// Most bytes of one file that are read.
 pub const MAX_BYTES: usize = 64 << 20;
@@ -167,9 +169,85 @@ fn read_json(text: &str) -> Option<Vec<Result<Value, DocumentError>>> {
         return None;
     }
     serde_json::Deserializer::from_str(text)
-        .into_iter::<Value>()
-        .map(|value| value.ok().map(Ok))
+        .into_iter::<Unique>()
+        .map(|value| {
+            let Unique(value) = value.ok()?;
+            let refused = |message| DocumentError { message, position: None };
+            Some(value.map_err(refused))
+        })
         .collect()
+}
+
+/// A value of which no map has a key twice, or which one has.
+struct Unique(Result<Value, String>);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor)
+    }
+}
+
+/// Reads to the end in any case, so that what comes after the value can be read too.
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Unique;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, it: bool) -> Result<Unique, E> {
+        Ok(Unique(Ok(it.into())))
+    }
+
+    fn visit_i64<E>(self, it: i64) -> Result<Unique, E> {
+        Ok(Unique(Ok(it.into())))
+    }
+
+    fn visit_u64<E>(self, it: u64) -> Result<Unique, E> {
+        Ok(Unique(Ok(it.into())))
+    }
+
+    fn visit_f64<E>(self, it: f64) -> Result<Unique, E> {
+        Ok(Unique(Ok(it.into())))
+    }
+
+    fn visit_str<E>(self, it: &str) -> Result<Unique, E> {
+        Ok(Unique(Ok(it.into())))
+    }
+
+    fn visit_unit<E>(self) -> Result<Unique, E> {
+        Ok(Unique(Ok(Value::Null)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Unique, A::Error> {
+        let mut list = Ok(Vec::new());
+        while let Some(Unique(item)) = items.next_element()? {
+            list = list.and_then(|mut list| {
+                list.push(item?);
+                Ok(list)
+            });
+        }
+        Ok(Unique(list.map(Value::Array)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Unique, A::Error> {
+        let mut map = Ok(Map::new());
+        while let Some((key, Unique(value))) = entries.next_entry::<String, Unique>()? {
+            map = map.and_then(|mut map| match map.entry(key) {
+                Entry::Vacant(entry) => {
+                    entry.insert(value?);
+                    Ok(map)
+                }
+                // The words of the reader of YAML.
+                Entry::Occupied(entry) => {
+                    Err(format!("duplicate mapping key: {} not allowed here", entry.key()))
+                }
+            });
+        }
+        Ok(Unique(map.map(Value::Object)))
+    }
 }
 
 fn read_yaml(text: &str) -> Vec<Result<Value, DocumentError>> {
@@ -232,6 +310,25 @@ mod tests {
         assert_eq!(documents.len(), 2);
         assert!(documents.first().unwrap().content.is_err());
         assert_eq!(documents.last().unwrap().content, Ok(json!({"b": 1})));
+    }
+
+    #[test]
+    fn no_key_comes_twice() {
+        for text in [
+            "a: {b: 1, c: 2, b: 3}",
+            "{a: {b: 1, b: 3}}",
+            "a: {'b': 1, \"b\": 3}",
+            "{\"a\": {\"b\": 1, \"c\": [2], \"b\": 3}}",
+            "{\"a\": [1, {\"b\": {\"x\": 1}, \"b\": {\"x\": 1}}, 2]}",
+            "{\"a\": {\"b\": 1, \"\\u0062\": 3}}",
+        ] {
+            let documents = read(text);
+            let error = documents.first().unwrap().content.clone().unwrap_err();
+            assert_eq!(error.message, "duplicate mapping key: b not allowed here", "{text}");
+        }
+        let documents = read("{\"a\": 1, \"a\": 1} {\"b\": {\"b\": 1}}");
+        assert!(documents.first().unwrap().content.is_err());
+        assert_eq!(documents.last().unwrap().content, Ok(json!({"b": {"b": 1}})));
     }
 
     #[test]

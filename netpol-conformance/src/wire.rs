@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use crate::scenario::machine;
 
+mod stranger;
+
 /// What became of an object.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::exhaustive_enums, reason = "an object is taken, refused or none of ours")]
@@ -16,13 +18,18 @@ pub enum Conversion {
     Accepted(Option<Arc<Object>>),
     /// The API refuses it.
     Refused(Vec<Diagnostic>),
-    /// Nobody here knows this kind.
-    Unknown,
+    /// Nobody here knows this kind, and nothing says that it is meant as policy.
+    Unknown {
+        /// Why it is of no interest.
+        reason: String,
+    },
 }
 
-/// Returns whether a document is of a kind that is known.
+/// Returns whether a document is of a kind that is known, or meant to be.
 pub(crate) fn is_known(value: &Value) -> bool {
-    kind_of(value).is_some() || machine::is_machine(value)
+    kind_of(value).is_some()
+        || machine::is_machine(value)
+        || !matches!(stranger(value), Conversion::Unknown { .. })
 }
 
 /// Converts an object of any kind that is known, strictly.
@@ -35,11 +42,7 @@ pub fn convert(value: &Value) -> Conversion {
 #[must_use]
 pub fn convert_as(value: &Value, strictness: Strictness) -> Conversion {
     let Some(kind) = kind_of(value) else {
-        return if machine::is_machine(value) {
-            machine::convert(value)
-        } else {
-            Conversion::Unknown
-        };
+        return if machine::is_machine(value) { machine::convert(value) } else { stranger(value) };
     };
     match api::Document::read(kind, value) {
         Ok(document) => match document.to_object(strictness) {
@@ -53,7 +56,20 @@ pub fn convert_as(value: &Value, strictness: Strictness) -> Conversion {
     }
 }
 
+fn stranger(value: &Value) -> Conversion {
+    let (version, kind) = identity(value);
+    match stranger::explain(version, kind) {
+        Ok(reason) => Conversion::Unknown { reason },
+        Err(diagnostic) => Conversion::Refused(vec![diagnostic]),
+    }
+}
+
 fn kind_of(value: &Value) -> Option<Kind> {
+    let (version, kind) = identity(value);
+    Kind::recognise(version, kind)
+}
+
+fn identity(value: &Value) -> (&str, &str) {
     let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    Kind::recognise(text("apiVersion"), text("kind"))
+    (text("apiVersion"), text("kind"))
 }

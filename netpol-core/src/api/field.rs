@@ -1,10 +1,14 @@
 //! Fields of wire objects, read so that one that cannot be read does not hide what is wrong with the others.
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde::de::IgnoredAny;
+use core::fmt;
+use core::ops::Deref;
+
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// What a wire object holds in a field.
@@ -23,7 +27,48 @@ pub(super) enum Field<T> {
 pub(super) type List<T> = Field<Vec<Field<T>>>;
 
 /// Keys with values.
-pub(super) type Map = Field<BTreeMap<String, Field<String>>>;
+pub(super) type Map = Field<Pairs>;
+
+/// Keys with values, of which no key comes twice: of two, an author may mean the one that does not count.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Pairs(BTreeMap<String, Field<String>>);
+
+impl Deref for Pairs {
+    type Target = BTreeMap<String, Field<String>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+struct PairsVisitor;
+
+impl<'de> Visitor<'de> for PairsVisitor {
+    type Value = Pairs;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Pairs, A::Error> {
+        let mut pairs = BTreeMap::new();
+        while let Some((key, value)) = entries.next_entry::<String, Field<String>>()? {
+            match pairs.entry(key) {
+                Entry::Vacant(entry) => drop(entry.insert(value)),
+                Entry::Occupied(entry) => {
+                    return Err(A::Error::custom(format_args!("duplicate key `{}`", entry.key())));
+                }
+            }
+        }
+        Ok(Pairs(pairs))
+    }
+}
 
 /// The fields that the API does not have.
 pub(super) type Extra = BTreeMap<String, IgnoredAny>;

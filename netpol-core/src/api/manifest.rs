@@ -226,7 +226,7 @@ pub(super) fn read_pairs<'f>(
         return Vec::new();
     }
     let mut read = Vec::with_capacity(pairs.len());
-    for (key, value) in pairs {
+    for (key, value) in pairs.iter() {
         let has_key = check_label_key(at, key, report);
         // An API server reads null as the empty text.
         let value = report.given(&at.field(key), value).map_or("", String::as_str);

@@ -350,7 +350,7 @@ fn read_name(at: &Path<'_>, metadata: &Field<RuleMetadata>, report: &mut Report)
     let at = at.field("annotations");
     let annotations = report.given(&at, annotations)?;
     let mut name = String::new();
-    for (key, value) in annotations {
+    for (key, value) in annotations.iter() {
         // Only the case of annotations may differ from that of labels.
         check_label_key(&at, &key.to_ascii_lowercase(), report);
         let value = report.given(&at.field(key), value).map_or("", String::as_str);

@@ -105,6 +105,9 @@ fn pretty(checked: &Checked) -> String {
             entry.document,
             printable(&describe(entry))
         );
+        if let Some(reason) = &entry.reason {
+            let _ = writeln!(text, "          {}", printable(reason));
+        }
         for error in &entry.errors {
             let colon = if error.path.is_empty() { "" } else { ": " };
             let _ = writeln!(

@@ -445,3 +445,25 @@ fn subject_and_directions_are_never_degraded() {
         assert_eq!(convert(&manifest(&spec), Strictness::Degraded), Err(strict), "{spec}");
     }
 }
+
+/// Of two values of one key, an author may mean the one that does not count.
+#[test]
+fn keys_that_come_twice() {
+    for (text, want) in [
+        (
+            r#"{"podSelector": {"matchLabels": {"a": "1", "b": "", "a": "2"}}}"#,
+            "spec.podSelector.matchLabels: duplicate key `a`",
+        ),
+        (r#"{"podSelector": {}, "podSelector": {}}"#, "spec: duplicate field `podSelector`"),
+        (
+            r#"{"podSelector": {"matchLabels": {}, "matchLabels": {}}}"#,
+            "spec.podSelector: duplicate field `matchLabels`",
+        ),
+    ] {
+        let text = format!(r#"{{"metadata": {{"namespace": "x", "name": "p"}}, "spec": {text}}}"#);
+        let policy: crate::api::k8s::NetworkPolicy = serde_json::from_str(&text).unwrap();
+        let refused = policy.to_policy(Strictness::Strict).unwrap_err();
+        let lines: Vec<_> = refused.diagnostics.iter().map(ToString::to_string).collect();
+        assert_eq!(lines, [want], "{text}");
+    }
+}
