@@ -1,9 +1,14 @@
 //! The state of a cluster, and how a scenario changes it.
 
+mod addresses;
+mod route;
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use netpol_core::SourceView;
 use netpol_core::api::Strictness;
 use netpol_core::api::k8s::Phase;
 use netpol_core::model::{
@@ -12,23 +17,16 @@ use netpol_core::model::{
 use netpol_core::net::{Family, Transport};
 use serde_json::{Value, json};
 
+use self::addresses::Addresses;
+use self::services::{Services, Translated};
 use crate::scenario::object::{ObjectId, PodView, group_of, map_below, node_addresses};
 use crate::scenario::spec::ObjectRef;
 use crate::scenario::{Problem, machine};
-use crate::topology::{Host, PodLinks, UPLINK};
+use crate::topology::{Host, PodLinks, PortMapping, UPLINK};
 use crate::wire::{self, Conversion};
 
 /// The node of pods that name none, where no node is declared.
 const IMPLICIT_NODE: &str = "node";
-
-/// Where the addresses of pods that give none begin. Scenarios keep pods in 10.244.0.0/16.
-const FIRST_POD: Ipv4Addr = Ipv4Addr::new(10, 244, 200, 1);
-
-/// Where the addresses of nodes that give none begin. Scenarios keep nodes in 172.18.0.0/24.
-const FIRST_NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 100);
-
-/// As [`FIRST_NODE`].
-const FIRST_NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, 0x100);
 
 /// Everything that exists at one time.
 #[derive(Clone, Debug)]
@@ -40,11 +38,16 @@ pub struct Cluster {
     default_node: String,
     addresses: Addresses,
     incarnations: u32,
-    /// Nodes that have host endpoints and no object, by name.
-    implied: BTreeMap<String, Object>,
+    /// Objects that follow from others: nodes that only have host endpoints, and slices of Services that select pods.
+    implied: Vec<Object>,
+    services: Services,
+    /// By node.
+    translated: BTreeMap<String, Translated>,
     settings: HostSettings,
     reading: Reading,
 }
+
+pub use self::route::{Leg, Link, Receiver};
 
 /// How objects are taken where that is open.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +58,8 @@ pub(crate) struct Reading {
     pub(crate) nameless_hosts: NamelessHosts,
     /// How the pods of a node are connected.
     pub(crate) pods: PodLinks,
+    /// Which source ingress is judged on, if that matters.
+    pub(crate) source_view: Option<SourceView>,
 }
 
 /// What a host endpoint is that names no interface.
@@ -121,9 +126,11 @@ impl Cluster {
             pods: BTreeMap::new(),
             nodes: BTreeMap::new(),
             default_node: default_node.unwrap_or_else(|| IMPLICIT_NODE.to_owned()),
-            addresses: Addresses { taken },
+            addresses: Addresses::new(taken),
             incarnations: 0,
-            implied: BTreeMap::new(),
+            implied: Vec::new(),
+            services: Services::default(),
+            translated: BTreeMap::new(),
             settings: HostSettings::default(),
             reading,
         }
@@ -146,6 +153,7 @@ impl Cluster {
         match wire::convert_as(&value, self.strictness(&id)) {
             Conversion::Accepted(object) => {
                 let object = object.map(|object| self.finished(object));
+                self.services.apply(&id, &value)?;
                 self.objects.insert(id, object);
                 Ok(())
             }
@@ -193,7 +201,10 @@ impl Cluster {
             }
         }
         self.require_namespaces()?;
-        self.imply_nodes();
+        let derived = self.derived_slices();
+        self.translated = self.translations(&derived);
+        let slices = derived.into_iter().map(|it| it.slice.into());
+        self.implied = self.implied_nodes().into_iter().chain(slices).collect();
         self.owners().map(|_| ())
     }
 
@@ -212,7 +223,7 @@ impl Cluster {
     #[must_use]
     pub fn model(&self) -> BTreeMap<ObjectKey, &Object> {
         let applied = self.objects.values().flatten().map(|object| &**object);
-        applied.chain(self.implied.values()).map(|object| (object.key(), object)).collect()
+        applied.chain(&self.implied).map(|object| (object.key(), object)).collect()
     }
 
     /// Returns what the judge sees.
@@ -269,6 +280,11 @@ impl Cluster {
             Host::Pod(id) => self.pods.get(id).map_or(0, |pod| pod.incarnation),
             Host::Node(_) | Host::External(_) => 0,
         }
+    }
+
+    /// Returns which source of packets the verdicts of the scenario depend on, if they do.
+    pub(crate) const fn source_view(&self) -> Option<SourceView> {
+        self.reading.source_view
     }
 
     fn owners(&self) -> Result<BTreeMap<IpAddr, Host>, Problem> {
@@ -337,22 +353,21 @@ impl Cluster {
     }
 
     /// Makes up the objects of nodes with host endpoints: a machine has interfaces whether or not anybody declares it.
-    fn imply_nodes(&mut self) {
+    fn implied_nodes(&self) -> Vec<Object> {
         let host = |object: &Arc<Object>| match &**object {
             Object::Endpoint(it) if it.id.kind == EndpointKind::Host => it.node.clone(),
             _ => None,
         };
         let declared: BTreeSet<_> = self.objects.keys().filter(|id| id.is_core("Node")).collect();
         let is_declared = |name: &String| declared.iter().any(|id| id.name == *name);
-        let names = self.objects.values().flatten().filter_map(host);
-        let implied = names.filter(|name| !is_declared(name)).filter_map(|name| {
+        let names: BTreeSet<_> = self.objects.values().flatten().filter_map(host).collect();
+        let implied = names.into_iter().filter(|name| !is_declared(name)).filter_map(|name| {
             let addresses = self.nodes.get(&name)?.addresses.clone();
             let interfaces = self.interfaces_of(&name);
             let labels = netpol_core::Labels::default();
-            let node = model::Node { name: name.clone(), labels, addresses, interfaces };
-            Some((name, Object::Node(node)))
+            Some(Object::Node(model::Node { name, labels, addresses, interfaces }))
         });
-        self.implied = implied.collect();
+        implied.collect()
     }
 
     fn apply_node(&mut self, name: &str, value: &mut Value) -> Result<(), Problem> {
@@ -430,6 +445,8 @@ impl Cluster {
                 && id.namespace.as_deref() == Some(pod.namespace.as_str());
             !deleted && whole_namespace != Some(pod.namespace.as_str())
         });
+        let objects = &self.objects;
+        self.services.retain(|id| objects.contains_key(id));
     }
 }
 
@@ -457,6 +474,12 @@ impl Pod {
         }
     }
 
+    /// Returns the ports of its node that lead to it.
+    #[must_use]
+    pub fn mapped_ports(&self) -> &[PortMapping] {
+        &self.view.host_ports
+    }
+
     /// Returns whether this same pod can turn into what `next` describes, without being made anew.
     fn becomes(&self, next: &PodView) -> bool {
         let now = &self.view;
@@ -467,6 +490,7 @@ impl Pod {
             && next.host_network == now.host_network
             && next.service_account == now.service_account
             && next.ports == now.ports
+            && next.host_ports == now.host_ports
             && (!is_final(now.phase) || is_final(next.phase))
     }
 
@@ -496,37 +520,6 @@ impl Pod {
             }
             PodNetwork::Host | PodNetwork::None => {}
         }
-    }
-}
-
-/// Hands out addresses, each only once.
-#[derive(Clone, Debug)]
-struct Addresses {
-    taken: BTreeSet<IpAddr>,
-}
-
-impl Addresses {
-    fn of_new_pod(&mut self) -> Result<IpAddr, Problem> {
-        self.first_free(
-            (FIRST_POD.to_bits()..).map(|it| Ipv4Addr::from_bits(it).into()).take(50 * 256),
-        )
-    }
-
-    /// Adds an address of each family that is missing: a node reaches all its pods, and can be probed from everywhere.
-    fn completed(&mut self, mut addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, Problem> {
-        if !addresses.iter().any(IpAddr::is_ipv4) {
-            let pool = (FIRST_NODE.to_bits()..).map(|it| Ipv4Addr::from_bits(it).into());
-            addresses.push(self.first_free(pool.take(150))?);
-        }
-        if !addresses.iter().any(IpAddr::is_ipv6) {
-            let pool = (FIRST_NODE_V6.to_bits()..).map(|it| Ipv6Addr::from_bits(it).into());
-            addresses.push(self.first_free(pool.take(150))?);
-        }
-        Ok(addresses)
-    }
-
-    fn first_free(&mut self, mut pool: impl Iterator<Item = IpAddr>) -> Result<IpAddr, Problem> {
-        pool.find(|it| self.taken.insert(*it)).ok_or(Problem::NoFreeAddress)
     }
 }
 

@@ -88,6 +88,7 @@ pub fn load(files: &[PathBuf]) -> Result<Manifests, ScenarioError> {
         unknown_fields: Strictness::Degraded,
         nameless_hosts: NamelessHosts::Enforced,
         pods: PodLinks::default(),
+        source_view: None,
     };
     let mut cluster = Cluster::new(name, taken, reading);
     for name in undeclared_namespaces(&found) {

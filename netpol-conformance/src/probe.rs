@@ -49,8 +49,8 @@ pub struct Probe {
     pub(crate) source_port: Option<u16>,
     pub(crate) destination: IpAddr,
     pub(crate) request: Request,
-    /// The name of the host that has to answer.
-    pub(crate) expected: Option<String>,
+    /// The names of the hosts of which one has to answer.
+    pub(crate) expected: Vec<String>,
     pub(crate) sentinel: Option<Arc<Self>>,
 }
 
@@ -98,10 +98,10 @@ pub enum Outcome {
 #[non_exhaustive]
 pub enum ProbeError {
     /// Another host has answered.
-    #[error("`{answered}` answered instead of {}", expected.as_ref().map_or("nobody".to_owned(), |it| format!("`{it}`")))]
+    #[error("`{answered}` answered instead of {}", or_nobody(expected))]
     WrongHost {
-        /// The host that has the address.
-        expected: Option<String>,
+        /// The hosts of which one should answer.
+        expected: Vec<String>,
         /// The host that answered.
         answered: String,
     },
@@ -153,6 +153,12 @@ impl Probe {
     #[must_use]
     pub fn from_port(self, port: u16) -> Self {
         Self { source_port: Some(port), ..self }
+    }
+
+    /// Returns the same probe, which one of these hosts has to answer, instead of whoever has the address.
+    #[must_use]
+    pub fn answered_by(self, names: Vec<String>) -> Self {
+        Self { expected: names, ..self }
     }
 
     /// Makes one attempt.
@@ -300,8 +306,8 @@ impl Probe {
     }
 
     /// Judges who has answered.
-    fn answered_by(&self, answered: String) -> Outcome {
-        if self.expected.as_ref() == Some(&answered) {
+    fn judge_answer(&self, answered: String) -> Outcome {
+        if self.expected.contains(&answered) {
             return Outcome::Reached;
         }
         Outcome::Failed(ProbeError::WrongHost { expected: self.expected.clone(), answered })
@@ -354,6 +360,13 @@ impl fmt::Display for Outcome {
             Self::NoRoute => f.write_str("no route"),
             Self::Failed(error) => write!(f, "failed: {error}"),
         }
+    }
+}
+
+fn or_nobody(names: &[String]) -> String {
+    match names {
+        [] => "nobody".to_owned(),
+        names => format!("`{}`", names.join("` or `")),
     }
 }
 

@@ -109,7 +109,8 @@ impl Backend {
             ];
             let passed = got.is(attempt.expect) && wrong.iter().all(Option::is_none);
             let model = || {
-                let Judgement { egress, ingress, hosts, .. } = judges.evaluate(attempt).enforced;
+                let Judgement { egress, ingress, hosts, .. } =
+                    judges.evaluate(&step.cluster, attempt).enforced;
                 let reasons = explain::reasons(Some(&egress), Some(&ingress), &hosts, &inputs);
                 format!("model:\n{reasons}")
             };

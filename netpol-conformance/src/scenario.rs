@@ -137,7 +137,9 @@ impl Step {
     /// Returns what the judge says about an attempt in the state of this step.
     #[must_use]
     pub fn evaluate(&self, attempt: &Attempt) -> Evaluation {
-        Judges::new(&self.cluster.inputs(), self.cluster.settings()).evaluate(attempt)
+        let inputs = self.cluster.inputs();
+        let judges = Judges::new(&inputs, self.cluster.settings());
+        judges.evaluate(&self.cluster, attempt)
     }
 }
 

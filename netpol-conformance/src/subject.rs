@@ -7,7 +7,7 @@ mod program;
 
 use std::io;
 
-use netpol_core::{DataplaneError, DataplaneErrorKind, EngineError, Reason, Verdict};
+use netpol_core::{DataplaneError, DataplaneErrorKind, EngineError, Reason, SourceView, Verdict};
 
 pub use self::kernel::{Kernel, KnownBy, Open, OpenError};
 pub(crate) use self::model::Judges;
@@ -106,6 +106,12 @@ pub enum SubjectError {
     /// Pods are behind bridges, and nobody said how to make a dataplane for those.
     #[error("no dataplane for pods behind a bridge")]
     NoBridges,
+    /// A scenario depends on which source ingress is judged on, and a dataplane has the other one.
+    #[error("judges ingress on the source {}", match .0 {
+        SourceView::BeforeSourceNat => "before source NAT",
+        SourceView::AfterSourceNat => "after source NAT",
+    })]
+    SourceView(SourceView),
     /// The hosts could not be made.
     #[error(transparent)]
     Topology(#[from] TopologyError),
@@ -118,15 +124,23 @@ pub enum SubjectError {
 }
 
 impl SubjectError {
-    /// Returns whether the subject says that it cannot do what a scenario needs: then the scenario is skipped.
+    /// Returns whether the subject says that it cannot do what a scenario needs, or a tool is not there that the scenario
+    /// needs: then the scenario is skipped.
     #[must_use]
-    pub const fn is_inability(&self) -> bool {
-        matches!(
-            self,
-            Self::Engine { source: EngineError::HostEndpoint { .. } | EngineError::OwnHost, .. }
-                | Self::NoBridges
-                | Self::Topology(TopologyError::NoBridgeNetfilter)
-        )
+    pub fn is_inability(&self) -> bool {
+        match self {
+            Self::Engine {
+                source: EngineError::HostEndpoint { .. } | EngineError::OwnHost,
+                ..
+            }
+            | Self::NoBridges
+            | Self::SourceView(_)
+            | Self::Topology(TopologyError::NoBridgeNetfilter) => true,
+            Self::Topology(TopologyError::Tool { source, .. }) => {
+                source.kind() == io::ErrorKind::NotFound
+            }
+            _ => false,
+        }
     }
 
     /// Returns whether the machine cannot run the subject at all, whatever the scenario.
@@ -143,6 +157,7 @@ impl SubjectError {
             Self::Engine { .. }
             | Self::Isolated { .. }
             | Self::NoBridges
+            | Self::SourceView(_)
             | Self::Topology(_)
             | Self::Thread { .. } => false,
         }
@@ -164,6 +179,11 @@ impl Observation {
     #[must_use]
     pub fn because(self, egress: Reason, ingress: Reason) -> Self {
         Self { reasons: Some([egress, ingress]), ..self }
+    }
+
+    /// Returns what comes of an attempt that nobody is there to receive.
+    pub(crate) fn no_backend() -> Self {
+        Self::of(Verdict::Deny, Some("the Service has no backend".to_owned()))
     }
 
     /// Returns an attempt that says nothing, and why.

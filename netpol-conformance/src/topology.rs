@@ -1,8 +1,8 @@
 //! A small cluster of network namespaces: nodes, pods and external hosts, with real links between them.
 //!
 //! One namespace per node and per pod, and one more, the *fabric*, which routes between the nodes and owns every external
-//! address. Nothing is translated and nothing is filtered: until somebody programs a dataplane in a node's namespace,
-//! everything reaches everything. The pods of a node are routed by it, or bridged ([`PodLinks`]).
+//! address. Nothing is filtered, and nothing is translated but what nodes are told to: until somebody programs a dataplane
+//! in a node's namespace, everything reaches everything. The pods of a node are routed by it, or bridged ([`PodLinks`]).
 //!
 //! Every host answers on its listeners with its own name, so that a [`Probe`] knows who answered. Needs root, of the
 //! machine or of a user namespace (`unshare -Urnm` with a tmpfs on `/run`).
@@ -19,23 +19,29 @@ use self::namespace::{
     Forwarding, prepare_directory, readable, remove_leftovers, show_bridged_packets,
 };
 use self::netlink::Batch;
+use self::portmap::Operation;
+use self::proxy::Translator;
 use self::server::Servers;
-use self::wiring::{FIRST_OUTER, Families, Mac};
+use self::wiring::{FIRST_OUTER, Families, Mac, POD_INTERFACES};
 use crate::probe::{Probe, Request};
 
 pub use self::error::TopologyError;
 pub use self::layout::{
-    ExternalSpec, Host, Layout, Listener, NodeSpec, PodLinks, PodSpec, Transport,
+    ExternalSpec, Host, Layout, Listener, NodeSpec, PodLinks, PodSpec, PortMapping, Transport,
 };
 pub use self::namespace::Namespace;
 pub(crate) use self::opener::Opener;
+pub use self::proxy::{Frontend, Proxy, Rewrite};
 
+mod command;
 pub(crate) mod echo;
 mod error;
 mod layout;
 mod namespace;
 mod netlink;
 mod opener;
+mod portmap;
+mod proxy;
 pub(crate) mod sctp;
 mod server;
 mod wiring;
@@ -86,6 +92,7 @@ struct Node {
     /// Index of the fabric's end.
     outer: u32,
     pods: PodLinks,
+    translator: Translator,
 }
 
 #[derive(Debug)]
@@ -98,6 +105,7 @@ struct Pod {
     outer: u32,
     /// Of the pod's end.
     mac: Mac,
+    mappings: Vec<PortMapping>,
 }
 
 impl Topology {
@@ -189,6 +197,10 @@ impl Topology {
         let Some(node) = self.nodes.get(&pod.node) else {
             return Err(TopologyError::UnknownHost(Host::Node(pod.node)));
         };
+        if !pod.mappings.is_empty() {
+            let (inner, outer) = (&pod.site.namespace, &node.site.namespace);
+            portmap::run(Operation::Delete, outer, inner, &pod.addresses, &pod.mappings)?;
+        }
         self.fabric.perform(|batch| wiring::no_routes(batch, node.outer, &pod.addresses))?;
         if node.pods == PodLinks::Bridged {
             node.site.perform(|batch| wiring::no_bridged_routes(batch, &pod.addresses))?;
@@ -218,6 +230,48 @@ impl Topology {
     pub fn stop_listening(&mut self, host: &Host, listener: Listener) -> Result<(), TopologyError> {
         let (site, addresses) = self.site(host)?;
         site.servers.stop(&addresses, listener);
+        Ok(())
+    }
+
+    /// Has a node translate these frontends, and no others.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node, or a tool fails.
+    pub fn translate(
+        &mut self,
+        node: &str,
+        proxy: Proxy,
+        frontends: &[Frontend],
+    ) -> Result<(), TopologyError> {
+        let unknown = || TopologyError::UnknownHost(Host::Node(node.to_owned()));
+        let Node { site, translator, .. } = self.nodes.get_mut(node).ok_or_else(unknown)?;
+        translator.translate(&site.namespace, proxy, frontends)
+    }
+
+    /// Lets external hosts reach `address` through a node, instead of through the one that they did before.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node, or the kernel refuses.
+    pub fn route(&self, address: IpAddr, node: &str) -> Result<(), TopologyError> {
+        let unknown = || TopologyError::UnknownHost(Host::Node(node.to_owned()));
+        let outer = self.nodes.get(node).ok_or_else(unknown)?.outer;
+        self.fabric.perform(|batch| wiring::routes(batch, outer, &[address], &[]))
+    }
+
+    /// Lets ports of its node lead to a pod, for as long as it is there.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such pod, or the plug-in `portmap` fails.
+    pub fn map_ports(&mut self, id: &str, mappings: Vec<PortMapping>) -> Result<(), TopologyError> {
+        let unknown = || TopologyError::UnknownHost(Host::Pod(id.to_owned()));
+        let pod = self.pods.get_mut(id).ok_or_else(unknown)?;
+        let node = self.nodes.get(&pod.node).ok_or_else(unknown)?;
+        let (inner, outer) = (&pod.site.namespace, &node.site.namespace);
+        portmap::run(Operation::Add, outer, inner, &pod.addresses, &mappings)?;
+        pod.mappings.extend(mappings);
         Ok(())
     }
 
@@ -272,7 +326,7 @@ impl Topology {
             source_port: None,
             destination: to,
             request,
-            expected: self.owner(to).map(Host::to_string),
+            expected: self.owner(to).map(Host::to_string).into_iter().collect(),
             sentinel: None,
         })
     }
@@ -299,7 +353,8 @@ impl Topology {
         let listeners: Vec<_> = listeners.into_iter().collect();
         site.listen(&self.runtime, &host, &addresses, &listeners)?;
         self.owners.extend(addresses.iter().map(|it| (*it, host.clone())));
-        self.nodes.insert(name, Node { site, addresses, outer, pods });
+        let translator = Translator::default();
+        self.nodes.insert(name, Node { site, addresses, outer, pods, translator });
         Ok(())
     }
 
@@ -313,7 +368,7 @@ impl Topology {
         let short = id.rsplit_once('/').map_or(id.as_str(), |(_, name)| name);
         let mut site = Site::create(&id, Forwarding::Off)?;
         let families = Families::of(&addresses);
-        let (outer, interface) = node.site.next_outer("pod", short);
+        let (outer, interface) = node.site.next_outer(POD_INTERFACES, short);
         let (inside, own) = (site.namespace.handle(), &node.addresses);
         let (mac, gateway) = match node.pods {
             PodLinks::Routed => (wiring::INNER_MAC, wiring::OUTER_MAC),
@@ -346,7 +401,9 @@ impl Topology {
         let listeners: Vec<_> = listeners.into_iter().collect();
         site.listen(&self.runtime, &host, &addresses, &listeners)?;
         self.owners.extend(addresses.iter().map(|it| (*it, host.clone())));
-        self.pods.insert(id, Pod { site, addresses, node: node_name, interface, outer, mac });
+        let pod =
+            Pod { site, addresses, node: node_name, interface, outer, mac, mappings: Vec::new() };
+        self.pods.insert(id, pod);
         Ok(())
     }
 

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use netpol_conformance::document::{files, read};
+use netpol_conformance::scenario::{Scenario, Step, parse};
+use netpol_core::Verdict;
 use serde_json::Value;
 
 /// A scenario file, taken apart.
@@ -51,6 +53,21 @@ impl File {
                 .collect::<Vec<IpAddr>>()
         };
         self.objects.iter().flat_map(of).collect()
+    }
+
+    /// Returns the addresses of Services.
+    fn service_addresses(&self) -> BTreeSet<IpAddr> {
+        let services = self.objects.iter().filter(|it| is_kind(it, "Service"));
+        let of = |service: &Value| {
+            let lists = ["/spec/clusterIPs", "/spec/externalIPs"];
+            let listed = lists.iter().flat_map(|it| list(service.pointer(it)));
+            let balanced = list(service.pointer("/status/loadBalancer/ingress"));
+            let one = service.pointer("/spec/clusterIP").cloned();
+            let balanced = balanced.iter().filter_map(|it| it.get("ip").cloned());
+            let all = listed.chain(one).chain(balanced);
+            all.filter_map(|it| it.as_str()?.parse().ok()).collect::<Vec<IpAddr>>()
+        };
+        services.flat_map(of).collect()
     }
 
     fn needs(&self, feature: &str) -> bool {
@@ -102,6 +119,8 @@ impl File {
                 hosts().any(|it| interface(it).as_str().is_some_and(|it| it != "*"))
                     || self.requires.contains(feature) && hosts().any(|it| interface(it).is_null())
             }
+            "services" => kind(&["Service", "EndpointSlice"]),
+            "portmap" => key("hostPort"),
             "pre-dnat" => key("preDNAT"),
             "untracked" => key("doNotTrack"),
             "udp" => protocol("UDP"),
@@ -109,7 +128,8 @@ impl File {
             "icmp" => protocol("ICMP"),
             "ipv6" => self.ends().any(|it| it.parse::<IpAddr>().is_ok_and(|it| it.is_ipv6())),
             "external" => {
-                let own = self.own_addresses();
+                let mut own = self.own_addresses();
+                own.extend(self.service_addresses());
                 self.ends().any(|it| it.parse::<IpAddr>().is_ok_and(|it| !own.contains(&it)))
             }
             "node-source" => {
@@ -131,6 +151,8 @@ impl File {
             "reasons" => field("reasons"),
             // Only the author knows what no API knows, and how pods are connected.
             "cnp-unknown-field" | "bridge" => self.requires.contains(feature),
+            // See below.
+            "source-before-nat" | "source-after-nat" => self.requires.contains(feature),
             unknown => panic!("no rule for `{unknown}`"),
         }
     }
@@ -182,4 +204,29 @@ fn requires_is_complete_and_minimal() {
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// Returns the verdicts on all attempts of a scenario that names one more feature.
+fn verdicts(path: &Path, feature: &str) -> Vec<Verdict> {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.replacen("requires: [", &format!("requires: [{feature}, "), 1);
+    let Scenario::Plan(plan) = parse(path, &text).unwrap() else { panic!("{}", path.display()) };
+    let of_step = |step: &Step| -> Vec<_> {
+        step.attempts.iter().map(|it| step.evaluate(it).enforced.verdict()).collect()
+    };
+    plan.steps.iter().flat_map(of_step).collect()
+}
+
+#[test]
+fn verdicts_depend_on_the_view_of_the_source_only_where_files_say_so() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let views = ["source-before-nat", "source-after-nat"];
+    for path in files(&folder).unwrap() {
+        let requires = File::read(&path).requires;
+        let translates = ["services", "portmap"].iter().any(|it| requires.contains(*it));
+        if translates && !views.iter().any(|it| requires.contains(*it)) {
+            let [before, after] = views.map(|view| verdicts(&path, view));
+            assert_eq!(before, after, "{}", path.display());
+        }
+    }
 }

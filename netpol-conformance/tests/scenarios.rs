@@ -6,12 +6,18 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
+use std::sync::Arc;
 
 use netpol_conformance::document::files;
 use netpol_conformance::report::{Conclusion, Status, pretty};
 use netpol_conformance::runner::{Backend, Progress, chain, run};
 use netpol_conformance::scenario::{Scenario, load};
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
+use netpol_conformance::subject::{Kernel, KnownBy, Open, SubjectError};
 use netpol_conformance::subject::{Model, Programs};
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
+use netpol_conformance::topology::Proxy;
 
 struct Unseen;
 
@@ -37,12 +43,26 @@ fn skips(backend: &str) -> BTreeSet<String> {
     entries.filter(|entry| entry.0 == backend).map(|entry| entry.1.to_owned()).collect()
 }
 
+/// All scenarios pass on the backend. Those with Services do so with either proxy.
+#[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
+fn check_kernel(
+    name: &str,
+    subject: impl Fn() -> Result<Kernel, SubjectError> + Send + Sync + Copy + 'static,
+) {
+    let backend = |proxy| Backend::new(name, 8, move || Ok(Box::new(subject()?.with_proxy(proxy))));
+    check(backend(Proxy::Nft), shipped());
+    let has_services =
+        |scenario: &Scenario| scenario.about().requires.contains(&"services".to_owned());
+    check(backend(Proxy::Iptables), shipped().into_iter().filter(has_services).collect());
+}
+
 /// Nothing fails, and what is skipped is just what the committed list says.
 #[track_caller]
-fn check(backend: Backend) {
-    let allowed = skips(backend.name());
+fn check(backend: Backend, scenarios: Vec<Scenario>) {
+    let run_here = |name: &String| scenarios.iter().any(|it| it.about().name == *name);
+    let allowed: BTreeSet<_> = skips(backend.name()).into_iter().filter(run_here).collect();
     let report =
-        run(&shipped(), &[backend], &Unseen).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        run(&scenarios, &[backend], &Unseen).unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert!(report.conclusion() == Conclusion::Passed, "\n{}", pretty(&report));
     // What is denied is dropped without a word: ClusterNetworkPolicy asks for that.
     let refused: Vec<_> =
@@ -59,20 +79,18 @@ fn check(backend: Backend) {
 
 #[test]
 fn the_model_passes_all_scenarios() {
-    check(Backend::new("model", 4, || Ok(Box::new(Model::default()))));
+    check(Backend::new("model", 4, || Ok(Box::new(Model::default()))), shipped());
 }
 
 #[test]
 fn the_programs_pass_all_scenarios() {
-    check(Backend::new("program", 4, || Ok(Box::new(Programs::default()))));
+    check(Backend::new("program", 4, || Ok(Box::new(Programs::default()))), shipped());
 }
 
 #[cfg(feature = "nft")]
 #[test]
 fn nftables_passes_all_scenarios() {
-    use netpol_conformance::subject::{Kernel, KnownBy, Open};
     use netpol_nft::{NftConfig, NftDataplane, PodNetwork};
-    use std::sync::Arc;
 
     let open = |pods| -> Arc<Open> {
         Arc::new(move || {
@@ -81,20 +99,18 @@ fn nftables_passes_all_scenarios() {
             Ok(Box::new(NftDataplane::open(config)?))
         })
     };
-    check(Backend::new("nft", 8, move || {
+    check_kernel("nft", move || {
         let kernel = Kernel::new(open(PodNetwork::Routed))?;
-        Ok(Box::new(kernel.with_bridges(KnownBy::Address, open(PodNetwork::Bridged))))
-    }));
+        Ok(kernel.with_bridges(KnownBy::Address, open(PodNetwork::Bridged)))
+    });
 }
 
 #[cfg(feature = "ebpf")]
 #[test]
 fn ebpf_passes_all_scenarios() {
-    use netpol_conformance::subject::{Kernel, KnownBy, Open};
     use netpol_ebpf::{Capacity, EbpfConfig, EbpfDataplane, PrivateBpfFs};
-    use std::sync::Arc;
 
-    check(Backend::new("ebpf", 8, || {
+    check_kernel("ebpf", || {
         let pins = PrivateBpfFs::new().unwrap();
         let open: Arc<Open> = Arc::new(move || {
             let mut config = EbpfConfig::default();
@@ -102,15 +118,14 @@ fn ebpf_passes_all_scenarios() {
             config.capacity = Capacity::small();
             Ok(Box::new(EbpfDataplane::open(config)?))
         });
-        Ok(Box::new(Kernel::new(Arc::clone(&open))?.with_bridges(KnownBy::Interface, open)))
-    }));
+        Ok(Kernel::new(Arc::clone(&open))?.with_bridges(KnownBy::Interface, open))
+    });
 }
 
 #[cfg(feature = "iptables")]
 mod iptables {
     use std::sync::Arc;
 
-    use netpol_conformance::runner::Backend;
     use netpol_conformance::subject::{Kernel, KnownBy, Open};
     use netpol_iptables::{Flavour, IptablesConfig, IptablesDataplane, PodNetwork};
 
@@ -122,10 +137,10 @@ mod iptables {
                 Ok(Box::new(IptablesDataplane::open(config)?))
             })
         };
-        super::check(Backend::new(name, 8, move || {
+        super::check_kernel(name, move || {
             let kernel = Kernel::new(open(PodNetwork::Routed))?;
-            Ok(Box::new(kernel.with_bridges(KnownBy::Address, open(PodNetwork::Bridged))))
-        }));
+            Ok(kernel.with_bridges(KnownBy::Address, open(PodNetwork::Bridged)))
+        });
     }
 
     #[test]

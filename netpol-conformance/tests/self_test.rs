@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use netpol_conformance::cluster::Leg;
 use netpol_conformance::document::files;
 use netpol_conformance::report::Status;
 use netpol_conformance::runner::Backend;
@@ -27,6 +28,8 @@ use netpol_core::{Capabilities, Flow, Origin, Payload, Selector, Verdict};
 struct Mutant {
     inputs: fn(&mut Object),
     flow: fn(Flow) -> Flow,
+    /// What nodes do with packets that they translate.
+    leg: fn(&mut Leg),
     verdict: fn(Verdict) -> Verdict,
     settings: fn(&mut HostSettings),
     /// Objects that were seen in an earlier step and are forgotten only if this says so.
@@ -39,6 +42,7 @@ type Make = fn() -> Mutant;
 const SOUND: Mutant = Mutant {
     inputs: |_| {},
     flow: |flow| flow,
+    leg: |_| {},
     verdict: |verdict| verdict,
     settings: |_| {},
     forgets: |_| true,
@@ -64,9 +68,41 @@ impl Subject for Mutant {
         (self.settings)(&mut settings);
         let judge = Judge::new(&inputs, &capabilities).with_settings(settings);
         let verdict = |attempt: &Attempt| {
-            (self.verdict)(judge.evaluate(&(self.flow)(attempt.flow)).enforced.verdict())
+            if attempt.direct().is_some() {
+                return judge.evaluate(&(self.flow)(attempt.flow)).enforced.verdict();
+            }
+            let ways = attempt.receivers.iter().map(|it| step.cluster.legs(attempt, it));
+            let ways = ways.map(|legs| self.way(&judge, &inputs, legs));
+            ways.max().unwrap_or(Verdict::Deny)
         };
+        let verdict = |attempt: &Attempt| (self.verdict)(verdict(attempt));
         Ok(step.attempts.iter().map(|attempt| Observation::of(verdict(attempt), None)).collect())
+    }
+}
+
+impl Mutant {
+    /// Judges a packet by what each node on its way makes of it.
+    fn way(&self, judge: &Judge<'_>, inputs: &Inputs, legs: Vec<Leg>) -> Verdict {
+        let legs: Vec<_> = legs
+            .into_iter()
+            .map(|mut leg| {
+                (self.leg)(&mut leg);
+                leg
+            })
+            .collect();
+        let at = |leg: &Leg, flow: &Flow| judge.evaluate_translated(flow, &leg.before_nat).enforced;
+        let (first, last) = (legs.first().unwrap(), legs.last().unwrap());
+        let halves = [at(first, &first.flow).egress, at(last, &last.entering).ingress];
+        let hosts = legs.iter().flat_map(|leg| {
+            let mut hosts = at(leg, &leg.flow).hosts;
+            hosts.retain(|host| {
+                inputs
+                    .endpoints()
+                    .any(|it| it.id == host.endpoint && it.node.as_ref() == Some(&leg.node))
+            });
+            hosts.into_iter().map(|it| it.explanation)
+        });
+        halves.into_iter().chain(hosts).map(|it| it.verdict).max().unwrap()
     }
 }
 
@@ -491,6 +527,39 @@ fn every_mistake_about_hosts_is_caught() {
         }),
         ("judges what pods send to their node", || Mutant {
             settings: |it| it.workload_to_host = WorkloadToHost::Judge,
+            ..SOUND
+        }),
+    ]);
+}
+
+#[test]
+fn every_mistake_about_translation_is_caught() {
+    assert_caught(&[
+        ("judges egress on the address of the Service", || Mutant {
+            leg: |it| it.flow = it.before_nat,
+            ..SOUND
+        }),
+        ("judges ingress on the port of the Service", || Mutant {
+            leg: |it| it.entering.payload = it.before_nat.payload,
+            ..SOUND
+        }),
+        ("judges ingress on the address of the Service as source", || Mutant {
+            leg: |it| it.entering.source = it.before_nat.destination,
+            ..SOUND
+        }),
+        ("judges packets before destination NAT as after it", || Mutant {
+            leg: |it| it.before_nat = it.flow,
+            ..SOUND
+        }),
+        ("judges what a node sends to its own pods through a Service", || Mutant {
+            leg: |it| {
+                it.flow.origin = Origin::Forwarded;
+                it.entering.origin = Origin::Forwarded;
+            },
+            ..SOUND
+        }),
+        ("takes what a node forwards for its own", || Mutant {
+            leg: |it| it.entering.origin = Origin::OwnNode,
             ..SOUND
         }),
     ]);

@@ -13,8 +13,8 @@ use std::{env, fs};
 
 use netpol_conformance::probe::{Outcome, Probe, ProbeError, Request, Window, watch_all};
 use netpol_conformance::topology::{
-    ExternalSpec, Host, Layout, Listener, NodeSpec, PodLinks, PodSpec, Topology, TopologyError,
-    Transport,
+    ExternalSpec, Frontend, Host, Layout, Listener, NodeSpec, PodLinks, PodSpec, PortMapping,
+    Proxy, Rewrite, Topology, TopologyError, Transport,
 };
 use tokio::runtime::Runtime;
 
@@ -581,4 +581,86 @@ fn a_topology_is_built_and_probed_quickly() {
         built + probed + removed < Duration::from_secs(2),
         "{built:?} + {probed:?} + {removed:?}"
     );
+}
+
+/// Returns a frontend that leads everybody to these backends.
+fn frontend(address: &str, transport: Transport, port: u16, to: &[&str]) -> Frontend {
+    let to = to.iter().map(|it| it.parse().unwrap()).collect();
+    let rewrite = Rewrite { to, masquerade: false };
+    Frontend {
+        address: ip(address),
+        transport,
+        port,
+        from_pods: rewrite.clone(),
+        from_node: rewrite.clone(),
+        from_elsewhere: rewrite,
+    }
+}
+
+#[test]
+fn nodes_translate_with_either_tool() {
+    let mut cluster = Cluster::new(layout());
+    let tcp = |to: &[&str]| frontend("10.96.0.1", Transport::Tcp, 8000, to);
+    let udp = frontend("fd00:96::1", Transport::Udp, 53, &["[fd00:10:244::2]:81"]);
+    for proxy in [Proxy::Nft, Proxy::Iptables, Proxy::Nft] {
+        for (to, answers) in [
+            (&["10.244.0.3:80"][..], &["y/a"][..]),
+            (&["10.244.0.2:80", "10.244.0.4:80"], &["x/b", "y/b"]),
+            // The pod itself.
+            (&["10.244.0.1:80"], &["x/a"]),
+            (&["172.18.0.2:80"], &["node:one"]),
+            (&["192.0.2.10:80"], &["192.0.2.10"]),
+            (&[], &[]),
+        ] {
+            cluster.topology.translate("one", proxy, &[tcp(to), udp.clone()]).unwrap();
+            let expected: Vec<_> = answers.iter().map(|&it| it.to_owned()).collect();
+            let probe = |from, to, request| cluster.probe(from, to, request);
+            let outcomes = cluster.outcomes(
+                vec![
+                    probe("x/a", "10.96.0.1", Request::Tcp(8000)).answered_by(expected.clone()),
+                    probe("node:one", "10.96.0.1", Request::Tcp(8000)).answered_by(expected),
+                    probe("x/a", "fd00:96::1", Request::Udp(53)).answered_by(vec!["x/b".into()]),
+                ],
+                QUICK,
+            );
+            let [pod, node, udp] = &outcomes[..] else { panic!("{outcomes:?}") };
+            for outcome in [pod, node] {
+                let reached = matches!(outcome, Outcome::Reached);
+                assert_eq!(reached, !answers.is_empty(), "{proxy:?} {to:?}: {outcomes:?}");
+            }
+            assert!(matches!(udp, Outcome::Reached), "{proxy:?} {to:?}: {outcomes:?}");
+        }
+        cluster.topology.translate("one", proxy, &[]).unwrap();
+        let gone = cluster.probe("x/a", "10.96.0.1", Request::Tcp(8000));
+        let outcomes = cluster.outcomes(vec![gone], QUICK);
+        assert!(matches!(outcomes[..], [Outcome::NoRoute | Outcome::Refused]), "{outcomes:?}");
+    }
+}
+
+#[test]
+fn a_mapped_port_leads_to_its_pod_for_as_long_as_that_is_there() {
+    let mut cluster = Cluster::new(layout());
+    let mapping = |transport, pod_port| PortMapping { transport, node_port: 8000, pod_port };
+    let mappings = vec![mapping(Transport::Tcp, 80), mapping(Transport::Udp, 81)];
+    cluster.topology.map_ports("x/a", mappings).unwrap();
+    let probe = |cluster: &Cluster, from, to| {
+        let requests = [Request::Tcp(8000), Request::Udp(8000)];
+        let probe = |request| cluster.probe(from, to, request).answered_by(vec!["x/a".into()]);
+        cluster.outcomes(requests.map(probe).to_vec(), QUICK)
+    };
+    for (from, to) in [
+        ("192.0.2.10", "172.18.0.2"),
+        ("2001:db8::10", "fd00:18::2"),
+        ("x/b", "172.18.0.2"),
+        ("y/a", "172.18.0.2"),
+        ("node:one", "172.18.0.2"),
+    ] {
+        let outcomes = probe(&cluster, from, to);
+        let reached = outcomes.iter().all(|it| matches!(it, Outcome::Reached));
+        assert!(reached, "{from} -> {to}: {outcomes:?}");
+    }
+    cluster.topology.remove_pod("x/a").unwrap();
+    let outcomes = probe(&cluster, "192.0.2.10", "172.18.0.2");
+    let reached = outcomes.iter().any(|it| matches!(it, Outcome::Reached));
+    assert!(!reached, "{outcomes:?}");
 }

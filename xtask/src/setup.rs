@@ -38,12 +38,16 @@ const IPTABLES: [Package; 2] = [
     Package { name: "iptables", why: "netpol-iptables runs its tools, of both flavours" },
 ];
 
-const TEST: [Package; 4] = [
+const TEST: [Package; 5] = [
+    Package {
+        name: "containernetworking-plugins",
+        why: "its `portmap` lets ports of nodes lead to pods in scenarios",
+    },
     Package { name: "g++", why: "the fuzz targets are linked to libFuzzer, which is C++" },
     Package { name: "iproute2", why: "tests make links and addresses with `ip`" },
     Package {
         name: "nftables",
-        why: "the tests let `nft` print and re-load what netpol-nft programs",
+        why: "the tests let `nft` print and re-load what netpol-nft programs, and translate for Services",
     },
     Package { name: "procps", why: "a test lets forged packets through with `sysctl`" },
 ];
@@ -177,6 +181,7 @@ mod tests {
     #[test]
     fn a_complete_machine_needs_nothing() {
         let installed = names(&[
+            "containernetworking-plugins",
             "g++",
             "ipset",
             "iproute2",
@@ -230,7 +235,8 @@ mod tests {
         let text = request(&TEST.iter().collect::<Vec<_>>());
         assert!(
             text.ends_with(
-                "sudo apt-get install -y --no-install-recommends g++ iproute2 nftables procps"
+                "sudo apt-get install -y --no-install-recommends containernetworking-plugins g++ \
+                 iproute2 nftables procps"
             ),
             "{text}"
         );

@@ -104,7 +104,7 @@ fn initramfs(
     for binary in binaries {
         initramfs.add_program(binary)?;
     }
-    for Tools { packages, programs } in backends.iter().map(|backend| tools(*backend)) {
+    for Tools { packages, programs } in backends.iter().map(|it| tools(*it)).chain([SCENARIOS]) {
         for package in packages {
             initramfs.add_package(package)?;
         }
@@ -117,13 +117,19 @@ fn initramfs(
     initramfs.pack(&folder.join("initramfs.cpio"))
 }
 
-/// Programs of this machine that a backend starts.
+/// Programs of this machine that are started in another one.
 struct Tools {
     /// All programs of these packages.
     packages: &'static [&'static str],
     /// Those that are in no package: links to one of several programs, which the administrator chooses.
     programs: &'static [&'static str],
 }
+
+/// What translates in scenarios with Services and mapped ports.
+const SCENARIOS: Tools = Tools {
+    packages: &["nftables", "iptables"],
+    programs: &["/usr/lib/cni/portmap", "/usr/sbin/iptables", "/usr/sbin/ip6tables"],
+};
 
 const fn tools(backend: Backend) -> Tools {
     match backend {

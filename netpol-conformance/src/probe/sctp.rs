@@ -62,7 +62,7 @@ impl<'a> Association<'a> {
         });
         let (tsn, name) = answer.await?;
         self.send(vec![Chunk::Sack { tsn }]).await?;
-        Ok(self.probe.answered_by(name))
+        Ok(self.probe.judge_answer(name))
     }
 
     async fn send(&self, chunks: Vec<Chunk>) -> Result<(), Outcome> {

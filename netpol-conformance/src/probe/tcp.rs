@@ -27,8 +27,8 @@ pub(super) async fn ask(probe: &Probe, port: u16) -> Result<Outcome, Outcome> {
     };
     let token = echo::token();
     match exchange(connection, token).await.map_err(Outcome::stopped("talk over the connection"))? {
-        Some(name) => Ok(probe.answered_by(name)),
-        None => Ok(probe.answered_by("somebody who is no server of ours".to_owned())),
+        Some(name) => Ok(probe.judge_answer(name)),
+        None => Ok(probe.judge_answer("somebody who is no server of ours".to_owned())),
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn ask(probe: &Probe, port: u16) -> Result<Outcome, Outcome> {
         let length =
             socket.recv(&mut buffer).await.map_err(Outcome::stopped("receive a datagram"))?;
         if let Some(name) = buffer.get(..length).and_then(|it| echo::name_in(token, it)) {
-            return Ok(probe.answered_by(name));
+            return Ok(probe.judge_answer(name));
         }
     }
 }

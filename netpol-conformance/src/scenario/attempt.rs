@@ -12,7 +12,7 @@ use super::reason::Reasons;
 use super::spec::{
     Exception, IcmpMessage, MatrixSpec, Party, PartyName, Port, ProbeProtocol, ProbeSpec,
 };
-use crate::cluster::{Cluster, Pod, PodNetwork};
+use crate::cluster::{Cluster, Pod, PodNetwork, Receiver};
 use crate::topology::Host;
 
 /// A probe that can be made.
@@ -35,10 +35,11 @@ pub struct Attempt {
     pub reasons: Reasons,
     /// Who asks.
     pub source: Host,
-    /// Who is asked.
-    pub destination: Host,
-    /// The first packet.
+    /// The first packet, as it is sent.
     pub flow: Flow,
+    /// Who may be asked: the backends of a Service, each as likely as the others. One host where nothing is translated,
+    /// and nobody if it is asked for a Service without backends.
+    pub receivers: Vec<Receiver>,
 }
 
 /// What a probe asks for: a protocol, with ports if it has some, or a kind of message.
@@ -152,7 +153,8 @@ impl ProbePort {
 
 /// One end of an attempt: who it is, and the addresses it may use, the preferred one first.
 struct End {
-    host: Host,
+    /// Nobody has the address of a Service.
+    host: Option<Host>,
     addresses: Vec<IpAddr>,
 }
 
@@ -166,6 +168,9 @@ impl Attempt {
         expect: Verdict,
     ) -> Result<Self, Problem> {
         let (source, destination) = (End::find(cluster, from)?, End::find(cluster, to)?);
+        let Some(host) = source.host else {
+            return Err(Problem::Source(from.written.clone()));
+        };
         let addresses = destination.addresses.iter().find_map(|to| {
             let family = Family::of(*to);
             let from = source.addresses.iter().find(|from| Family::of(**from) == family)?;
@@ -174,11 +179,14 @@ impl Attempt {
         let Some((source_address, destination_address)) = addresses else {
             return Err(Problem::Family { from: from.written.clone(), to: to.written.clone() });
         };
-        let own_node = match (&source.host, &destination.host) {
-            (Host::Node(node), Host::Pod(_)) => cluster.node_of(&destination.host) == Some(node),
+        let own_node = match (&host, &destination.host) {
+            (Host::Node(node), Some(to @ Host::Pod(_))) => cluster.node_of(to) == Some(node),
             _ => false,
         };
         let origin = if own_node { Origin::OwnNode } else { Origin::Endpoint };
+        let flow = port.flow(source_address, destination_address).from_origin(origin);
+        let receivers = cluster.receivers(&host, flow, destination.host);
+        let untranslated = || Problem::Untranslated { to: to.written.clone(), port };
         Ok(Self {
             from: from.written.clone(),
             to: to.written.clone(),
@@ -187,10 +195,25 @@ impl Attempt {
             expect,
             pending: None,
             reasons: Reasons::default(),
-            source: source.host,
-            destination: destination.host,
-            flow: port.flow(source_address, destination_address).from_origin(origin),
+            source: host,
+            flow,
+            receivers: receivers.ok_or_else(untranslated)?,
         })
+    }
+
+    /// Returns whether a node gives it another destination.
+    #[must_use]
+    pub fn is_translated(&self) -> bool {
+        self.direct().is_none()
+    }
+
+    /// Returns who is asked, if no node gives the packet another destination.
+    #[must_use]
+    pub fn direct(&self) -> Option<&Host> {
+        match &self.receivers[..] {
+            [Receiver { host, flow }] if *flow == self.flow => Some(host),
+            _ => None,
+        }
     }
 
     /// Returns what the protocol and port leave out, such as ` from port 5000`; mostly nothing.
@@ -287,7 +310,8 @@ impl End {
                 let pod = cluster.pods().get(&format!("{namespace}/{name}")).ok_or_else(unknown)?;
                 match &pod.network {
                     PodNetwork::Own(addresses) => {
-                        Ok(Self { host: Host::Pod(pod.id()), addresses: addresses.clone() })
+                        let host = Some(Host::Pod(pod.id()));
+                        Ok(Self { host, addresses: addresses.clone() })
                     }
                     PodNetwork::Host => Self::node(cluster, &pod.node).ok_or_else(unknown),
                     PodNetwork::None => Err(Problem::NotRunning(party.written.clone())),
@@ -295,15 +319,22 @@ impl End {
             }
             PartyName::Node(name) => Self::node(cluster, name).ok_or_else(unknown),
             PartyName::Address(address) => {
-                let host = cluster.owner(*address).unwrap_or(Host::External(*address));
+                let nobody = !cluster.is_of_service(*address);
+                let external = || nobody.then_some(Host::External(*address));
+                let host = cluster.owner(*address).or_else(external);
                 Ok(Self { host, addresses: vec![*address] })
+            }
+            PartyName::Service(namespace, name) => {
+                let addresses = cluster.service_addresses(namespace, name).ok_or_else(unknown)?;
+                Ok(Self { host: None, addresses })
             }
         }
     }
 
     fn node(cluster: &Cluster, name: &str) -> Option<Self> {
         let node = cluster.nodes().get(name)?;
-        Some(Self { host: Host::Node(name.to_owned()), addresses: node.addresses.clone() })
+        let host = Some(Host::Node(name.to_owned()));
+        Some(Self { host, addresses: node.addresses.clone() })
     }
 }
 

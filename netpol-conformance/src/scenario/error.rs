@@ -139,6 +139,17 @@ pub enum Problem {
     /// A probe names a pod without network.
     #[error("pod `{0}` does not run, expected a running pod")]
     NotRunning(String),
+    /// What sends nothing.
+    #[error("`{0}` sends nothing, expected `namespace/pod`, `node:NAME` or an IP address")]
+    Source(String),
+    /// No node translates this port of a Service.
+    #[error("`{to}` has no port {} {}", .port.protocol(), .port.number().unwrap_or_default())]
+    Untranslated {
+        /// The destination.
+        to: String,
+        /// What is asked for.
+        port: super::ProbePort,
+    },
     /// No pair of addresses fits.
     #[error("`{from}` has no address of the family of `{to}`")]
     Family {

@@ -53,6 +53,14 @@ pub enum Feature {
     PreDnat,
     /// Policies for packets of which no connection is kept.
     Untracked,
+    /// Services.
+    Services,
+    /// Ports of nodes that lead to pods.
+    Portmap,
+    /// Verdicts that depend on it that ingress is judged on the source before source NAT.
+    SourceBeforeNat,
+    /// Verdicts that depend on it that ingress is judged on the source after source NAT.
+    SourceAfterNat,
     /// ICMP messages other than echo requests.
     IcmpTypes,
     /// Probes from a given port.
@@ -81,7 +89,7 @@ pub struct UnknownFeature(pub String);
 
 impl Feature {
     /// Everything that this harness has.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::Np,
         Self::Udp,
         Self::Sctp,
@@ -105,6 +113,10 @@ impl Feature {
         Self::HostInterfaces,
         Self::PreDnat,
         Self::Untracked,
+        Self::Services,
+        Self::Portmap,
+        Self::SourceBeforeNat,
+        Self::SourceAfterNat,
         Self::IcmpTypes,
         Self::SourcePorts,
         Self::ProtocolNumbers,
@@ -143,6 +155,10 @@ impl Feature {
             Self::HostInterfaces => "host-interfaces",
             Self::PreDnat => "pre-dnat",
             Self::Untracked => "untracked",
+            Self::Services => "services",
+            Self::Portmap => "portmap",
+            Self::SourceBeforeNat => "source-before-nat",
+            Self::SourceAfterNat => "source-after-nat",
             Self::IcmpTypes => "icmp-types",
             Self::SourcePorts => "source-ports",
             Self::ProtocolNumbers => "protocol-numbers",

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use netpol_core::SourceView;
 use netpol_core::api::Strictness;
 use serde_json::Value;
 
@@ -95,6 +96,11 @@ fn reading(spec: &Spec) -> Reading {
         } else {
             Strictness::Strict
         },
+        source_view: if requires(Feature::SourceAfterNat) {
+            Some(SourceView::AfterSourceNat)
+        } else {
+            requires(Feature::SourceBeforeNat).then_some(SourceView::BeforeSourceNat)
+        },
         nameless_hosts: if requires(Feature::HostInterfaces) {
             NamelessHosts::Enforced
         } else {
@@ -129,14 +135,14 @@ fn check_initial(value: &Value) -> Result<(), Problem> {
         return Err(Problem::EarlyScenario);
     }
     let id = ObjectId::of(value)?;
-    let kinds = ["Namespace", "Node", "Pod", "ServiceAccount"];
-    if id.is_machine() || kinds.iter().any(|kind| id.is_core(kind)) {
+    let kinds = ["Namespace", "Node", "Pod", "ServiceAccount", "Service"];
+    if id.is_machine() || id.is_slice() || kinds.iter().any(|kind| id.is_core(kind)) {
         return Ok(());
     }
     Err(Problem::Kind {
         version: value.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned(),
         kind: id.kind,
-        expected: "`Namespace`, `Node`, `Pod`, `ServiceAccount` or `VirtualMachine` before the scenario",
+        expected: "`Namespace`, `Node`, `Pod`, `Service`, `EndpointSlice`, `ServiceAccount` or `VirtualMachine` before the scenario",
     })
 }
 

@@ -1,5 +1,6 @@
 //! Virtual machines and sandboxes: workloads that are not pods. No API of others has them, so their form is our own.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::Arc;
@@ -123,6 +124,9 @@ pub(crate) fn view(value: &Value) -> Result<PodView, Problem> {
         phase: Phase::Running,
         addresses,
         ports: ports.into_iter().map(port).collect(),
+        labels: BTreeMap::new(),
+        ready: true,
+        host_ports: Vec::new(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Objects in scenarios, as far as the harness itself must understand them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::error::Problem;
+use crate::topology::{PortMapping, Transport};
 
 /// The service account of pods that name none.
 const DEFAULT_ACCOUNT: &str = "default";
@@ -44,6 +46,10 @@ impl ObjectId {
     pub(crate) fn is_core(&self, kind: &str) -> bool {
         self.group.is_empty() && self.kind == kind
     }
+
+    pub(crate) fn is_slice(&self) -> bool {
+        self.group == "discovery.k8s.io" && self.kind == "EndpointSlice"
+    }
 }
 
 impl fmt::Display for ObjectId {
@@ -72,6 +78,10 @@ pub(crate) struct PodView {
     /// Empty if the harness is to choose.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) ports: Vec<ContainerPort>,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Whether Services may send it new connections.
+    pub(crate) ready: bool,
+    pub(crate) host_ports: Vec<PortMapping>,
 }
 
 impl PodView {
@@ -89,8 +99,45 @@ impl PodView {
             phase: pod.phase(),
             addresses: pod.addresses(),
             ports: pod.container_ports(),
+            labels: labels_of(value),
+            ready: is_ready(value),
+            host_ports: host_ports(value),
         })
     }
+}
+
+fn labels_of(value: &Value) -> BTreeMap<String, String> {
+    let labels = value.pointer("/metadata/labels").and_then(Value::as_object);
+    let text = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    labels.into_iter().flatten().filter_map(text).collect()
+}
+
+/// A pod that does not say is ready.
+fn is_ready(value: &Value) -> bool {
+    let is = |condition: &Value, field, wanted: &str| {
+        condition.get(field).and_then(Value::as_str) == Some(wanted)
+    };
+    let mut conditions = items(value, "/status/conditions");
+    !conditions.any(|it| is(it, "type", "Ready") && is(it, "status", "False"))
+}
+
+fn host_ports(value: &Value) -> Vec<PortMapping> {
+    let ports = items(value, "/spec/containers").flat_map(|it| items(it, "/ports"));
+    let mapping = |port: &Value| {
+        let number = |field| port.get(field)?.as_u64()?.try_into().ok().filter(|it| *it != 0);
+        let transport = match port.get("protocol").and_then(Value::as_str) {
+            Some("UDP") => Transport::Udp,
+            Some("SCTP") => Transport::Sctp,
+            _ => Transport::Tcp,
+        };
+        let (node_port, pod_port) = (number("hostPort")?, number("containerPort")?);
+        Some(PortMapping { transport, node_port, pod_port })
+    };
+    ports.filter_map(mapping).collect()
+}
+
+fn items<'a>(value: &'a Value, path: &str) -> impl Iterator<Item = &'a Value> {
+    value.pointer(path).and_then(Value::as_array).into_iter().flatten()
 }
 
 /// Returns the IP addresses of a node, in the order in which it lists them.

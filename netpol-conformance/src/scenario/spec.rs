@@ -292,7 +292,7 @@ pub struct Party {
 
 /// What names an end of a probe.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-#[expect(clippy::exhaustive_enums, reason = "the scenario format knows these three")]
+#[expect(clippy::exhaustive_enums, reason = "the scenario format knows these")]
 pub enum PartyName {
     /// A pod, by namespace and name.
     Pod(String, String),
@@ -300,6 +300,8 @@ pub enum PartyName {
     Node(String),
     /// Whoever has the address.
     Address(IpAddr),
+    /// A Service, by namespace and name: its address in the cluster.
+    Service(String, String),
 }
 
 /// Why text does not name what it should.
@@ -307,7 +309,9 @@ pub enum PartyName {
 #[non_exhaustive]
 pub enum FormError {
     /// No party.
-    #[error("`{0}` names no party, expected `namespace/pod`, `node:NAME` or an IP address")]
+    #[error(
+        "`{0}` names no party, expected `namespace/pod`, `node:NAME`, an IP address or `service:namespace/name`"
+    )]
     Party(String),
     /// No exception of a matrix.
     #[error(
@@ -335,6 +339,8 @@ impl FromStr for Party {
             PartyName::Address(address)
         } else if let Some(node) = text.strip_prefix("node:").filter(|it| is_name(it)) {
             PartyName::Node(node.to_owned())
+        } else if let Some((namespace, name)) = text.strip_prefix("service:").and_then(namespaced) {
+            PartyName::Service(namespace.to_owned(), name.to_owned())
         } else {
             let (namespace, name) =
                 namespaced(text).ok_or_else(|| FormError::Party(text.to_owned()))?;
@@ -433,7 +439,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// A key without a value is like none.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())

@@ -219,7 +219,7 @@ fn host_network_pods_are_their_node() {
     };
     assert_eq!(from_host.source, Host::Node("n2".into()));
     assert_eq!(from_host.flow.origin, Origin::OwnNode);
-    assert_eq!(to_host.destination, Host::Node("n2".into()));
+    assert_eq!(to_host.direct(), Some(&Host::Node("n2".into())));
     assert_eq!(to_host.flow.destination, "192.0.2.77".parse::<std::net::IpAddr>().unwrap());
 }
 
@@ -508,4 +508,87 @@ fn probes_say_from_which_port_with_which_message_and_protocol() {
     ] {
         assert!(probe(wrong).is_err(), "{wrong}");
     }
+}
+
+const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: x}, spec: {clusterIP: 10.96.0.1, \
+    selector: {app: a}, ports: [{name: web, port: 80, targetPort: http}, {name: dns, port: 53, nodePort: 30053}]}}";
+
+/// A pod that the Service selects, with two ports.
+fn backend(name: &str, http: u16, more: &str) -> String {
+    let ports = format!("{{name: http, containerPort: {http}}}, {{containerPort: 53}}");
+    pod(name, &ports, more).replace("namespace: x}", "namespace: x, labels: {app: a}}")
+}
+
+/// Returns who receives a probe of a port, as `HOST PORT`.
+fn receivers(pods: &[String], apply: &str, to: &str, port: u16) -> Result<Vec<String>, Problem> {
+    let apply = format!("{SERVICE}{apply}");
+    let plan = load(pods, &format!("{{name: one, apply: [{apply}]}}")).unwrap();
+    let port = ProbePort::new(ProbeProtocol::Tcp, Some(port)).unwrap();
+    let from = "192.0.2.1".parse().unwrap();
+    let attempt = plan.steps[0].attempt(&from, &to.parse().unwrap(), port)?;
+    let receiver = |it: &crate::cluster::Receiver| match it.flow.payload {
+        Payload::Ports { destination, .. } => format!("{} {destination}", it.host),
+        _ => it.host.to_string(),
+    };
+    Ok(attempt.receivers.iter().map(receiver).collect())
+}
+
+#[test]
+fn services_lead_to_the_pods_that_they_select() {
+    const UNREADY: &str = ", status: {conditions: [{type: Ready, status: 'False'}]}";
+    let both = [backend("a", 8080, ""), backend("b", 8081, "")];
+    for (pods, port, expected) in [
+        (&both[..], 80, &["x/a 8080", "x/b 8081"][..]),
+        (&both, 53, &["x/a 53", "x/b 53"]),
+        (&[backend("a", 8080, ""), backend("b", 8081, UNREADY)], 80, &["x/a 8080"]),
+        (
+            &[backend("a", 8080, ""), pod("b", "{name: http, containerPort: 1}", "")],
+            80,
+            &["x/a 8080"],
+        ),
+        (&[backend("a", 8080, ", status: {phase: Pending}")], 80, &[]),
+        (&[backend("a", 8080, "").replace("name: http", "name: web")], 80, &[]),
+        (&[], 80, &[]),
+    ] {
+        assert_eq!(receivers(pods, "", "service:x/s", port).unwrap(), expected, "{pods:?}");
+    }
+    assert_eq!(receivers(&both, "", "10.96.0.1", 80).unwrap(), ["x/a 8080", "x/b 8081"]);
+    assert_eq!(receivers(&both, "", "node:n2", 30053).unwrap(), ["x/a 53", "x/b 53"]);
+    assert_eq!(receivers(&both, "", "node:n2", 30054).unwrap(), ["node:n2 30054"]);
+}
+
+#[test]
+fn slices_that_are_written_count_alone() {
+    let slice = |of: &str, conditions: &str| {
+        format!(
+            ", {{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: t, namespace: x, \
+             labels: {{kubernetes.io/service-name: {of}}}}}, addressType: IPv4, ports: [{{name: web, port: 9}}], \
+             endpoints: [{{addresses: [192.0.2.9]{conditions}}}]}}"
+        )
+    };
+    for (apply, expected) in [
+        (slice("s", ""), &["192.0.2.9 9"][..]),
+        (slice("s", ", conditions: {ready: true}"), &["192.0.2.9 9"]),
+        (slice("s", ", conditions: {ready: false}"), &[]),
+        (slice("other", ""), &["x/a 8080"]),
+    ] {
+        let pods = [backend("a", 8080, "")];
+        assert_eq!(receivers(&pods, &apply, "service:x/s", 80).unwrap(), expected, "{apply}");
+    }
+}
+
+#[test]
+fn what_no_node_translates_is_said_where_it_is_probed() {
+    for (to, port, expected) in [
+        ("service:x/s", 81, "`service:x/s` has no port TCP 81"),
+        ("10.96.0.1", 30053, "`10.96.0.1` has no port TCP 30053"),
+        ("service:x/t", 80, "there is no service:x/t"),
+    ] {
+        assert_eq!(receivers(&[], "", to, port).unwrap_err().to_string(), expected);
+    }
+    let steps = format!(
+        "{{name: one, apply: [{SERVICE}], probes: [{{from: 'service:x/s', to: 192.0.2.1, protocol: ICMP, expect: deny}}]}}"
+    );
+    let error = load(&[], &steps).unwrap_err().to_string();
+    assert!(error.contains("`service:x/s` sends nothing"), "{error}");
 }

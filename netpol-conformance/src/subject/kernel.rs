@@ -11,17 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpol_core::model::{Attachment, EndpointKind, Object};
-use netpol_core::{Dataplane, DataplaneErrorKind, Flow, Payload, Verdict};
+use netpol_core::{Dataplane, DataplaneErrorKind, Payload, Verdict};
 use tokio::runtime::{Builder, Runtime};
 
 use self::hosts::Hosts;
 use super::feed::Feed;
 use super::{Observation, Subject, SubjectError};
-use crate::cluster::Cluster;
-use crate::probe::{Outcome, Probe, Request, Window, watch_all};
+use crate::cluster::{Cluster, Receiver};
+use crate::probe::{Outcome, Probe, Window, watch_all};
 use crate::runner::chain;
-use crate::scenario::{Attempt, ProbePort, ProbeProtocol, Step};
-use crate::topology::{Host, PodLinks};
+use crate::scenario::{Attempt, ProbePort, Step};
+use crate::topology::{Host, PodLinks, Proxy};
 
 /// Within this time an attempt that must pass has to pass.
 const ALLOWED_WITHIN: Duration = Duration::from_secs(5);
@@ -68,6 +68,7 @@ pub struct Kernel {
     hosts: Option<Hosts>,
     controlled: BTreeSet<Control>,
     patience: NonZero<u32>,
+    proxy: Proxy,
     runtime: Runtime,
 }
 
@@ -85,8 +86,16 @@ enum SourcePorts {
     Any,
 }
 
-/// What tells one control from another: both hosts with their incarnations, the addresses, and what is asked for.
-type Control = ((Host, u32), IpAddr, (Host, u32), IpAddr, ProbePort);
+/// What tells one control from another.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Control {
+    question: Question,
+    /// Each host with its incarnation, and the address and payload that it is asked with.
+    receivers: Vec<(Host, u32, IpAddr, Payload)>,
+}
+
+/// Who asks, with the incarnation, from which address, which address, for what.
+type Question = (Host, u32, IpAddr, IpAddr, ProbePort);
 
 /// Attempts that failed without any policy, and how.
 type Uncontrolled = BTreeMap<Control, String>;
@@ -107,6 +116,7 @@ impl Kernel {
             hosts: None,
             controlled: BTreeSet::new(),
             patience: NonZero::<u32>::MIN,
+            proxy: Proxy::default(),
             runtime: runtime.map_err(|source| SubjectError::Thread { source })?,
         })
     }
@@ -116,6 +126,12 @@ impl Kernel {
     #[must_use]
     pub fn with_patience(self, factor: NonZero<u32>) -> Self {
         Self { patience: factor, ..self }
+    }
+
+    /// Returns the same subject, whose nodes translate the addresses of Services with another tool.
+    #[must_use]
+    pub fn with_proxy(self, proxy: Proxy) -> Self {
+        Self { proxy, ..self }
     }
 
     /// Returns the same subject, which can also have pods behind bridges: `open` makes the dataplane of a node then, which
@@ -147,12 +163,16 @@ impl Kernel {
             Some(hosts) => hosts,
             none => none.insert(Hosts::build(&step.cluster, self.runtime.handle())?),
         };
-        hosts.update(&step.cluster, &attempts)?;
+        hosts.update(&step.cluster, &attempts, self.proxy)?;
         for name in step.cluster.nodes().keys() {
             if !self.dataplanes.contains_key(name) {
                 let opened = hosts.run_in(name, || open())?;
                 let dataplane =
                     opened.map_err(|source| SubjectError::Open { node: name.clone(), source })?;
+                let view = dataplane.capabilities().source_view;
+                if step.cluster.source_view().is_some_and(|wanted| wanted != view) {
+                    return Err(SubjectError::SourceView(view));
+                }
                 let feed = Feed::new(name, dataplane.capabilities());
                 self.dataplanes.insert(name.clone(), Node { feed, dataplane });
             }
@@ -167,7 +187,7 @@ impl Kernel {
         let is_missing = |attempt: &&Attempt| {
             attempt.expect == Verdict::Deny
                 && can_be_made(attempt)
-                && !self.controlled.contains(&control_of(&step.cluster, attempt))
+                && !self.is_controlled(&control_of(&step.cluster, attempt))
         };
         if !step.attempts.iter().any(|attempt| is_missing(&attempt)) && self.is_enforcing() {
             return Ok(Uncontrolled::new());
@@ -203,6 +223,13 @@ impl Kernel {
         Ok(failed)
     }
 
+    /// Nobody answers for a Service without backends, policy or not: it is enough that it once had some, and they did.
+    fn is_controlled(&self, control: &Control) -> bool {
+        let asks = |it: &Control| it.question == control.question;
+        self.controlled.contains(control)
+            || control.receivers.is_empty() && self.controlled.iter().any(asks)
+    }
+
     fn is_enforcing(&self) -> bool {
         self.dataplanes.values().any(|node| node.feed.has_spoken())
     }
@@ -227,7 +254,7 @@ impl Kernel {
         let Some(hosts) = &self.hosts else { return Ok(Vec::new()) };
         let probe =
             |(attempt, length): &(&Attempt, Duration)| -> Result<(Probe, Window), SubjectError> {
-                let probe = hosts.probe(attempt, request(attempt), ports)?;
+                let probe = hosts.probe(attempt, ports)?;
                 Ok((probe, Window::new(*length * self.patience.get(), RETRY)))
             };
         let mut outcomes = Vec::with_capacity(attempts.len());
@@ -254,7 +281,13 @@ impl Subject for Kernel {
             .filter(|attempt| can_be_made(attempt))
             .map(|attempt| (attempt, length(attempt)))
             .collect();
-        let mut outcomes = self.watch(&attempts, SourcePorts::Wanted)?.into_iter();
+        let outcomes = self.watch(&attempts, SourcePorts::Wanted)?;
+        for ((attempt, _), outcome) in attempts.iter().zip(&outcomes) {
+            if matches!(outcome, Outcome::Reached) {
+                self.controlled.insert(control_of(&step.cluster, attempt));
+            }
+        }
+        let mut outcomes = outcomes.into_iter();
         let observe = |attempt: &Attempt| {
             let outcome = if can_be_made(attempt) { outcomes.next() } else { None };
             let uncontrolled = uncontrolled.get(&control_of(&step.cluster, attempt));
@@ -319,15 +352,29 @@ fn upcoming<'a>(cluster: &'a Cluster, later: &'a [Step]) -> impl Iterator<Item =
                 Host::External(_) => cluster.owner(address).is_none(),
                 Host::Node(_) | Host::Pod(_) => cluster.owner(address).as_ref() == Some(host),
             };
+            let there = cluster.receivers(&attempt.source, attempt.flow, attempt.direct().cloned());
             same(&attempt.source, attempt.flow.source)
-                && same(&attempt.destination, attempt.flow.destination)
+                && there.as_ref() == Some(&attempt.receivers)
+                && attempt.receivers.iter().all(|it| same(&it.host, it.flow.destination))
         })
 }
 
 fn control_of(cluster: &Cluster, attempt: &Attempt) -> Control {
-    let host = |host: &Host| (host.clone(), cluster.incarnation(host));
-    let Attempt { source, destination, flow, port, .. } = attempt;
-    (host(source), flow.source, host(destination), flow.destination, port.from_any_port())
+    let Attempt { source, flow, port, .. } = attempt;
+    let incarnation = cluster.incarnation(source);
+    let receiver = |it: &Receiver| {
+        (it.host.clone(), cluster.incarnation(&it.host), it.flow.destination, it.flow.payload)
+    };
+    Control {
+        question: (
+            source.clone(),
+            incarnation,
+            flow.source,
+            flow.destination,
+            port.from_any_port(),
+        ),
+        receivers: attempt.receivers.iter().map(receiver).collect(),
+    }
 }
 
 /// Tells the engine of a node how the node knows the packets of its pods.
@@ -341,24 +388,6 @@ fn attach(object: &mut Object, node: &str, hosts: &Hosts, known_by: KnownBy) {
             KnownBy::Interface => Attachment::Interface(interface.to_owned()),
             KnownBy::Address => Attachment::Address,
         };
-    }
-}
-
-/// An echo request has a reply; other messages are looked for where they should arrive.
-fn request(attempt: &Attempt) -> Request {
-    let port = attempt.port;
-    match (port.protocol(), port.number(), attempt.flow.payload) {
-        (ProbeProtocol::Tcp, Some(number), _) => Request::Tcp(number),
-        (ProbeProtocol::Udp, Some(number), _) => Request::Udp(number),
-        (ProbeProtocol::Sctp, Some(number), _) => Request::Sctp(number),
-        (ProbeProtocol::Number(number), ..) => Request::Packet(number),
-        (_, _, Payload::Icmp { kind, code })
-            if attempt.flow.payload
-                != Flow::ping(attempt.flow.source, attempt.flow.destination).payload =>
-        {
-            Request::Icmp { kind, code }
-        }
-        _ => Request::Echo,
     }
 }
 

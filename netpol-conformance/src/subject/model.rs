@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use netpol_core::eval::{Evaluation, Judge, Judgement};
-use netpol_core::model::{HostSettings, Inputs};
-use netpol_core::{Capabilities, Direction, HostJudgement, Verdict};
+use netpol_core::model::{EndpointId, HostSettings, Inputs};
+use netpol_core::{Capabilities, Direction, Flow, HostJudgement, Verdict};
 
 use super::{Observation, Subject, SubjectError};
+use crate::cluster::{Cluster, Leg, Receiver};
 use crate::explain::reasons;
 use crate::scenario::{Attempt, Step};
 
@@ -19,7 +20,15 @@ impl Subject for Model {
     fn play(&mut self, step: &Step, _later: &[Step]) -> Result<Vec<Observation>, SubjectError> {
         let inputs = step.cluster.inputs();
         let judges = Judges::new(&inputs, step.cluster.settings());
-        let observe = |attempt| observe(judges.evaluate(attempt), &inputs);
+        let observe = |attempt| {
+            let ways = judges.ways(&step.cluster, attempt);
+            let Some(worst) = worst(&ways) else { return Observation::no_backend() };
+            let verdicts = |it: &Evaluation| (it.enforced.verdict(), it.pending.verdict());
+            if ways.iter().any(|it| verdicts(it) != verdicts(worst)) {
+                return Observation::error("the backends of the Service are judged differently");
+            }
+            observe(worst, &inputs)
+        };
         Ok(step.attempts.iter().map(observe).collect())
     }
 
@@ -28,8 +37,8 @@ impl Subject for Model {
     }
 }
 
-fn observe(evaluation: Evaluation, inputs: &Inputs) -> Observation {
-    let Evaluation { enforced, pending, .. } = evaluation;
+fn observe(evaluation: &Evaluation, inputs: &Inputs) -> Observation {
+    let Evaluation { enforced, pending, .. } = evaluation.clone();
     let reasons = reasons(Some(&enforced.egress), Some(&enforced.ingress), &enforced.hosts, inputs);
     let observed = Observation::of(enforced.verdict(), Some(reasons))
         .because(enforced.egress.reason, enforced.ingress.reason);
@@ -51,6 +60,7 @@ const OF_REQUESTS: Capabilities = Capabilities::all();
 
 /// The judges of one state: requests need somebody to judge them, and everything else is judged as packets are.
 pub(crate) struct Judges<'a> {
+    inputs: &'a Inputs,
     of_packets: Judge<'a>,
     of_requests: Judge<'a>,
 }
@@ -58,16 +68,84 @@ pub(crate) struct Judges<'a> {
 impl<'a> Judges<'a> {
     pub(crate) fn new(inputs: &'a Inputs, settings: &HostSettings) -> Self {
         let judge = |capabilities| Judge::new(inputs, capabilities).with_settings(settings.clone());
-        Self { of_packets: judge(&OF_PACKETS), of_requests: judge(&OF_REQUESTS) }
+        Self { inputs, of_packets: judge(&OF_PACKETS), of_requests: judge(&OF_REQUESTS) }
     }
 
-    /// Returns what is said of an attempt.
-    pub(crate) fn evaluate(&self, attempt: &Attempt) -> Evaluation {
+    /// Returns what is said of an attempt; if it may be received by several hosts, of one that it does not reach, if there
+    /// is such. To a Service without backends it is judged as nobody translates it.
+    pub(crate) fn evaluate(&self, cluster: &Cluster, attempt: &Attempt) -> Evaluation {
+        let direct = || self.evaluate_flow(attempt, &attempt.flow, &attempt.flow);
+        worst(&self.ways(cluster, attempt)).cloned().unwrap_or_else(direct)
+    }
+
+    /// Returns what is said of an attempt for each host that may receive it.
+    fn ways(&self, cluster: &Cluster, attempt: &Attempt) -> Vec<Evaluation> {
+        if !attempt.is_translated() {
+            return vec![self.evaluate_flow(attempt, &attempt.flow, &attempt.flow)];
+        }
+        let way = |receiver| self.evaluate_way(cluster, attempt, receiver);
+        attempt.receivers.iter().filter_map(way).collect()
+    }
+
+    /// Its sender is judged on the packet that its own node sends on, its receiver on the one that comes there.
+    fn evaluate_way(
+        &self,
+        cluster: &Cluster,
+        attempt: &Attempt,
+        receiver: &Receiver,
+    ) -> Option<Evaluation> {
+        let legs = cluster.legs(attempt, receiver);
+        let last = legs.last()?;
+        let at_legs: Vec<_> = legs
+            .iter()
+            .map(|leg| (leg, self.evaluate_flow(attempt, &leg.flow, &leg.before_nat)))
+            .collect();
+        let entering = self.evaluate_flow(attempt, &last.entering, &last.before_nat);
+        let mut whole = at_legs.first()?.1.clone();
+        self.join(
+            &mut whole.enforced,
+            entering.enforced,
+            at_legs.iter().map(|(leg, it)| (*leg, &it.enforced)),
+        );
+        self.join(
+            &mut whole.pending,
+            entering.pending,
+            at_legs.iter().map(|(leg, it)| (*leg, &it.pending)),
+        );
+        Some(whole)
+    }
+
+    /// Makes the judgement on the first leg one on the whole way.
+    fn join<'b>(
+        &self,
+        whole: &mut Judgement,
+        entering: Judgement,
+        legs: impl Iterator<Item = (&'b Leg, &'b Judgement)>,
+    ) {
+        let at = |node: &str, id: &EndpointId| {
+            let mut hosts = self.inputs.endpoints().filter(|it| it.id == *id);
+            hosts.any(|it| it.node.as_deref() == Some(node))
+        };
+        let hosts = legs.flat_map(|(leg, judgement)| {
+            let hosts = judgement.hosts.iter();
+            hosts.filter(|it| at(&leg.node, &it.endpoint)).cloned()
+        });
+        whole.hosts = hosts.collect();
+        whole.destination = entering.destination;
+        whole.ingress = entering.ingress;
+    }
+
+    fn evaluate_flow(&self, attempt: &Attempt, flow: &Flow, before_nat: &Flow) -> Evaluation {
         match &attempt.http {
-            Some(request) => self.of_requests.evaluate_request(&attempt.flow, request),
-            None => self.of_packets.evaluate(&attempt.flow),
+            Some(request) => self.of_requests.evaluate_request(flow, request),
+            None => self.of_packets.evaluate_translated(flow, before_nat),
         }
     }
+}
+
+/// Returns one that denies, if there is one.
+fn worst(ways: &[Evaluation]) -> Option<&Evaluation> {
+    ways.iter().max_by_key(|it| it.enforced.verdict())
 }
 
 /// Returns a judgement in one line: what denies, or everything if all allow.

@@ -6,17 +6,16 @@ use std::sync::Arc;
 use netpol_core::model::{Attachment, EndpointKind, Inputs, Object};
 use netpol_core::program::Passage;
 use netpol_core::{
-    Applied, Change, DataplaneError, DataplaneErrorKind, Explanation, Origin, Program, Reason,
-    Verdict,
+    Applied, Change, DataplaneError, DataplaneErrorKind, Explanation, Program, Reason, Verdict,
 };
 
 use super::feed::Feed;
 use super::model::packets_only;
 use super::{Observation, Subject, SubjectError};
-use crate::cluster::{Cluster, Pod};
+use crate::cluster::{Cluster, Link, Pod, Receiver};
 use crate::explain::reasons;
 use crate::scenario::{Attempt, Step};
-use crate::topology::{Host, UPLINK};
+use crate::topology::UPLINK;
 
 /// One engine per node, and the programs that they yield.
 #[derive(Debug, Default)]
@@ -60,22 +59,52 @@ impl Subject for Programs {
 }
 
 impl Programs {
-    /// A connection passes if the node of its source lets it out and the node of its destination lets it in, the host
-    /// endpoints of both included.
     fn observe(&self, cluster: &Cluster, inputs: &Inputs, attempt: &Attempt) -> Observation {
-        let (mut egress, mut ingress, mut hosts) = (None, None, Vec::new());
-        let [input, output] =
-            [&attempt.source, &attempt.destination].map(|host| interface_of(cluster, host));
-        for (node, passage) in passages(cluster, attempt, input.as_deref(), output.as_deref()) {
-            let Some(ProgramNode { program, .. }) = self.nodes.get(node) else { continue };
-            let outcome = program.outcome_of(&passage);
-            egress = egress.or(outcome.egress);
-            ingress = ingress.or(outcome.ingress);
-            // What a host sends to itself passes none of its interfaces.
-            if attempt.source != attempt.destination {
-                let passage = Passage { flow: attempt.flow, ..passage };
-                hosts.extend(program.host_judgements(&passage));
+        let way = |receiver| self.observe_way(cluster, inputs, attempt, receiver);
+        let ways: Vec<_> = attempt.receivers.iter().map(way).collect();
+        match &ways[..] {
+            [] => Observation::no_backend(),
+            [first, others @ ..] if others.iter().any(|it| it.got != first.got) => {
+                Observation::error("the backends of the Service are judged differently")
             }
+            [first, ..] => first.clone(),
+        }
+    }
+
+    /// A connection passes if the node of its source lets it out and the node of its destination lets it in, the host
+    /// endpoints of all nodes on the way included.
+    fn observe_way(
+        &self,
+        cluster: &Cluster,
+        inputs: &Inputs,
+        attempt: &Attempt,
+        receiver: &Receiver,
+    ) -> Observation {
+        let legs = cluster.legs(attempt, receiver);
+        let (mut egress, mut ingress, mut hosts) = (None, None, Vec::new());
+        for leg in &legs {
+            let Some(ProgramNode { program, .. }) = self.nodes.get(&leg.node) else { continue };
+            let interface = |link: &Option<Link>| link.as_ref().map(|it| interface_of(cluster, it));
+            let [input, output] = [&leg.input, &leg.output].map(interface);
+            let passage = |flow| Passage {
+                input: input.as_deref(),
+                output: output.as_deref(),
+                flow,
+                before_nat: leg.before_nat,
+            };
+            let leaving = passage(leg.flow);
+            if matches!(leg.input, Some(Link::Pod(_))) {
+                egress = program.outcome_of(&leaving).egress;
+            }
+            if matches!(leg.output, Some(Link::Pod(_))) {
+                ingress = program.outcome_of(&passage(leg.entering)).ingress;
+            }
+            hosts.extend(program.host_judgements(&leaving));
+        }
+        if legs.is_empty() {
+            let own = |node: &str| self.nodes.get(node).map(|it| it.program.outcome(&attempt.flow));
+            let own = cluster.node_of(&attempt.source).and_then(own);
+            (egress, ingress) = own.map_or((None, None), |it| (it.egress, it.ingress));
         }
         let halves = [&egress, &ingress].into_iter().flatten();
         let said = halves.chain(hosts.iter().map(|it| &it.explanation));
@@ -87,33 +116,11 @@ impl Programs {
     }
 }
 
-/// Returns the nodes on the way of an attempt, and its way through each. `input` and `output` are the interfaces of its
-/// ends on their nodes.
-fn passages<'a>(
-    cluster: &'a Cluster,
-    attempt: &'a Attempt,
-    input: Option<&'a str>,
-    output: Option<&'a str>,
-) -> Vec<(&'a str, Passage<'a>)> {
-    let passage = |input, output, flow| Passage { input, output, flow, before_nat: attempt.flow };
-    let ends = [&attempt.source, &attempt.destination].map(|host| cluster.node_of(host));
-    if let [Some(from), Some(to)] = ends
-        && from == to
-    {
-        return vec![(from, passage(input, output, attempt.flow))];
-    }
-    let forwarded = attempt.flow.from_origin(Origin::Forwarded);
-    let ways =
-        [passage(input, Some(UPLINK), attempt.flow), passage(Some(UPLINK), output, forwarded)];
-    ends.into_iter().zip(ways).filter_map(|(node, way)| Some((node?, way))).collect()
-}
-
-/// Returns the name of the interface that a node has for a host; `None` for a process of the node itself.
-fn interface_of(cluster: &Cluster, host: &Host) -> Option<String> {
-    match host {
-        Host::Pod(id) => cluster.pods().get(id).map(interface_of_pod),
-        Host::Node(_) => None,
-        Host::External(_) => Some(UPLINK.to_owned()),
+/// Returns the name of an interface of a node.
+fn interface_of(cluster: &Cluster, link: &Link) -> String {
+    match link {
+        Link::Pod(id) => cluster.pods().get(id).map(interface_of_pod).unwrap_or_default(),
+        Link::Uplink => UPLINK.to_owned(),
     }
 }
 

@@ -58,6 +58,14 @@ pub enum TopologyError {
     /// Bridged packets do not pass netfilter on this machine.
     #[error("the kernel shows no bridged packets to netfilter, expected the module br_netfilter")]
     NoBridgeNetfilter,
+    /// A tool that translates addresses failed.
+    #[error("cannot run `{tool}`")]
+    Tool {
+        /// The tool.
+        tool: String,
+        /// The system's answer, or what the tool said.
+        source: io::Error,
+    },
     /// The link of a host did not come up.
     #[error("the link of `{0}` does not come up")]
     LinkDown(Host),

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use netpol_core::net;
+
 /// Everything that a topology consists of.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
@@ -63,6 +65,18 @@ pub struct ExternalSpec {
     pub address: IpAddr,
     /// What it listens on.
     pub listeners: BTreeSet<Listener>,
+}
+
+/// A port of a node that leads to one of a pod.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[expect(clippy::exhaustive_structs, reason = "a protocol and two ports")]
+pub struct PortMapping {
+    /// The protocol.
+    pub transport: Transport,
+    /// The port of the node, at all its addresses.
+    pub node_port: u16,
+    /// The port of the pod.
+    pub pod_port: u16,
 }
 
 /// A port that a host listens on.
@@ -170,6 +184,16 @@ impl ExternalSpec {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} port {}", self.transport, self.port)
+    }
+}
+
+impl From<net::Transport> for Transport {
+    fn from(transport: net::Transport) -> Self {
+        match transport {
+            net::Transport::Tcp => Self::Tcp,
+            net::Transport::Udp => Self::Udp,
+            net::Transport::Sctp => Self::Sctp,
+        }
     }
 }
 

@@ -95,6 +95,10 @@ impl Namespace {
         &self.name
     }
 
+    pub(super) fn path(&self) -> PathBuf {
+        path_of(&self.name)
+    }
+
     pub(super) fn handle(&self) -> &Arc<OwnedFd> {
         &self.handle
     }

@@ -38,11 +38,14 @@ pub(super) const INNER_INTERFACE: &str = "eth0";
 /// Index of the bridge of a node.
 const BRIDGE: u32 = 200;
 
-/// The name of the bridge of a node.
+/// The name of the bridge of a node; it begins like those of the ends towards pods.
 const BRIDGE_INTERFACE: &str = "pods0";
 
 /// A hardware address.
 pub(super) type Mac = [u8; 6];
+
+/// How the names of a node's ends towards its pods begin.
+pub(super) const POD_INTERFACES: &str = "pod";
 
 // Locally administered addresses.
 pub(super) const OUTER_MAC: Mac = [0x02, 0x6e, 0x70, 0, 0, 1];

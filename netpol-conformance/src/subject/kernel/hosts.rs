@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use netpol_core::net;
+use netpol_core::{Flow, Payload, net};
 use tokio::runtime::Handle;
 
 use super::super::SubjectError;
 use super::SourcePorts;
-use crate::cluster::{Cluster, Pod, PodNetwork};
+use crate::cluster::{Cluster, Pod, PodNetwork, Receiver};
 use crate::probe::{Probe, Request};
-use crate::scenario::Attempt;
-use crate::topology::{
-    ExternalSpec, Host, Layout, Listener, NodeSpec, PodSpec, Topology, Transport,
-};
+use crate::scenario::{Attempt, ProbeProtocol};
+use crate::topology::{ExternalSpec, Host, Layout, Listener, NodeSpec, PodSpec, Proxy, Topology};
 
 /// A topology, and what is in it.
 #[derive(Debug)]
@@ -62,17 +60,29 @@ impl Hosts {
         &mut self,
         cluster: &Cluster,
         attempts: &[&Attempt],
+        proxy: Proxy,
     ) -> Result<(), SubjectError> {
         self.update_nodes(cluster)?;
         self.update_pods(cluster)?;
         for attempt in attempts {
-            for host in [&attempt.source, &attempt.destination] {
+            self.add_if_external(&attempt.source)?;
+            for Receiver { host, flow, .. } in &attempt.receivers {
                 self.add_if_external(host)?;
+                if let Payload::Ports { transport, destination, .. } = flow.payload {
+                    self.listen(host.clone(), transport, destination)?;
+                }
             }
-            if let Some((transport, port)) =
-                attempt.port.protocol().transport().zip(attempt.port.number())
-            {
-                self.listen(attempt.destination.clone(), transport, port)?;
+        }
+        self.update_translation(cluster, proxy)
+    }
+
+    fn update_translation(&mut self, cluster: &Cluster, proxy: Proxy) -> Result<(), SubjectError> {
+        for name in cluster.nodes().keys() {
+            self.topology.translate(name, proxy, cluster.frontends(name))?;
+        }
+        for address in cluster.virtual_addresses() {
+            if let Some(node) = cluster.entry(address) {
+                self.topology.route(address, node)?;
             }
         }
         Ok(())
@@ -101,11 +111,17 @@ impl Hosts {
     pub(super) fn probe(
         &self,
         attempt: &Attempt,
-        request: Request,
         ports: SourcePorts,
     ) -> Result<Probe, SubjectError> {
-        let probe = |from| self.topology.probe(from, attempt.flow.destination, request);
-        let made = probe(&attempt.source)?.with_sentinel(probe(&attempt.destination)?);
+        let probe = |from: &Host, flow: &Flow| {
+            self.topology.probe(from, flow.destination, request(attempt.port.protocol(), flow))
+        };
+        let receivers = attempt.receivers.iter();
+        let names = receivers.map(|it| it.host.to_string()).collect();
+        let mut made = probe(&attempt.source, &attempt.flow)?.answered_by(names);
+        if let Some(Receiver { host, flow, .. }) = attempt.receivers.first() {
+            made = made.with_sentinel(probe(host, flow)?);
+        }
         Ok(match (ports, attempt.port.source()) {
             (SourcePorts::Wanted, Some(port)) => made.from_port(port),
             _ => made,
@@ -145,6 +161,10 @@ impl Hosts {
                     node.clone(),
                     addresses.iter().copied(),
                 ))?;
+                let mappings = cluster.pods().get(id).map(Pod::mapped_ports).unwrap_or_default();
+                if !mappings.is_empty() {
+                    self.topology.map_ports(id, mappings.to_vec())?;
+                }
                 self.pods.insert(id.clone(), machine);
             }
         }
@@ -176,12 +196,7 @@ impl Hosts {
         transport: net::Transport,
         port: u16,
     ) -> Result<(), SubjectError> {
-        let transport = match transport {
-            net::Transport::Tcp => Transport::Tcp,
-            net::Transport::Udp => Transport::Udp,
-            net::Transport::Sctp => Transport::Sctp,
-        };
-        let listener = Listener { transport, port };
+        let listener = Listener { transport: transport.into(), port };
         if self.listening.contains(&(host.clone(), listener)) {
             return Ok(());
         }
@@ -202,5 +217,21 @@ impl Machine {
             }),
             PodNetwork::Host | PodNetwork::None => None,
         }
+    }
+}
+
+/// An echo request has a reply; other messages are looked for where they should arrive.
+fn request(protocol: ProbeProtocol, flow: &Flow) -> Request {
+    match (protocol, flow.payload) {
+        (ProbeProtocol::Tcp, Payload::Ports { destination, .. }) => Request::Tcp(destination),
+        (ProbeProtocol::Udp, Payload::Ports { destination, .. }) => Request::Udp(destination),
+        (ProbeProtocol::Sctp, Payload::Ports { destination, .. }) => Request::Sctp(destination),
+        (ProbeProtocol::Number(number), _) => Request::Packet(number),
+        (_, Payload::Icmp { kind, code })
+            if flow.payload != Flow::ping(flow.source, flow.destination).payload =>
+        {
+            Request::Icmp { kind, code }
+        }
+        _ => Request::Echo,
     }
 }

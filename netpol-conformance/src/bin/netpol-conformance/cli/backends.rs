@@ -11,6 +11,7 @@ use netpol_conformance::runner::Backend;
 #[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 use netpol_conformance::subject::{Kernel, KnownBy, Open, SubjectError};
 use netpol_conformance::subject::{Model, Programs};
+use netpol_conformance::topology::Proxy;
 #[cfg(feature = "ebpf")]
 use netpol_ebpf::{Capacity, EbpfConfig, EbpfDataplane, PrivateBpfFs};
 #[cfg(feature = "iptables")]
@@ -27,33 +28,48 @@ const ALL: &str = "all";
 #[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 const KERNEL_JOBS: usize = 2;
 
-/// The patience of a machine that is not slow.
-pub(crate) const USUAL: NonZero<u32> = NonZero::<u32>::MIN;
+/// How those backends work that are on a kernel.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(any(feature = "ebpf", feature = "iptables", feature = "nft")),
+    expect(dead_code, reason = "no backend is on a kernel")
+)]
+pub(crate) struct Settings {
+    /// Their [patience](Kernel::with_patience).
+    pub(crate) patience: NonZero<u32>,
+    /// What translates the addresses of Services on their nodes.
+    pub(crate) proxy: Proxy,
+}
 
-/// Returns every backend of this build; those on a kernel have this [patience](Kernel::with_patience).
+impl Settings {
+    /// Those of a machine that is not slow.
+    pub(crate) const USUAL: Self = Self { patience: NonZero::<u32>::MIN, proxy: Proxy::Nft };
+}
+
+/// Returns every backend of this build.
 #[cfg_attr(
     not(any(feature = "ebpf", feature = "iptables", feature = "nft")),
     expect(unused_variables, reason = "no backend is on a kernel")
 )]
-pub(crate) fn all(patience: NonZero<u32>) -> Vec<Backend> {
+pub(crate) fn all(settings: Settings) -> Vec<Backend> {
     vec![
         Backend::new("model", cores(), || Ok(Box::new(Model::default()))),
         Backend::new("program", cores(), || Ok(Box::new(Programs::default()))),
         #[cfg(feature = "ebpf")]
-        on_kernel("ebpf", patience, || {
+        on_kernel("ebpf", settings, || {
             let open = open_ebpf();
             Ok(Kernel::new(Arc::clone(&open))?.with_bridges(KnownBy::Interface, open))
         }),
         #[cfg(feature = "nft")]
-        on_kernel("nft", patience, || {
+        on_kernel("nft", settings, || {
             let bridged = open_nft(netpol_nft::PodNetwork::Bridged);
             let routed = open_nft(netpol_nft::PodNetwork::Routed);
             Ok(Kernel::new(routed)?.with_bridges(KnownBy::Address, bridged))
         }),
         #[cfg(feature = "iptables")]
-        on_kernel("iptables", patience, || iptables(Flavour::Nft)),
+        on_kernel("iptables", settings, || iptables(Flavour::Nft)),
         #[cfg(feature = "iptables")]
-        on_kernel("iptables-legacy", patience, || iptables(Flavour::Legacy)),
+        on_kernel("iptables-legacy", settings, || iptables(Flavour::Legacy)),
     ]
 }
 
@@ -65,11 +81,11 @@ fn cores() -> usize {
 #[cfg(any(feature = "ebpf", feature = "iptables", feature = "nft"))]
 fn on_kernel(
     name: &str,
-    patience: NonZero<u32>,
+    Settings { patience, proxy }: Settings,
     subject: impl Fn() -> std::result::Result<Kernel, SubjectError> + Send + Sync + 'static,
 ) -> Backend {
     Backend::new(name, KERNEL_JOBS * cores(), move || {
-        Ok(Box::new(subject()?.with_patience(patience)))
+        Ok(Box::new(subject()?.with_patience(patience).with_proxy(proxy)))
     })
 }
 
@@ -122,9 +138,9 @@ fn open_iptables(flavour: Flavour, pods: netpol_iptables::PodNetwork) -> Arc<Ope
 pub(crate) fn named(
     names: &[String],
     jobs: Option<NonZero<usize>>,
-    patience: NonZero<u32>,
+    settings: Settings,
 ) -> Result<Vec<Backend>> {
-    let known = all(patience);
+    let known = all(settings);
     let is_known = |name: &String| name == ALL || known.iter().any(|it| it.name() == *name);
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
         let known: Vec<_> = known.iter().map(Backend::name).chain([ALL]).collect();

@@ -18,7 +18,8 @@ use serde_json::Value;
 
 use self::cast::cast;
 use self::grid::{Cell, Cells, Grid, Place};
-use super::{Result, backends, write_out};
+use super::backends::{self, Settings};
+use super::{Result, write_out};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -78,7 +79,7 @@ struct Tally {
 
 pub(crate) fn demo(arguments: &Arguments) -> Result<ExitCode> {
     let names = std::slice::from_ref(&arguments.backend);
-    let backends = backends::named(names, None, backends::USUAL)?;
+    let backends = backends::named(names, None, Settings::USUAL)?;
     let [backend] = backends.as_slice() else {
         return Err("the demo runs on one backend, expected the name of one".into());
     };

@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn list(arguments: &Arguments) -> Result<ExitCode> {
     let mut text = String::from("backends:");
-    for backend in backends::all(backends::USUAL) {
+    for backend in backends::all(backends::Settings::USUAL) {
         text.push(' ');
         text.push_str(backend.name());
     }

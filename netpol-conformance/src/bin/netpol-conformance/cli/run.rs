@@ -7,9 +7,11 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use netpol_conformance::report::{self, Conclusion, Report, Row};
 use netpol_conformance::runner;
+use netpol_conformance::topology::Proxy;
 
+use super::backends::{self, Settings};
 use super::progress::Bar;
-use super::{Loaded, Result, backends, write_out};
+use super::{Loaded, Result, write_out};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -29,8 +31,29 @@ pub(crate) struct Arguments {
     #[arg(long)]
     jobs: Option<NonZero<usize>>,
     /// How many times as long as usual to wait for answers: more than 1 on a slow machine
-    #[arg(long, default_value_t = backends::USUAL, value_name = "FACTOR")]
+    #[arg(long, default_value_t = Settings::USUAL.patience, value_name = "FACTOR")]
     patience: NonZero<u32>,
+    /// What translates the addresses of Services on nodes, as kube-proxy does
+    #[arg(long, value_enum, default_value_t)]
+    proxy: ProxyTool,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum ProxyTool {
+    /// A table of nf_tables
+    #[default]
+    Nft,
+    /// Chains of iptables
+    Iptables,
+}
+
+impl From<ProxyTool> for Proxy {
+    fn from(tool: ProxyTool) -> Self {
+        match tool {
+            ProxyTool::Nft => Self::Nft,
+            ProxyTool::Iptables => Self::Iptables,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -45,7 +68,8 @@ enum Format {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let backends = backends::named(&arguments.backend, arguments.jobs, arguments.patience)?;
+    let settings = Settings { patience: arguments.patience, proxy: arguments.proxy.into() };
+    let backends = backends::named(&arguments.backend, arguments.jobs, settings)?;
     let loaded = Loaded::from_paths(&arguments.paths)?;
     let bar = Bar::new(loaded.scenarios.len() * backends.len());
     let mut report = runner::run(&loaded.scenarios, &backends, &bar)?;

@@ -76,7 +76,7 @@ impl Grid {
             for (column, (to, port)) in self.destinations.iter().enumerate() {
                 let in_cluster = |it: &Party| !matches!(it.name, PartyName::Address(_));
                 if let Ok(mut attempt) = step.attempt(from, to, *port)
-                    && attempt.source != attempt.destination
+                    && attempt.direct() != Some(&attempt.source)
                     && (in_cluster(from)
                         || in_cluster(to)
                         || step.cluster.owner(attempt.flow.destination).is_some())
