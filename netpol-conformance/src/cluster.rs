@@ -136,6 +136,17 @@ impl Cluster {
         }
     }
 
+    /// Returns the same cluster, in which hosts that give no addresses get those that they have in another one.
+    pub(crate) fn with_addresses_of(mut self, other: &Self) -> Self {
+        for (name, node) in &other.nodes {
+            self.addresses.keep(Host::Node(name.clone()), &node.addresses);
+        }
+        for (id, pod) in &other.pods {
+            self.addresses.keep(Host::Pod(id.clone()), pod.own_addresses());
+        }
+        self
+    }
+
     /// Creates an object, or replaces the one of the same group, kind, namespace and name.
     ///
     /// Whether its namespace exists is found by [`settle`](Self::settle): objects come in any order.
@@ -196,7 +207,7 @@ impl Cluster {
     pub(crate) fn settle(&mut self) -> Result<(), Problem> {
         for name in self.pods.values().map(|pod| &pod.node) {
             if !self.nodes.contains_key(name) {
-                let addresses = self.addresses.completed(Vec::new())?;
+                let addresses = self.addresses.completed(name, Vec::new())?;
                 self.nodes.insert(name.clone(), Node { addresses, listed: Vec::new() });
             }
         }
@@ -374,7 +385,7 @@ impl Cluster {
         let listed = node_addresses(value)?;
         let addresses = match self.nodes.get(name) {
             Some(before) if before.listed == listed => before.addresses.clone(),
-            _ => self.addresses.completed(listed.clone())?,
+            _ => self.addresses.completed(name, listed.clone())?,
         };
         if listed.is_empty() {
             list_addresses(value, &addresses);
@@ -418,7 +429,7 @@ impl Cluster {
             }
             (Phase::Running | Phase::Unknown, false) => match survivor.map(|pod| &pod.network) {
                 Some(own @ PodNetwork::Own(_)) => own.clone(),
-                _ => PodNetwork::Own(vec![self.addresses.of_new_pod()?]),
+                _ => PodNetwork::Own(self.addresses.of_new_pod(format!("{namespace}/{name}"))?),
             },
         };
         let incarnation = match survivor {

@@ -1,6 +1,7 @@
 //! Manifests as users have them: objects of a cluster in one state, in any order.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,20 +69,42 @@ pub fn holds_scenario(file: &Path) -> Result<bool, ScenarioError> {
 ///
 /// If a file cannot be read, or an object is none or is refused by its API.
 pub fn load(files: &[PathBuf]) -> Result<Manifests, ScenarioError> {
+    let found = found_in(files)?;
+    let cluster = empty(&found, taken(&found));
+    manifests(files, found, cluster)
+}
+
+/// Reads the objects of files before a change, and of those after it. Pods and nodes that give no addresses have the same
+/// ones in both.
+///
+/// # Errors
+///
+/// As of [`load`].
+pub fn load_change(before: &[PathBuf], after: &[PathBuf]) -> Result<[Manifests; 2], ScenarioError> {
+    let [old, new] = [found_in(before)?, found_in(after)?];
+    let taken = &taken(&old) | &taken(&new);
+    let cluster = empty(&old, taken.clone());
+    let old = manifests(before, old, cluster)?;
+    let cluster = empty(&new, taken).with_addresses_of(&old.state.cluster);
+    let new = manifests(after, new, cluster)?;
+    Ok([old, new])
+}
+
+/// Returns the objects of files, those first that others need.
+fn found_in(files: &[PathBuf]) -> Result<Vec<Found<'_>>, ScenarioError> {
     let mut found = Vec::new();
     for file in files {
         found.extend(objects_in(file)?);
     }
-    let mut ignored = Vec::new();
-    found.retain(|object| {
-        let is_known = is_known(&object.value);
-        if !is_known {
-            ignored.push(object.id.to_string());
-        }
-        is_known
-    });
     found.sort_by_key(Found::rank);
-    let taken = addresses_in(found.iter().map(|object| &object.value));
+    Ok(found)
+}
+
+fn taken(found: &[Found<'_>]) -> BTreeSet<IpAddr> {
+    addresses_in(found.iter().filter(|it| is_known(&it.value)).map(|it| &it.value))
+}
+
+fn empty(found: &[Found<'_>], taken: BTreeSet<IpAddr>) -> Cluster {
     let node = found.iter().find(|object| object.id.is_core("Node"));
     let name = node.map(|object| object.id.name.clone());
     let reading = Reading {
@@ -90,7 +113,23 @@ pub fn load(files: &[PathBuf]) -> Result<Manifests, ScenarioError> {
         pods: PodLinks::default(),
         source_view: None,
     };
-    let mut cluster = Cluster::new(name, taken, reading);
+    Cluster::new(name, taken, reading)
+}
+
+/// Returns what an empty cluster becomes with some objects.
+fn manifests(
+    files: &[PathBuf],
+    mut found: Vec<Found<'_>>,
+    mut cluster: Cluster,
+) -> Result<Manifests, ScenarioError> {
+    let mut ignored = Vec::new();
+    found.retain(|object| {
+        let is_known = is_known(&object.value);
+        if !is_known {
+            ignored.push(object.id.to_string());
+        }
+        is_known
+    });
     for name in undeclared_namespaces(&found) {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});

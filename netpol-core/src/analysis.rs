@@ -5,7 +5,8 @@
 //! Nothing is sampled or approximated: where an answer cannot be exact there is an [`AnalysisError`]. A flow that stands for an
 //! answer can be given to the [judge](crate::eval::Judge), which shares no code with this and says why.
 //!
-//! What no policy of workloads is asked about is in no answer:
+//! Flows are new ones, after destination NAT: a Service's own address is one that no endpoint has. What no policy of workloads
+//! is asked about is in no answer:
 //!
 //! * neighbour and multicast listener discovery, and router messages (ICMPv6 types 130 to 137 and 143);
 //! * traffic between an endpoint and itself, and traffic of an endpoint's own node;

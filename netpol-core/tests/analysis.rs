@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netpol_core::analysis::{Diff, Idle, diff, idle_rules, reachability, with_staged};
 use netpol_core::eval::{Judge, Judgement};
-use netpol_core::model::{Inputs, Object, PolicyKind, Rule};
+use netpol_core::model::{Enforcement, Inputs, Object, PolicyKind, Rule};
 use netpol_core::net::{Family, Protocol, Transport};
 use netpol_core::{Capabilities, Direction, Flow, Payload, Reason, RuleRef, Step, Verdict};
 use proptest::prelude::*;
@@ -141,18 +141,18 @@ proptest! {
     fn enforced_staged_policies_are_what_was_pending(objects in prop_oneof![objects(), crowded()], stage in any::<u8>(), seed in 0..1000_usize) {
         let mut objects = objects;
         let policies = objects.iter_mut().filter_map(|it| if let Object::Policy(it) = it { Some(it) } else { None });
-        for (number, policy) in policies.enumerate().filter(|(number, _)| stage >> (number % 8) & 1 == 1) {
-            use netpol_core::model::Enforcement;
-            policy.key.kind = match policy.key.kind {
-                PolicyKind::NetworkPolicy => PolicyKind::StagedNetworkPolicy,
-                PolicyKind::GlobalNetworkPolicy => PolicyKind::StagedGlobalNetworkPolicy,
-                PolicyKind::KubernetesNetworkPolicy => PolicyKind::StagedKubernetesNetworkPolicy,
-                other => other,
+        for (number, policy) in policies.enumerate() {
+            let staged = match policy.key.kind {
+                PolicyKind::NetworkPolicy => Some(PolicyKind::StagedNetworkPolicy),
+                PolicyKind::GlobalNetworkPolicy => Some(PolicyKind::StagedGlobalNetworkPolicy),
+                PolicyKind::KubernetesNetworkPolicy => Some(PolicyKind::StagedKubernetesNetworkPolicy),
+                _ => None,
             };
-            policy.enforcement = match (policy.key.kind.staged_for(), number % 3) {
-                (Some(_), 0) => Enforcement::StagedRemoval,
-                (Some(_), _) => Enforcement::Staged,
-                (None, _) => policy.enforcement,
+            (policy.key.kind, policy.enforcement) = match staged {
+                Some(kind) if stage >> (number % 8) & 1 == 0 => {
+                    (kind, if number % 3 == 0 { Enforcement::StagedRemoval } else { Enforcement::Staged })
+                }
+                _ => (policy.key.kind, Enforcement::Enforced),
             };
         }
         let (inputs, capabilities) = (inputs(&objects), Capabilities::all());

@@ -11,7 +11,7 @@ use super::{AnalysisError, flow_with};
 use crate::dataplane::Capabilities;
 use crate::eval::{Judge, Judgement};
 use crate::flow::{Direction, Flow};
-use crate::model::{Enforcement, Inputs, ObjectKey, PolicyKey};
+use crate::model::{Enforcement, Inputs, ObjectKey, Policy, PolicyKey};
 use crate::net::Family;
 use crate::verdict::Verdict;
 
@@ -81,24 +81,19 @@ pub fn diff(
     Ok(Diff { classes: classes.all, differences })
 }
 
-/// Returns the inputs as they would be if staged policies were enforced: each takes the place of the policy that it stands
-/// for, or takes it away.
+/// Returns the inputs as they would be if staged policies were enforced: each takes the place and the name of the policy that
+/// it stands for, or takes it away.
 #[must_use]
 pub fn with_staged(inputs: &Inputs) -> Inputs {
     let mut enforced = inputs.clone();
-    for policy in inputs.policies() {
-        let key = PolicyKey {
-            kind: policy.key.kind.staged_for().unwrap_or(policy.key.kind),
-            ..policy.key.clone()
-        };
-        if policy.enforcement != Enforcement::Enforced {
-            enforced.remove(&ObjectKey::Policy(policy.key.clone()));
-            enforced.remove(&ObjectKey::Policy(key.clone()));
+    for policy in inputs.policies().filter(|it| it.enforcement != Enforcement::Enforced) {
+        let kind = policy.key.kind.staged_for().unwrap_or(policy.key.kind);
+        let key = PolicyKey { kind, ..policy.key.clone() };
+        for replaced in [&policy.key, &key] {
+            enforced.remove(&ObjectKey::Policy(replaced.clone()));
         }
         if policy.enforcement == Enforcement::Staged {
-            let mut policy = policy.clone();
-            (policy.key, policy.enforcement) = (key, Enforcement::Enforced);
-            enforced.upsert(policy);
+            enforced.upsert(Policy { key, enforcement: Enforcement::Enforced, ..policy.clone() });
         }
     }
     enforced

@@ -6,6 +6,8 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt;
 
+use serde::Serialize;
+
 use crate::flat::{LeafId, Row, SourceRange, Then};
 use crate::flow::{Flow, Payload};
 use crate::net::{Family, Protocol, Transport};
@@ -19,7 +21,7 @@ const ALL: Range = (0, u16::MAX);
 ///
 /// ICMP is that of the family of the flows that the set is about. Packets of a protocol with ports or types from which these
 /// cannot be read are in no set.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Traffic {
     /// Whether protocols that are not listed are in the set.
     others: bool,
@@ -28,7 +30,7 @@ pub struct Traffic {
 }
 
 /// Destination ports, or messages of ICMP, with the same source ports.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 struct Strip {
     destination: Range,
     /// Sorted, disjoint and not adjacent; not empty.

@@ -2,10 +2,14 @@
 
 mod backends;
 mod check;
+mod classes;
 mod demo;
+mod diff;
 mod explain;
+mod idle;
 mod list;
 mod progress;
+mod reach;
 mod run;
 
 use std::error::Error;
@@ -16,7 +20,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use netpol_conformance::document;
-use netpol_conformance::scenario::{Scenario, ScenarioError, load};
+use netpol_conformance::manifests::{self, Manifests};
+use netpol_conformance::scenario::{Scenario, ScenarioError, Step, load};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Anything that goes wrong in a command.
@@ -39,6 +44,13 @@ enum Command {
     Check(check::Arguments),
     /// Show the verdict of the model on one flow of a scenario or of manifests, and the rules that led to it
     Explain(explain::Arguments),
+    /// Show who reaches whom in a whole cluster, by classes of addresses that policy treats alike
+    Reach(reach::Arguments),
+    /// Show what a change of policy changes: who may reach whom now and could not, and the other way round. Exit status 0:
+    /// nothing; 1: something; 2: could not compare
+    Diff(diff::Arguments),
+    /// Show the rules that do nothing in a cluster, and why: what decides before they are asked, or that nothing meets them
+    Idle(idle::Arguments),
     /// Tell the story of the shipped scenarios on a real dataplane: what each policy changes, and why
     Demo(demo::Arguments),
     /// List the backends of this build, and scenarios
@@ -53,6 +65,9 @@ impl Cli {
             Command::Run(arguments) => run::run(&arguments),
             Command::Check(arguments) => check::check(&arguments),
             Command::Explain(arguments) => explain::explain(&arguments),
+            Command::Reach(arguments) => reach::reach(&arguments),
+            Command::Diff(arguments) => diff::diff(&arguments),
+            Command::Idle(arguments) => idle::idle(&arguments),
             Command::Demo(arguments) => demo::demo(&arguments),
             Command::List(arguments) => list::list(&arguments),
         }
@@ -110,6 +125,33 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+/// Returns the state that a scenario leads to after a step, or that of manifests.
+fn state(paths: &[PathBuf], step: Option<&str>) -> Result<Step> {
+    if let [file] = paths
+        && file.is_file()
+        && manifests::holds_scenario(file)?
+    {
+        return match load(file)? {
+            Scenario::Plan(plan) => Ok(plan.step(step)?.clone()),
+            Scenario::Skipped(skipped) => {
+                Err(format!("`{}` {}", file.display(), skipped.reason).into())
+            }
+        };
+    }
+    if step.is_some() {
+        return Err("--step without a scenario, expected one scenario file".into());
+    }
+    Ok(noted(manifests::load(&files(paths)?)?))
+}
+
+/// Returns the state of manifests, and says which objects are not in it.
+fn noted(Manifests { state, ignored, .. }: Manifests) -> Step {
+    if !ignored.is_empty() {
+        eprintln!("note: these say nothing about policy here: {}", ignored.join(", "));
+    }
+    state
 }
 
 /// Writes `text` to `file`, or to standard output.

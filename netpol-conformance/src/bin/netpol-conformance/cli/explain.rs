@@ -5,13 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use netpol_conformance::explain::explain as explained;
-use netpol_conformance::manifests::{self, Manifests};
-use netpol_conformance::scenario::{
-    IcmpMessage, Party, ProbePort, ProbeProtocol, Scenario, Step, load,
-};
+use netpol_conformance::scenario::{IcmpMessage, Party, ProbePort, ProbeProtocol};
 use netpol_core::model::HttpRequest;
 
-use super::{Result, files, write_out};
+use super::{Result, state, write_out};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -50,7 +47,7 @@ pub(crate) struct Arguments {
 const HTTP_PORT: u16 = 80;
 
 pub(crate) fn explain(arguments: &Arguments) -> Result<ExitCode> {
-    let state = state(arguments)?;
+    let state = state(&arguments.paths, arguments.step.as_deref())?;
     let request = request(arguments)?;
     let default = request.as_ref().map(|_| HTTP_PORT);
     let port = probe_port(arguments, default)?;
@@ -68,29 +65,6 @@ pub(crate) fn explain(arguments: &Arguments) -> Result<ExitCode> {
     let text = explained(&evaluation, &state.cluster.inputs());
     write_out(&format!("{attempt}{step}\n{text}"), None)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Returns the state that is asked about.
-fn state(arguments: &Arguments) -> Result<Step> {
-    if let [file] = &arguments.paths[..]
-        && file.is_file()
-        && manifests::holds_scenario(file)?
-    {
-        return match load(file)? {
-            Scenario::Plan(plan) => Ok(plan.step(arguments.step.as_deref())?.clone()),
-            Scenario::Skipped(skipped) => {
-                Err(format!("`{}` {}", file.display(), skipped.reason).into())
-            }
-        };
-    }
-    if arguments.step.is_some() {
-        return Err("--step without a scenario, expected one scenario file".into());
-    }
-    let Manifests { state, ignored, .. } = manifests::load(&files(&arguments.paths)?)?;
-    if !ignored.is_empty() {
-        eprintln!("note: these say nothing about policy here: {}", ignored.join(", "));
-    }
-    Ok(state)
 }
 
 fn request(arguments: &Arguments) -> Result<Option<HttpRequest>> {
