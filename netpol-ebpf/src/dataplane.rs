@@ -43,6 +43,18 @@ impl EbpfDataplane {
         Ok(Self { config, capabilities: capabilities(), namespace, pins, state: Some(state) })
     }
 
+    /// Closes the interfaces that look like those of workloads and appeared since the last update, as the last program says
+    /// ([`Program::unknown`]); returns how many. Every update does so, too. Until then such an interface is open: the kernel
+    /// does not tell us. So whoever makes interfaces calls this before it gives the pod an address, or whenever the kernel
+    /// tells of a new link (`RTM_NEWLINK`).
+    ///
+    /// # Errors
+    ///
+    /// [`EbpfError`] if one could not be closed, or all could not be listed.
+    pub fn close_unknown(&mut self) -> Result<usize, EbpfError> {
+        self.with_state(State::close_new)
+    }
+
     /// Returns the packets that were denied since the last call, as far as the kernel had room for them.
     ///
     /// # Errors
@@ -98,9 +110,6 @@ impl EbpfDataplane {
     }
 
     fn enforce(&mut self, program: &Program) -> Result<(Isolated, u64), EbpfError> {
-        if !program.unknown.prefixes.is_empty() {
-            return Err(EbpfError::UnknownInterfaces);
-        }
         self.with_state(|state| state.enforce(program))
     }
 

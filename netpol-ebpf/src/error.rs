@@ -98,11 +98,12 @@ pub enum EbpfError {
         "endpoints that are known by an address cannot be enforced here, expected an interface"
     )]
     Address,
-    /// The program treats unknown interfaces in a certain way.
-    #[error(
-        "unknown interfaces cannot be treated here, expected a configuration without prefixes of them"
-    )]
-    UnknownInterfaces,
+    /// The interfaces could not be listed.
+    #[error("could not list the interfaces")]
+    Interfaces {
+        /// The system's error.
+        source: io::Error,
+    },
     /// Two endpoints claim one interface.
     #[error(
         "endpoint {other:?} claims interface `{interface}` too, so that their packets cannot be told apart"
@@ -151,9 +152,7 @@ impl EbpfError {
     #[must_use]
     pub fn kind(&self) -> DataplaneErrorKind {
         match self {
-            Self::NoBpfFs { .. } | Self::Address | Self::UnknownInterfaces | Self::Hosts => {
-                DataplaneErrorKind::Unsupported
-            }
+            Self::NoBpfFs { .. } | Self::Address | Self::Hosts => DataplaneErrorKind::Unsupported,
             Self::Shared { .. } | Self::Busy { .. } => DataplaneErrorKind::Conflict,
             Self::Capacity(_) | Self::Ports { .. } | Self::Endpoints { .. } | Self::Ids => {
                 DataplaneErrorKind::Capacity
@@ -165,6 +164,7 @@ impl EbpfError {
             Self::Pin { source, .. }
             | Self::Map { source, .. }
             | Self::Filters { source, .. }
+            | Self::Interfaces { source }
             | Self::Namespace { source } => kind_of(source),
             Self::Load { source } => kind_of_cause(&**source),
             Self::Program { source, .. } => kind_of_cause(&**source),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_core::flat::{Flat, TableKey};
-use netpol_core::model::{Attachment, EndpointId, Mode, WorkloadToHost};
+use netpol_core::model::{Attachment, EndpointId, EndpointKind, Mode, WorkloadToHost};
 use netpol_core::net::Family;
 use netpol_core::program::{Digest, Endpoint, Established, Hosts};
 use netpol_core::{Direction, Program};
@@ -224,6 +224,24 @@ pub(crate) fn isolated(endpoint: &Endpoint) -> Desired {
     isolate(&mut desired.record);
     desired
 }
+
+/// Returns what lets whoever is behind an unknown interface open flows, and nobody open one to there.
+pub(crate) fn tracked(interface: &str) -> Desired {
+    let id = EndpointId {
+        kind: EndpointKind::Workload,
+        namespace: None,
+        name: interface.to_owned(),
+        uid: UNKNOWN.to_owned(),
+    };
+    let record = abi::Endpoint { tables: [NOTHING, abi::OPEN], ..abi::Endpoint::default() };
+    Desired { id, record, more: Vec::new() }
+}
+
+/// The UID of whoever is behind an unknown interface. No endpoint has it: it is no UID, and no label or name either.
+const UNKNOWN: &str = "(unknown)";
+
+/// A table that never is: no id is as great. Without rows, it denies.
+const NOTHING: u32 = u32::MAX;
 
 /// Has a record let nothing pass.
 pub(crate) fn isolate(record: &mut abi::Endpoint) {

@@ -7,6 +7,7 @@
 
 mod delta;
 mod grace;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use netpol_core::{DataplaneError, Program};
 use netpol_ebpf_abi as abi;
 
 use self::delta::{Fence, Memory};
+use self::unknown::Unknown;
 use crate::config::{EbpfConfig, ForeignSources};
 use crate::error::EbpfError;
 use crate::ids::{Ids, Kind};
@@ -40,6 +42,7 @@ pub(crate) struct State {
     /// What is in force, if a delta can follow it.
     memory: Option<Memory>,
     fence: Fence,
+    unknown: Unknown,
     /// Who had which address before a delta that has not been applied completely.
     before: Holders,
     #[cfg(test)]
@@ -122,6 +125,7 @@ impl State {
             config,
             memory,
             fence,
+            unknown: Unknown::default(),
             before: Holders::new(),
             #[cfg(test)]
             full_updates: 0,
@@ -170,20 +174,26 @@ impl State {
                 isolated.push((desired.id.clone(), closed(Arc::new(error))));
             }
         }
+        self.unknown.interfaces.clone_from(&program.unknown);
+        self.unknown.known = image.endpoints.keys().cloned().collect();
+        let treated = self.treat_all(&mut in_force, &mut ids);
         let (revoked, is_clean) = self.sweep(&image, &in_force, &before);
         self.before.clear();
-        if is_clean && isolated.is_empty() {
+        if is_clean && isolated.is_empty() && treated.is_ok() {
             let live = Live::of(program, &flat, &image, ids, self.options(), &self.config.capacity);
             self.remember(live, in_force);
         }
         // An interface that cannot have links yet keeps its filters.
         drop(self.programs.link_more());
+        treated?;
         Ok((isolated, revoked))
     }
 
     /// Isolates the endpoints that nothing is in force for, and changes nothing else.
     pub(crate) fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<Isolated, EbpfError> {
-        self.memory = None;
+        if let Some(memory) = self.memory.take() {
+            self.unknown.known = memory.live.endpoints.into_keys().collect();
+        }
         self.fence.before_writes();
         self.programs.begin_update();
         let mut ids = self.maps.ids()?;
@@ -244,6 +254,8 @@ impl State {
                 Some(_) => {}
             }
         }
+        let known = |it: &str| image.endpoints.contains_key(it);
+        lines.extend(self.unknown_differences(&program.unknown, known, &in_force, &mut wanted)?);
         let extra =
             attached.iter().chain(in_force.records.keys()).filter(|index| !wanted.contains(index));
         let extra: BTreeSet<_> = extra.collect();
@@ -334,7 +346,7 @@ impl State {
     ) -> Result<(), EbpfError> {
         let index = index_of(interface)?;
         in_force.wanted.insert(index);
-        let switched = self.switch_record(index, desired, in_force, ids);
+        let switched = self.switch_record((interface, index), desired, in_force, ids);
         if switched.is_err() && in_force.records.remove(&index).is_some() {
             self.maps.withdraw(index)?;
             in_force.switched = true;
@@ -346,13 +358,13 @@ impl State {
     /// Puts the record of an endpoint in force, where it is not.
     fn switch_record(
         &self,
-        index: u32,
+        (interface, index): (&str, u32),
         desired: &Desired,
         in_force: &mut InForce,
         ids: &mut Ids,
     ) -> Result<(), EbpfError> {
         let now = in_force.records.get(&index).map(|(_, record)| *record);
-        let id = self.id_of(desired, now.as_ref(), ids)?;
+        let id = self.id_of(interface, desired, now.as_ref(), ids)?;
         self.maps.add_own(id, &desired.more)?;
         in_force.own.extend(desired.more.iter().map(|address| (id, *address)));
         let wanted = abi::Endpoint { id, generation: 1, interface: index, ..desired.record };
@@ -369,9 +381,10 @@ impl State {
     }
 
     /// Returns the id of an endpoint. What is isolated gets a new one, so that none of its flows is known when it is no
-    /// longer isolated.
+    /// longer isolated. What was unknown until now keeps its id, and with it its flows.
     fn id_of(
         &self,
+        interface: &str,
         desired: &Desired,
         now: Option<&abi::Endpoint>,
         ids: &mut Ids,
@@ -380,7 +393,13 @@ impl State {
         let known = ids.known().get(&(Kind::Endpoint, digest)).copied();
         let ends_flows = desired.record.flags & abi::ISOLATED != 0
             && now.is_some_and(|now| now.flags & abi::ISOLATED == 0 && Some(now.id) == known);
-        let id = if ends_flows {
+        let inherited = now.filter(|now| {
+            now.flags & abi::ISOLATED == 0 && desired.record.flags & abi::ISOLATED == 0
+        });
+        let inherited = inherited.and_then(|now| Self::inherited(interface, now.id, ids, digest));
+        let id = if let Some(id) = inherited {
+            Ok(id)
+        } else if ends_flows {
             ids.renew(Kind::Endpoint, digest)
         } else {
             ids.id(Kind::Endpoint, digest)

@@ -17,5 +17,6 @@ mod measure;
 mod object;
 mod packet;
 mod paths;
+mod unknown;
 mod wire;
 pub(crate) mod world;

@@ -122,6 +122,7 @@ impl State {
         self.write(&mut memory, &steps).ok()?;
         self.move_addresses(&memory.live, &steps).ok()?;
         let ids = self.switch_all(&mut memory, &steps)?;
+        self.treat_new(&mut memory).ok()?;
         for id in &steps.gone {
             memory.live.ids.forget(Kind::Endpoint, Digest::of(id));
         }
@@ -200,7 +201,10 @@ impl State {
         for interface in &steps.detached {
             let index = indexes.remove(interface)?;
             old.extend(id_at(in_force, &index));
-            self.leave(index, in_force).ok()?;
+            // One that stays is unknown from now on.
+            if !self.unknown.holds(interface) || index_of(interface).ok() != Some(index) {
+                self.leave(index, in_force).ok()?;
+            }
         }
         for interface in &steps.switched {
             let index = index_of(interface).ok()?;
@@ -216,7 +220,7 @@ impl State {
         Some(old)
     }
 
-    fn leave(&mut self, index: u32, in_force: &mut InForce) -> Result<(), EbpfError> {
+    pub(super) fn leave(&mut self, index: u32, in_force: &mut InForce) -> Result<(), EbpfError> {
         self.programs.detach(index)?;
         self.maps.withdraw(index)?;
         in_force.wanted.remove(&index);
