@@ -3,6 +3,7 @@
 mod addresses;
 mod route;
 mod services;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,7 +13,7 @@ use netpol_core::SourceView;
 use netpol_core::api::Strictness;
 use netpol_core::api::k8s::Phase;
 use netpol_core::model::{
-    self, Attachment, EndpointKind, HostSettings, Inputs, Interface, Object, ObjectKey,
+    self, Attachment, EndpointKind, HostSettings, Inputs, Interface, Object, ObjectKey, Treatment,
 };
 use netpol_core::net::{Family, Transport};
 use serde_json::{Value, json};
@@ -44,6 +45,8 @@ pub struct Cluster {
     /// By node.
     translated: BTreeMap<String, Translated>,
     settings: HostSettings,
+    /// Pods that no dataplane is told of.
+    unknown: BTreeSet<String>,
     reading: Reading,
 }
 
@@ -60,6 +63,8 @@ pub(crate) struct Reading {
     pub(crate) pods: PodLinks,
     /// Which source ingress is judged on, if that matters.
     pub(crate) source_view: Option<SourceView>,
+    /// What becomes of packets at interfaces of pods that no dataplane is told of; `None` if nothing does.
+    pub(crate) unknown_interfaces: Option<Treatment>,
 }
 
 /// What a host endpoint is that names no interface.
@@ -132,6 +137,7 @@ impl Cluster {
             services: Services::default(),
             translated: BTreeMap::new(),
             settings: HostSettings::default(),
+            unknown: BTreeSet::new(),
             reading,
         }
     }
@@ -230,11 +236,12 @@ impl Cluster {
         change(&mut self.settings);
     }
 
-    /// Returns the objects of the model, by key.
+    /// Returns the objects of the model that judges and dataplanes are told of, by key.
     #[must_use]
     pub fn model(&self) -> BTreeMap<ObjectKey, &Object> {
         let applied = self.objects.values().flatten().map(|object| &**object);
-        applied.chain(&self.implied).map(|object| (object.key(), object)).collect()
+        let told = applied.filter(|object| self.tells_of(object));
+        told.chain(&self.implied).map(|object| (object.key(), object)).collect()
     }
 
     /// Returns what the judge sees.

@@ -23,6 +23,7 @@ mod flows;
 mod lab;
 mod lasting;
 mod stream;
+mod unknown;
 
 use std::fmt;
 use std::io;
@@ -63,11 +64,13 @@ pub enum Promise {
     Counters,
     /// Differences are seen and repaired.
     Drift,
+    /// Interfaces that look like those of workloads and belong to none are treated as the program says.
+    UnknownInterfaces,
 }
 
 impl Promise {
     /// All promises.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Idempotence,
         Self::Isolation,
         Self::Adoption,
@@ -80,6 +83,7 @@ impl Promise {
         Self::EndOfFlows,
         Self::Counters,
         Self::Drift,
+        Self::UnknownInterfaces,
     ];
 
     /// Tries whether a dataplane keeps this promise. Needs root, of the machine or of a user namespace.
@@ -105,6 +109,7 @@ impl Promise {
             Self::EndOfFlows => flows::end_of_flows(&mut lab),
             Self::Counters => changing::counters(&mut lab),
             Self::Drift => lasting::drift(&mut lab),
+            Self::UnknownInterfaces => unknown::unknown_interfaces(&mut lab),
         }
     }
 }
@@ -124,6 +129,7 @@ impl fmt::Display for Promise {
             Self::EndOfFlows => "flows end with isolation and with the owner of the address",
             Self::Counters => "counters only grow",
             Self::Drift => "differences are seen and repaired",
+            Self::UnknownInterfaces => "unknown interfaces are treated as the program says",
         })
     }
 }

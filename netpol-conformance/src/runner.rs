@@ -93,7 +93,7 @@ impl Backend {
         observations: Vec<Observation>,
     ) -> Vec<Row> {
         let inputs = step.cluster.inputs();
-        let judges = Judges::new(&inputs, step.cluster.settings());
+        let judges = Judges::new(&inputs, &step.cluster);
         let mut rows = Vec::new();
         for (attempt, observation) in step.attempts.iter().zip(observations) {
             let row =

@@ -138,7 +138,7 @@ impl Step {
     #[must_use]
     pub fn evaluate(&self, attempt: &Attempt) -> Evaluation {
         let inputs = self.cluster.inputs();
-        let judges = Judges::new(&inputs, self.cluster.settings());
+        let judges = Judges::new(&inputs, &self.cluster);
         judges.evaluate(&self.cluster, attempt)
     }
 }

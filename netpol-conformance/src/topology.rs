@@ -22,7 +22,8 @@ use self::netlink::Batch;
 use self::portmap::Operation;
 use self::proxy::Translator;
 use self::server::Servers;
-use self::wiring::{FIRST_OUTER, Families, Mac, POD_INTERFACES};
+pub(crate) use self::wiring::POD_INTERFACES;
+use self::wiring::{FIRST_OUTER, Families, Mac};
 use crate::probe::{Probe, Request};
 
 pub use self::error::TopologyError;

@@ -157,6 +157,14 @@ mod faulty {
                     }
                     return Ok(applied);
                 }
+                Promise::UnknownInterfaces => {
+                    if let Change::Full(program) = &update.change {
+                        let mut program = Program::clone(program);
+                        program.unknown = Default::default();
+                        let change = Change::Full(Arc::new(program));
+                        return self.inner.apply(Update::new(update.generation, change));
+                    }
+                }
                 Promise::Keep => {
                     return self.inner.apply(enforcing(Established::Reevaluate, &update));
                 }

@@ -18,6 +18,7 @@ struct File {
     probes: Vec<Value>,
     matrices: Vec<Value>,
     has_settings: bool,
+    has_unknown: bool,
     requires: BTreeSet<String>,
 }
 
@@ -30,13 +31,15 @@ impl File {
         let requires = list(scenario.pointer("/spec/requires"));
         let requires = requires.iter().map(|it| it.as_str().unwrap().to_owned()).collect();
         let (mut probes, mut matrices, mut has_settings) = (Vec::new(), Vec::new(), false);
+        let mut has_unknown = scenario.pointer("/spec/unknownInterfaces").is_some();
         for step in list(scenario.pointer("/spec/steps")) {
             objects.extend(list(step.get("apply")));
             probes.extend(list(step.get("probes")));
             matrices.extend(step.get("matrix").cloned());
             has_settings |= step.get("settings").is_some();
+            has_unknown |= step.get("unknown").is_some();
         }
-        Self { objects, probes, matrices, has_settings, requires }
+        Self { objects, probes, matrices, has_settings, has_unknown, requires }
     }
 
     /// Returns the addresses of pods, virtual machines and nodes.
@@ -147,6 +150,7 @@ impl File {
             "http" => field("http"),
             "vm" => kind(&["VirtualMachine"]),
             "settings" => self.has_settings,
+            "unknown-interfaces" => self.has_unknown,
             "pending" => field("pending"),
             "reasons" => field("reasons"),
             // Only the author knows what no API knows, and how pods are connected.

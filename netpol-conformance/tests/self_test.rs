@@ -19,7 +19,7 @@ use netpol_core::eval::Judge;
 use netpol_core::model::{
     Action, Attachment, Endpoint, EndpointKind, Enforcement, EntityMatch, HostSettings,
     HostTraffic, Inputs, L4Match, Lifecycle, Object, ObjectKey, Peers, Policy, PortConstraint,
-    PortMatch, Rule, Tier, TierEnd, Tunnel, WorkloadToHost,
+    PortMatch, Rule, Tier, TierEnd, Treatment, Tunnel, WorkloadToHost,
 };
 use netpol_core::net::{PortSet, PrefixSet};
 use netpol_core::{Capabilities, Flow, Origin, Payload, Selector, Verdict};
@@ -32,6 +32,7 @@ struct Mutant {
     leg: fn(&mut Leg),
     verdict: fn(Verdict) -> Verdict,
     settings: fn(&mut HostSettings),
+    unknown: fn(Treatment) -> Treatment,
     /// Objects that were seen in an earlier step and are forgotten only if this says so.
     forgets: fn(&ObjectKey) -> bool,
     seen: Vec<Object>,
@@ -45,6 +46,7 @@ const SOUND: Mutant = Mutant {
     leg: |_| {},
     verdict: |verdict| verdict,
     settings: |_| {},
+    unknown: |it| it,
     forgets: |_| true,
     seen: Vec::new(),
 };
@@ -66,7 +68,11 @@ impl Subject for Mutant {
         capabilities.http = false;
         let mut settings = step.cluster.settings().clone();
         (self.settings)(&mut settings);
-        let judge = Judge::new(&inputs, &capabilities).with_settings(settings);
+        let mut judge = Judge::new(&inputs, &capabilities).with_settings(settings);
+        if let Some(treatment) = step.cluster.unknown_interfaces() {
+            let addresses = step.cluster.unknown_addresses();
+            judge = judge.with_unknown(addresses, (self.unknown)(treatment));
+        }
         let verdict = |attempt: &Attempt| {
             if attempt.direct().is_some() {
                 return judge.evaluate(&(self.flow)(attempt.flow)).enforced.verdict();
@@ -203,7 +209,13 @@ fn the_judge_without_a_mistake_passes() {
 
 #[test]
 fn every_mistake_is_caught() {
-    let mutants: [(&str, Make); 43] = [
+    let mutants: [(&str, Make); 46] = [
+        ("leaves unknown interfaces open", || Mutant { unknown: |_| Treatment::Open, ..SOUND }),
+        ("closes all unknown interfaces", || Mutant { unknown: |_| Treatment::Closed, ..SOUND }),
+        ("lets whoever is unknown open flows", || Mutant {
+            unknown: |_| Treatment::EgressTracked,
+            ..SOUND
+        }),
         ("allows everything", || Mutant { verdict: |_| Verdict::Allow, ..SOUND }),
         ("denies everything", || Mutant { verdict: |_| Verdict::Deny, ..SOUND }),
         ("ignores ports", || Mutant {

@@ -40,6 +40,8 @@ use crate::program::{Endpoint, Program, RuleId};
 /// 9. **The end of flows.** An endpoint that is isolated loses its established flows, in both directions. The flows of one
 ///    that is gone do not reach the next owner of its address where policy denies them.
 /// 10. **Counters.** They count what is denied and what is allowed, and only grow while their rule stays.
+/// 11. **Unknown interfaces** are [treated](crate::model::Treatment) as the program says. An endpoint is known no sooner
+///     than its policy is in force, and no longer than that; the flows of one that is gone end where its interface is closed.
 ///
 /// What nobody can see from outside, each implementation tests itself: that after an `Err` the old state is in force,
 /// that what is in [`Applied::isolated`] is closed, that nothing foreign is touched, and that an error has the right
@@ -58,8 +60,8 @@ pub trait Dataplane: Send {
     ///
     /// # Errors
     ///
-    /// [`DataplaneError`] if nothing was switched, or if all was and flows that must end go on. The caller keeps the work;
-    /// the next update should be a full one.
+    /// [`DataplaneError`] if nothing was switched, or if all was and flows that must end go on, or unknown interfaces that
+    /// must be closed are open. The caller keeps the work; the next update should be a full one.
     fn apply(&mut self, update: Update) -> Result<Applied, DataplaneError>;
 
     /// Compares what is in force with a program. [`Change::Full`] repairs what differs.

@@ -49,6 +49,10 @@
 //!   tunnels, are judged like those of others, because the kernel forgets where fragments came from.
 //! - Flows end early when the maps of flows are full: those that were not used for longest are forgotten first. Maps of
 //!   another version or [`Capacity`] begin without flows.
+//! - Nothing judges the packets of an interface before programs are attached to it. An [unknown interface](netpol_core::model::UnknownInterfaces)
+//!   that appears is open until the next update or [`EbpfDataplane::close_unknown`] finds it; an audit tells of it. Whoever adds
+//!   interfaces closes that window: tell the engine of the endpoint, and wait for its
+//!   [gate](netpol_core::Engine::gate), before the interface is up or has an address.
 //! - An endpoint whose interface does not exist is reported and tried again with the next update.
 //!
 //! # Features and versions

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpol_core::api::{Strictness, k8s::NetworkPolicy};
-use netpol_core::model::{Endpoint, Object};
+use netpol_core::model::{Endpoint, InterfacePrefix, Object, UnknownInterfaces};
 use netpol_core::net::Family;
 use netpol_core::program::Established;
 use netpol_core::{
@@ -17,7 +17,9 @@ use super::Broken;
 use crate::probe::{Outcome, Request, Window};
 use crate::runner::chain;
 use crate::subject::Open;
-use crate::topology::{Host, Layout, Namespace, NodeSpec, PodSpec, Topology, Transport};
+use crate::topology::{
+    Host, Layout, Namespace, NodeSpec, POD_INTERFACES, PodSpec, Topology, Transport,
+};
 
 /// The name of the node, and the namespace of the pods.
 const NODE: &str = "node";
@@ -54,6 +56,7 @@ pub(super) struct Wish {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) policy: Policy,
     pub(super) established: Established,
+    pub(super) unknown: UnknownInterfaces,
 }
 
 /// INVARIANT: the dataplane is dropped before the namespaces, and those before the runtime that their servers run on.
@@ -148,6 +151,11 @@ impl Lab {
         Host::Node(NODE.to_owned())
     }
 
+    /// Returns how the names of the pods' interfaces begin.
+    pub(super) fn pods_interfaces() -> Option<InterfacePrefix> {
+        POD_INTERFACES.parse().ok()
+    }
+
     pub(super) const fn runtime(&self) -> &Runtime {
         &self.runtime
     }
@@ -167,13 +175,15 @@ impl Lab {
     /// Returns the wish that a policy is in force for all pods.
     pub(super) fn wish(&self, policy: Policy) -> Wish {
         let endpoints = Pod::ALL.map(|pod| self.endpoint(pod)).into();
-        Wish { endpoints, policy, established: Established::Keep }
+        let (established, unknown) = (Established::Keep, UnknownInterfaces::default());
+        Wish { endpoints, policy, established, unknown }
     }
 
     /// Returns the program for a wish.
     pub(super) fn program(&self, wish: &Wish) -> Result<Arc<Program>, Broken> {
         let mut config = NodeConfig::new(NODE);
         config.established = wish.established;
+        config.unknown = wish.unknown.clone();
         let mut engine = Engine::new(config, &self.capabilities);
         for object in wish.objects()? {
             engine.upsert(object).map_err(|error| wrong(&error))?;

@@ -1,6 +1,6 @@
 //! What lasts without a process, and what ends.
 
-mod flood;
+pub(super) mod flood;
 
 use netpol_core::Change;
 use netpol_core::net::Family;

@@ -79,6 +79,8 @@ pub enum Feature {
     Settings,
     /// Pods behind a bridge of their node.
     Bridge,
+    /// Pods that no dataplane is told of.
+    UnknownInterfaces,
 }
 
 /// A feature that this harness does not have.
@@ -89,7 +91,7 @@ pub struct UnknownFeature(pub String);
 
 impl Feature {
     /// Everything that this harness has.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Np,
         Self::Udp,
         Self::Sctp,
@@ -126,6 +128,7 @@ impl Feature {
         Self::Vm,
         Self::Settings,
         Self::Bridge,
+        Self::UnknownInterfaces,
     ];
 
     /// Returns the word that stands for it in `requires`.
@@ -168,6 +171,7 @@ impl Feature {
             Self::Vm => "vm",
             Self::Settings => "settings",
             Self::Bridge => "bridge",
+            Self::UnknownInterfaces => "unknown-interfaces",
         }
     }
 }

@@ -107,6 +107,7 @@ fn reading(spec: &Spec) -> Reading {
             NamelessHosts::Peers
         },
         pods: if requires(Feature::Bridge) { PodLinks::Bridged } else { PodLinks::Routed },
+        unknown_interfaces: spec.unknown_interfaces.map(Into::into),
     }
 }
 
@@ -190,7 +191,8 @@ fn change(cluster: &mut Cluster, step: &StepSpec) -> Result<(), (String, Problem
         }
         cluster.apply(value).map_err(|problem| (place, problem))?;
     }
-    cluster.settle().map_err(|problem| ("apply".to_owned(), problem))
+    cluster.settle().map_err(|problem| ("apply".to_owned(), problem))?;
+    cluster.keep_unknown(&step.unknown).map_err(|problem| ("unknown".to_owned(), problem))
 }
 
 fn attempts(cluster: &Cluster, step: &StepSpec) -> Result<Vec<Attempt>, (String, Problem)> {

@@ -18,6 +18,7 @@ use super::spec::FormError;
 /// | `no endpoint` | the address belongs to no endpoint |
 /// | `own node` | the packet comes from the endpoint's own node |
 /// | `own address` | the endpoint talks to itself |
+/// | `unknown interface` | the interface looks like that of a workload and belongs to none |
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[serde(try_from = "String")]
 pub struct ReasonText(String);
@@ -46,6 +47,7 @@ impl ReasonText {
             Reason::NoEndpoint => "no endpoint".to_owned(),
             Reason::OwnNode => "own node".to_owned(),
             Reason::SameEndpoint => "own address".to_owned(),
+            Reason::Unknown => "unknown interface".to_owned(),
             _ => return None,
         }))
     }
@@ -71,8 +73,10 @@ impl FromStr for ReasonText {
             let policy = |it: &str| it.split_once(' ').is_some_and(|(_, name)| !name.contains(' '));
             parts.is_some_and(|(rule, index)| policy(rule) && index.parse::<usize>().is_ok())
         };
-        let is_known = matches!(text, "no policy" | "no endpoint" | "own node" | "own address")
-            || text.strip_prefix(NO_MATCH).is_some_and(|tier| !tier.is_empty())
+        let is_known = matches!(
+            text,
+            "no policy" | "no endpoint" | "own node" | "own address" | "unknown interface"
+        ) || text.strip_prefix(NO_MATCH).is_some_and(|tier| !tier.is_empty())
             || text.strip_prefix("rule ").is_some_and(is_rule);
         if is_known { Ok(Self(text.to_owned())) } else { Err(FormError::Reason(text.to_owned())) }
     }
@@ -116,6 +120,7 @@ mod tests {
             (Reason::NoEndpoint, "no endpoint"),
             (Reason::OwnNode, "own node"),
             (Reason::SameEndpoint, "own address"),
+            (Reason::Unknown, "unknown interface"),
         ] {
             assert_eq!(ReasonText::of(&reason), Some(text.parse().unwrap()));
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use netpol_core::Verdict;
-use netpol_core::model::{HostSettings, HttpRequest, WorkloadToHost};
+use netpol_core::model::{HostSettings, HttpRequest, Treatment, WorkloadToHost};
 use netpol_core::net::Transport;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -60,6 +60,8 @@ pub(crate) struct Spec {
     pub(crate) requires: Vec<String>,
     #[serde(default, rename = "note", deserialize_with = "or_default")]
     _note: String,
+    #[serde(default, rename = "unknownInterfaces", deserialize_with = "or_default")]
+    pub(crate) unknown_interfaces: Option<TreatmentWord>,
     pub(crate) steps: Vec<StepSpec>,
 }
 
@@ -70,12 +72,33 @@ pub(crate) struct StepSpec {
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) settings: SettingsSpec,
     #[serde(default, deserialize_with = "or_default")]
+    pub(crate) unknown: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
     pub(crate) delete: Vec<ObjectRef>,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) apply: Vec<Value>,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) probes: Vec<ProbeSpec>,
     pub(crate) matrix: Option<MatrixSpec>,
+}
+
+/// What becomes of packets at interfaces of pods that no dataplane is told of.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TreatmentWord {
+    Closed,
+    Open,
+    EgressTracked,
+}
+
+impl From<TreatmentWord> for Treatment {
+    fn from(word: TreatmentWord) -> Self {
+        match word {
+            TreatmentWord::Closed => Self::Closed,
+            TreatmentWord::Open => Self::Open,
+            TreatmentWord::EgressTracked => Self::EgressTracked,
+        }
+    }
 }
 
 /// Settings of all nodes; those that are absent stay as they are.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use netpol_core::model::{Object, ObjectKey};
+use netpol_core::model::{Object, ObjectKey, UnknownInterfaces};
 use netpol_core::{Applied, Capabilities, DataplaneError, Engine, NodeConfig, Update};
 
 use super::SubjectError;
 use crate::cluster::Cluster;
+use crate::topology::POD_INTERFACES;
 
 /// An engine that is kept up to date with a cluster, by the differences between its states.
 #[derive(Debug)]
@@ -17,9 +18,16 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(node: &str, capabilities: &Capabilities) -> Self {
+    /// Returns the engine of a node, which is told nothing yet.
+    pub(super) fn new(node: &str, cluster: &Cluster, capabilities: &Capabilities) -> Self {
+        let mut config = NodeConfig::new(node);
+        if let (Some(treatment), Ok(prefix)) =
+            (cluster.unknown_interfaces(), POD_INTERFACES.parse())
+        {
+            config.unknown = UnknownInterfaces { prefixes: [prefix].into(), treatment };
+        }
         Self {
-            engine: Engine::new(NodeConfig::new(node), capabilities),
+            engine: Engine::new(config, capabilities),
             node: node.to_owned(),
             known: BTreeMap::new(),
         }

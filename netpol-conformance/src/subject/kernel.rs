@@ -173,7 +173,7 @@ impl Kernel {
                 if step.cluster.source_view().is_some_and(|wanted| wanted != view) {
                     return Err(SubjectError::SourceView(view));
                 }
-                let feed = Feed::new(name, dataplane.capabilities());
+                let feed = Feed::new(name, &step.cluster, dataplane.capabilities());
                 self.dataplanes.insert(name.clone(), Node { feed, dataplane });
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use netpol_core::eval::{Evaluation, Judge, Judgement};
-use netpol_core::model::{EndpointId, HostSettings, Inputs};
+use netpol_core::model::{EndpointId, Inputs};
 use netpol_core::{Capabilities, Direction, Flow, HostJudgement, Verdict};
 
 use super::{Observation, Subject, SubjectError};
@@ -19,7 +19,7 @@ pub struct Model;
 impl Subject for Model {
     fn play(&mut self, step: &Step, _later: &[Step]) -> Result<Vec<Observation>, SubjectError> {
         let inputs = step.cluster.inputs();
-        let judges = Judges::new(&inputs, step.cluster.settings());
+        let judges = Judges::new(&inputs, &step.cluster);
         let observe = |attempt| {
             let ways = judges.ways(&step.cluster, attempt);
             let Some(worst) = worst(&ways) else { return Observation::no_backend() };
@@ -66,8 +66,15 @@ pub(crate) struct Judges<'a> {
 }
 
 impl<'a> Judges<'a> {
-    pub(crate) fn new(inputs: &'a Inputs, settings: &HostSettings) -> Self {
-        let judge = |capabilities| Judge::new(inputs, capabilities).with_settings(settings.clone());
+    /// Returns the judges of a cluster, of which these are the inputs.
+    pub(crate) fn new(inputs: &'a Inputs, cluster: &Cluster) -> Self {
+        let judge = |capabilities| {
+            let judge = Judge::new(inputs, capabilities).with_settings(cluster.settings().clone());
+            match cluster.unknown_interfaces() {
+                Some(treatment) => judge.with_unknown(cluster.unknown_addresses(), treatment),
+                None => judge,
+            }
+        };
         Self { inputs, of_packets: judge(&OF_PACKETS), of_requests: judge(&OF_REQUESTS) }
     }
 

@@ -15,7 +15,7 @@ use super::{Observation, Subject, SubjectError};
 use crate::cluster::{Cluster, Link, Pod, Receiver};
 use crate::explain::reasons;
 use crate::scenario::{Attempt, Step};
-use crate::topology::UPLINK;
+use crate::topology::{POD_INTERFACES, UPLINK};
 
 /// One engine per node, and the programs that they yield.
 #[derive(Debug, Default)]
@@ -32,8 +32,10 @@ struct ProgramNode {
 impl Subject for Programs {
     fn play(&mut self, step: &Step, _later: &[Step]) -> Result<Vec<Observation>, SubjectError> {
         for name in step.cluster.nodes().keys() {
-            let fresh =
-                || ProgramNode { feed: Feed::new(name, &packets_only()), program: Arc::default() };
+            let fresh = || ProgramNode {
+                feed: Feed::new(name, &step.cluster, &packets_only()),
+                program: Arc::default(),
+            };
             let node = self.nodes.entry(name.clone()).or_insert_with(fresh);
             node.feed.update(&step.cluster, |object| attach(object, &step.cluster))?;
             while let Some(update) = node.feed.poll() {
@@ -125,7 +127,7 @@ fn interface_of(cluster: &Cluster, link: &Link) -> String {
 }
 
 fn interface_of_pod(pod: &Pod) -> String {
-    format!("pod{}", pod.incarnation)
+    format!("{POD_INTERFACES}{}", pod.incarnation)
 }
 
 /// Tells an engine how the packets of a pod are known.

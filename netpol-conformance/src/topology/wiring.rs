@@ -45,7 +45,7 @@ const BRIDGE_INTERFACE: &str = "pods0";
 pub(super) type Mac = [u8; 6];
 
 /// How the names of a node's ends towards its pods begin.
-pub(super) const POD_INTERFACES: &str = "pod";
+pub(crate) const POD_INTERFACES: &str = "pod";
 
 // Locally administered addresses.
 pub(super) const OUTER_MAC: Mac = [0x02, 0x6e, 0x70, 0, 0, 1];

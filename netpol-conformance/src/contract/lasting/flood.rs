@@ -22,7 +22,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_millis(300);
 
 /// Two threads: one sends to the server, the other counts what arrives.
-pub(super) struct Flood {
+pub(in crate::contract) struct Flood {
     started: Instant,
     stopped: Arc<AtomicBool>,
     sender: JoinHandle<io::Result<usize>>,
@@ -31,13 +31,13 @@ pub(super) struct Flood {
 
 /// How many packets there were.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Tally {
-    pub(super) sent: usize,
-    pub(super) arrived: usize,
+pub(in crate::contract) struct Tally {
+    pub(in crate::contract) sent: usize,
+    pub(in crate::contract) arrived: usize,
 }
 
 impl Flood {
-    pub(super) fn start(lab: &Lab, from: Pod) -> Result<Self, Broken> {
+    pub(in crate::contract) fn start(lab: &Lab, from: Pod) -> Result<Self, Broken> {
         let stopped = Arc::new(AtomicBool::new(false));
         let address = |pod: Pod| SocketAddr::new(pod.address(Family::V4), 0);
         let bind = || UdpSocket::bind(address(Pod::Server));
@@ -55,7 +55,7 @@ impl Flood {
     }
 
     /// Ends the flood, when all that is under way has arrived.
-    pub(super) fn stop(self, lab: &Lab) -> Result<Tally, Broken> {
+    pub(in crate::contract) fn stop(self, lab: &Lab) -> Result<Tally, Broken> {
         thread::sleep(SHORTEST.saturating_sub(self.started.elapsed()));
         self.stopped.store(true, Ordering::Relaxed);
         lab.sentinel()?;
