@@ -4,18 +4,30 @@
 //! an IPv4 address and five labels, of which one tells pods of an app apart and no policy uses it. Each app has a policy of
 //! both directions: in from three apps of its namespace and one of another, each on a port of its own; out to three apps,
 //! to DNS in one namespace, and to the world but private networks.
+//!
+//! `cargo bench --bench analysis -- record` prints the table of `benches/record/analysis.md`: processor time and memory.
 #![expect(clippy::unwrap_used, reason = "benchmark code")]
 
-use std::net::{IpAddr, Ipv4Addr};
+#[expect(dead_code, reason = "other benches use the rest")]
+#[path = "support/counting.rs"]
+mod counting;
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use netpol_core::analysis::{self, Reachability};
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+
+use criterion::Criterion;
+use netpol_core::analysis::{self, Class, Reachability};
 use netpol_core::model::{
     Action, Endpoint, EntityMatch, Inputs, L4Match, Object, ObjectKey, Peers, Policy, PolicyKey,
     PortConstraint, PortMatch, Rule, RuleMatch,
 };
 use netpol_core::net::{PortRange, Prefix, Transport};
 use netpol_core::{Capabilities, Selector};
+
+use self::counting::{Counting, cpu_time};
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting::new();
 
 const NAMESPACES: u32 = 25;
 const APPS: u32 = 20;
@@ -129,40 +141,69 @@ fn open_cells(reachability: &Reachability) -> usize {
     cells.filter(|cell| !cell.allowed().is_nothing()).count()
 }
 
-fn analyses(criterion: &mut Criterion) {
-    let capabilities = Capabilities::all();
-    for pods in [1_000, 10_000] {
-        let inputs = cluster(pods);
-        let name = format!("{}k_pods_500_classes", pods / 1_000);
-        criterion.bench_function(&format!("analysis/reachability/{name}"), |bencher| {
-            bencher.iter(|| {
-                let reachability = analysis::reachability(&inputs, &capabilities).unwrap();
-                assert_eq!(
-                    reachability.classes().iter().filter(|it| it.endpoints().count() > 0).count(),
-                    500
-                );
-                open_cells(&reachability)
-            });
-        });
-        for (change, after) in changes(&inputs) {
-            let name = format!("analysis/diff/{name}_{change}");
-            criterion.bench_function(&name, |bencher| {
-                bencher.iter(|| {
-                    let diff = analysis::diff(&inputs, &after, &capabilities).unwrap();
-                    assert!(!diff.differences.is_empty());
-                    diff
-                });
-            });
-        }
-        criterion.bench_function(&format!("analysis/idle_rules/{name}"), |bencher| {
-            bencher.iter(|| analysis::idle_rules(&inputs, &capabilities).unwrap());
-        });
+/// An analysis, by its name.
+type Case = (String, Box<dyn Fn()>);
+
+fn cases(pods: u32) -> Vec<Case> {
+    let inputs = Rc::new(cluster(pods));
+    let name = |of: &str| format!("analysis/{of}/{}k_pods_500_classes", pods / 1_000);
+    let mut cases: Vec<Case> = Vec::new();
+    let of = Rc::clone(&inputs);
+    cases.push((
+        name("reachability"),
+        Box::new(move || {
+            let found = analysis::reachability(&of, &Capabilities::all()).unwrap();
+            let has_endpoint = |it: &&Class| it.endpoints().next().is_some();
+            assert_eq!(found.classes().iter().filter(has_endpoint).count(), 500);
+            assert!(open_cells(&found) > 500);
+        }),
+    ));
+    for (change, after) in changes(&inputs) {
+        let of = Rc::clone(&inputs);
+        cases.push((
+            format!("{}_{change}", name("diff")),
+            Box::new(move || {
+                let diff = analysis::diff(&of, &after, &Capabilities::all()).unwrap();
+                assert!(!diff.differences.is_empty());
+            }),
+        ));
+    }
+    cases.push((
+        name("idle_rules"),
+        Box::new(move || {
+            let idle = analysis::idle_rules(&inputs, &Capabilities::all()).unwrap();
+            assert!(idle.is_empty());
+        }),
+    ));
+    cases
+}
+
+/// Prints a row of the record for each case: the median of five, and the most memory that one takes.
+fn record(cases: impl Iterator<Item = Case>) {
+    for (name, case) in cases {
+        let time = || {
+            let start = cpu_time();
+            case();
+            cpu_time() - start
+        };
+        let mut times = [(); 5].map(|()| time());
+        times.sort();
+        ALLOCATOR.start();
+        case();
+        ALLOCATOR.stop();
+        let peak = ALLOCATOR.peak() as f64 / 1_048_576.0;
+        println!("| `{name}` | {:.0?} | {peak:.0} MiB |", times[2]);
     }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().sample_size(10);
-    targets = analyses
+fn main() {
+    let cases = [1_000, 10_000].into_iter().flat_map(cases);
+    if std::env::args().any(|it| it == "record") {
+        return record(cases);
+    }
+    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    for (name, case) in cases {
+        criterion.bench_function(&name, |bencher| bencher.iter(&case));
+    }
+    criterion.final_summary();
 }
-criterion_main!(benches);

@@ -22,7 +22,7 @@ use netpol_core::{Applied, Capabilities, Change, Engine, Labels, NodeConfig, Sel
 use self::clusters::{
     NODE, allow_from, namespace, passing_pod, tag_policy, tagged, tagged_pod, tenants,
 };
-use self::counting::Counting;
+use self::counting::{Counting, cpu_time};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting::new();
@@ -216,12 +216,6 @@ mod record {
         let settled = cpu_time() - start;
         eprintln!("told {time:?} settled {settled:?}");
         time + settled
-    }
-
-    /// The time that this thread has been running: other loads on the machine do not count.
-    fn cpu_time() -> Duration {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
     }
 
     fn percentiles(name: &str, target: &str, mut times: Vec<Duration>, size: usize) {

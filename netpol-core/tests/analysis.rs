@@ -4,6 +4,9 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/cluster.rs"]
 mod cluster;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "support/hosts.rs"]
+mod hosts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +18,12 @@ use netpol_core::{Capabilities, Direction, Flow, Payload, Reason, RuleRef, Step,
 use proptest::prelude::*;
 
 use self::cluster::{crowded, flows, objects};
+
+/// Clusters of every kind: sparse, crowded, and with host endpoints, which are peers.
+fn clusters() -> BoxedStrategy<Vec<Object>> {
+    prop_oneof![2 => objects().boxed(), 2 => crowded().boxed(), 1 => hosts::objects().boxed()]
+        .boxed()
+}
 
 fn inputs(objects: &[Object]) -> Inputs {
     let mut inputs = Inputs::default();
@@ -91,7 +100,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]
-    fn cells_say_what_the_judge_says(objects in prop_oneof![objects(), crowded()], seed in 0..1000_usize) {
+    fn cells_say_what_the_judge_says(objects in clusters(), seed in 0..1000_usize) {
         let (inputs, capabilities) = (inputs(&objects), Capabilities::all());
         let judge = Judge::new(&inputs, &capabilities);
         let found = reachability(&inputs, &capabilities).unwrap();
@@ -127,7 +136,7 @@ proptest! {
 
     #[test]
     fn a_diff_has_every_flow_whose_verdicts_differ_and_no_other(
-        objects in prop_oneof![objects(), crowded()], others in prop_oneof![objects(), crowded()],
+        objects in clusters(), others in clusters(),
         keep in 0..4_usize, seed in 0..1000_usize,
     ) {
         // From a small change to another cluster.
@@ -138,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn enforced_staged_policies_are_what_was_pending(objects in prop_oneof![objects(), crowded()], stage in any::<u8>(), seed in 0..1000_usize) {
+    fn enforced_staged_policies_are_what_was_pending(objects in clusters(), stage in any::<u8>(), seed in 0..1000_usize) {
         let mut objects = objects;
         let policies = objects.iter_mut().filter_map(|it| if let Object::Policy(it) = it { Some(it) } else { None });
         for (number, policy) in policies.enumerate() {
@@ -167,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn idle_rules_are_never_asked_and_can_go(objects in prop_oneof![1 => objects(), 3 => crowded()], seed in 0..1000_usize) {
+    fn idle_rules_are_never_asked_and_can_go(objects in clusters(), seed in 0..1000_usize) {
         let (inputs, capabilities) = (inputs(&objects), Capabilities::all());
         let judge = Judge::new(&inputs, &capabilities);
         let idle: BTreeMap<RuleRef, Idle> =

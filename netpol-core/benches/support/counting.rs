@@ -1,7 +1,14 @@
-//! An allocator that counts the bytes that are in use.
+//! What other loads on the machine do not change: an allocator that counts the bytes that are in use, and processor time.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Returns the time that this thread has been running.
+pub(crate) fn cpu_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
 
 /// The system's allocator. The bytes that are asked for are counted while that is switched on, as it takes time.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::state::State;
 use crate::model::EndpointId;
@@ -105,9 +105,14 @@ fn places(states: &[&State]) -> Vec<(Prefix, IpAddr)> {
     free.chain(singles).collect()
 }
 
-/// Returns the first address of a block that is in none of the smaller blocks, which are sorted and begin with those in it,
-/// and that is not single.
+/// Returns an address of a block that is in none of the smaller blocks, which are sorted and begin with those in it, and that is
+/// not single: one that people know as an example, or the first.
 fn free_address(block: Prefix, inner: &[Prefix], singles: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    let example = example(block.family());
+    let is_taken = || singles.contains(&example) || inner.iter().any(|it| it.contains(example));
+    if block.contains(example) && !is_taken() {
+        return Some(example);
+    }
     let (mut address, mut inner) = (block.first(), inner);
     loop {
         // Of those that begin at one address the largest comes first.
@@ -121,6 +126,14 @@ fn free_address(block: Prefix, inner: &[Prefix], singles: &BTreeSet<IpAddr>) -> 
             Some(last) if last >= block.last() => return None,
             Some(last) => address = after(last)?,
         }
+    }
+}
+
+/// Returns an address that is reserved for documentation (RFC 5737, RFC 3849).
+const fn example(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::{Document, Kind, Strictness};
 use crate::dataplane::Capabilities;
-use crate::model::{Endpoint, Inputs, Mode};
+use crate::model::{Endpoint, Inputs, Mode, ObjectKey};
 
 /// Returns the pods `web`, `db` and `old`, and what some documents say.
 fn cluster(documents: &[Value]) -> Inputs {
@@ -230,6 +230,44 @@ fn an_endpoint_that_comes_is_a_difference_where_policy_says_so() {
         deny db+old+web, 0.0.0.0/0 -> new: everything
             TCP 10.0.0.2 port 49152 -> 10.0.0.9 port 80: no policy applies; default verdict of the endpoint, no rule matched in tier `default`; asked: NetworkPolicy x/a
     "#]],
+    );
+}
+
+/// Neighbour discovery passes whatever policy says of it.
+#[test]
+fn discovery_is_no_difference() {
+    let cluster = |types: &[u8]| {
+        let rules = types
+            .iter()
+            .map(|it| json!({"action": "Allow", "protocol": "ICMPv6", "icmp": {"type": it}}));
+        let mut inputs = cluster(&[policy("a", 1, "all()", rules.collect(), Value::Null)]);
+        inputs.upsert(pod("web", &["fd00::1"]));
+        inputs
+    };
+    check_diff(&cluster(&[]), &cluster(&[135, 136]), &expect![[""]]);
+    check_diff(
+        &cluster(&[]),
+        &cluster(&[128, 135]),
+        &expect![[r#"
+            allow ::/0 -> web: ICMPv6 type 128
+                ICMPv6 2001:db8::1 -> fd00::1 type 128 code 0: no endpoint owns the address, so no policy applies, rule NetworkPolicy x/a ingress[0]
+        "#]],
+    );
+    let mut open = cluster(&[]);
+    let key = open.policies().next().unwrap().key.clone();
+    open.remove(&ObjectKey::Policy(key));
+    check_diff(
+        &cluster(&[]),
+        &open,
+        &expect![[r#"
+            allow db+old, 0.0.0.0/0 -> db+old: everything
+                TCP 10.0.0.2 port 49152 -> 10.0.0.3 port 80: no policy applies; default verdict of the endpoint, no policy applies; default verdict of the endpoint
+            allow ::/0 -> web: everything but ICMPv6 types 130-137, type 143
+                TCP 2001:db8::1 port 49152 -> fd00::1 port 80: no endpoint owns the address, so no policy applies, no policy applies; default verdict of the endpoint
+                ICMPv6 2001:db8::1 -> fd00::1 type 128 code 0: no endpoint owns the address, so no policy applies, no policy applies; default verdict of the endpoint
+                ICMPv6 2001:db8::1 -> fd00::1 type 138 code 0: no endpoint owns the address, so no policy applies, no policy applies; default verdict of the endpoint
+                ICMPv6 2001:db8::1 -> fd00::1 type 144 code 0: no endpoint owns the address, so no policy applies, no policy applies; default verdict of the endpoint
+        "#]],
     );
 }
 

@@ -146,7 +146,8 @@ impl Traffic {
         }
     }
 
-    /// Returns the parts of the set as flows of a family; of the protocols that are not told apart only one.
+    /// Returns the parts of the set as flows of a family: first one of the protocols that are not told apart, if they are in
+    /// the set.
     pub fn parts(&self, family: Family) -> impl Iterator<Item = TrafficPart> + '_ {
         let usual = [Protocol::TCP, Protocol::UDP, Protocol::SCTP, icmp_of(family)];
         let any = usual.into_iter().chain((0..=u8::MAX).map(Protocol::new));
@@ -160,7 +161,7 @@ impl Traffic {
                 strip.sources.iter().map(part)
             })
         });
-        listed.chain(other)
+        other.into_iter().chain(listed)
     }
 
     fn combined(&self, other: &Self, keep: impl Fn(bool, bool) -> bool) -> Self {
