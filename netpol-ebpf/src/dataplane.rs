@@ -43,10 +43,10 @@ impl EbpfDataplane {
         Ok(Self { config, capabilities: capabilities(), namespace, pins, state: Some(state) })
     }
 
-    /// Closes the interfaces that look like those of workloads and appeared since the last update, as the last program says
-    /// ([`Program::unknown`]); returns how many. Every update does so, too. Until then such an interface is open: the kernel
-    /// does not tell us. So whoever makes interfaces calls this before it gives the pod an address, or whenever the kernel
-    /// tells of a new link (`RTM_NEWLINK`).
+    /// Guards the interfaces that look like those of workloads and appeared since the last update, as the last program of
+    /// this process says ([`Program::unknown`]); returns how many. Every update does so, too. Until then such an interface is
+    /// open, as the kernel does not tell us of it. So whoever makes interfaces calls this before it gives the pod an address,
+    /// or whenever the kernel tells of a new link (`RTM_NEWLINK`).
     ///
     /// # Errors
     ///

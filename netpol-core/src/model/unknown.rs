@@ -30,7 +30,8 @@ impl UnknownInterfaces {
     }
 }
 
-/// What becomes of packets at an interface that looks like that of a workload and belongs to none.
+/// What becomes of packets at an interface that looks like that of a workload and belongs to none. Nobody knows the addresses
+/// of whoever is behind it, so where it is not closed, that one can send in the name of others.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[expect(clippy::exhaustive_enums, reason = "every dataplane has to handle each of them")]
 pub enum Treatment {

@@ -98,14 +98,19 @@ impl State {
             self.memory = Some(memory);
             return Ok(new);
         }
-        let new = self.unknown.list()?.into_keys().filter(|it| !self.programs.is_current(*it));
-        let new: Vec<u32> = new.collect();
         self.programs.begin_update();
-        for index in &new {
+        let mut new = 0;
+        for (index, name) in self.unknown.list()? {
+            if self.programs.is_current(index) {
+                continue;
+            }
             // Without a record nothing passes; the next update makes one.
-            self.programs.attach(*index)?;
+            match self.programs.attach(index) {
+                Err(error) if index_of(&name).is_ok() => return Err(error),
+                attached => new += usize::from(attached.is_ok()),
+            }
         }
-        Ok(new.len())
+        Ok(new)
     }
 
     /// Returns how unknown interfaces differ from what a program says. They count as `wanted`.

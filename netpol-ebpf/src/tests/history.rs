@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use netpol_core::model::{EntityMatch, Object, ObjectKey};
+use netpol_core::model::{EntityMatch, Object, ObjectKey, Treatment, UnknownInterfaces};
 use netpol_core::{Capabilities, Change, Engine, NodeConfig, Update};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -75,7 +75,11 @@ impl History {
     pub(crate) fn of(node: &str, capabilities: &Capabilities, objects: &[Object]) -> Self {
         let mut capabilities = capabilities.clone();
         capabilities.deltas = true;
-        let mut engine = Engine::new(NodeConfig::new(node), &capabilities);
+        let treatments = [Treatment::Closed, Treatment::EgressTracked, Treatment::Open];
+        let treatment = treatments[objects.len() % treatments.len()];
+        let mut config = NodeConfig::new(node);
+        config.unknown = UnknownInterfaces { prefixes: ["np".parse().unwrap()].into(), treatment };
+        let mut engine = Engine::new(config, &capabilities);
         objects.iter().for_each(|object| engine.upsert(object.clone()).unwrap());
         engine.inputs_complete();
         Self { engine }

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netpol_core::model::{Action, Attachment, Mode};
+use netpol_core::model::{Action, Attachment, Mode, Treatment, UnknownInterfaces};
 use netpol_core::net::{Family, Prefix, Transport};
 use netpol_core::program::{Members, Program, StageEnd};
 use netpol_core::{Change, Dataplane, DataplaneErrorKind, Update, Verdict};
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::fake::{Fake, FakeTable, Fault, Host, sets_of, target};
 use super::program::{Builder, deny_unless, in_nets, in_set, numbers, rule, stage, to_ports};
@@ -71,8 +72,16 @@ fn program(seeds: &[u16], members: &[u8]) -> Program {
 
 pub(crate) fn programs() -> impl Strategy<Value = Program> {
     let members = proptest::collection::vec(any::<u8>(), 0..60);
-    (proptest::collection::vec(any::<u16>(), 0..5), members)
-        .prop_map(|(seeds, members)| program(&seeds, &members))
+    let treatments = vec![Treatment::Closed, Treatment::Open, Treatment::EgressTracked];
+    let unknown = (proptest::sample::subsequence(vec!["pod", "cali"], 0..=2), select(treatments));
+    (proptest::collection::vec(any::<u16>(), 0..5), members, unknown).prop_map(
+        |(seeds, members, (prefixes, treatment))| {
+            let prefixes = prefixes.iter().map(|it| it.parse().unwrap()).collect();
+            let mut program = program(&seeds, &members);
+            program.unknown = UnknownInterfaces { prefixes, treatment };
+            program
+        },
+    )
 }
 
 /// Returns programs of so many endpoints that lists of them are trees.

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use netpol_core::model::{Action, Attachment, Mode};
+use netpol_core::model::{Action, Attachment, Mode, Treatment, UnknownInterfaces};
 use netpol_core::net::Transport;
 use netpol_core::program::{Program, StageEnd};
 use netpol_core::{Change, Dataplane, DataplaneErrorKind, Update, Verdict};
 use nftnl_sys::libc;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::fake::Fake;
 use super::on_the_way::on_the_way;
@@ -85,6 +86,17 @@ pub(super) fn program(seeds: &[u16], members: &[u8]) -> Program {
         builder.add(endpoint);
     }
     builder.build()
+}
+
+/// Programs of nodes that may treat unknown interfaces in any way.
+pub(crate) fn treating() -> impl Strategy<Value = Program> {
+    let treatments = vec![Treatment::Closed, Treatment::Open, Treatment::EgressTracked];
+    let unknown = (proptest::sample::subsequence(vec!["pod", "cali"], 0..=2), select(treatments));
+    (programs(), unknown).prop_map(|(mut program, (prefixes, treatment))| {
+        let prefixes = prefixes.iter().map(|it| it.parse().unwrap()).collect();
+        program.unknown = UnknownInterfaces { prefixes, treatment };
+        program
+    })
 }
 
 pub(crate) fn programs() -> impl Strategy<Value = Program> {
@@ -172,7 +184,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
 
     #[test]
-    fn a_program_is_enforced_and_then_nothing_is_left_to_do(one in programs(), two in programs()) {
+    fn a_program_is_enforced_and_then_nothing_is_left_to_do(one in treating(), two in treating()) {
         let fake = Fake::default();
         let mut dataplane = open(&fake);
         for program in [&one, &two, &one] {
@@ -186,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn the_plan_leads_to_what_is_desired(one in programs(), two in programs()) {
+    fn the_plan_leads_to_what_is_desired(one in treating(), two in treating()) {
         let (places, refused) = Default::default();
         let context = Context { options: OPTIONS, places: &places, refused: &refused };
         let rendered = |program: &Program| render(program, &context).unwrap().ruleset;
@@ -205,7 +217,7 @@ proptest! {
     }
 
     #[test]
-    fn packets_meet_the_old_state_or_the_new_one(one in programs(), two in programs()) {
+    fn packets_meet_the_old_state_or_the_new_one(one in treating(), two in treating()) {
         let fake = Fake::default();
         let mut dataplane = open(&fake);
         dataplane.apply(full(&one)).unwrap();

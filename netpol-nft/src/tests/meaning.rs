@@ -13,7 +13,7 @@ use netpol_core::{Flow, Origin, Payload, Verdict as PolicyVerdict};
 
 use proptest::prelude::*;
 
-use super::laws::programs;
+use super::laws::treating;
 use super::program::{Builder, deny_unless, everything};
 use crate::name::Name;
 use crate::render::{Context, Options, address_key, render};
@@ -507,7 +507,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(6) })]
 
     #[test]
-    fn random_rulesets_mean_what_their_programs_mean(program in programs()) {
+    fn random_rulesets_mean_what_their_programs_mean(program in treating()) {
         compare(&program);
     }
 }
