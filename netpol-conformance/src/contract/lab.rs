@@ -72,7 +72,7 @@ pub(super) struct Lab {
 impl Pod {
     pub(super) const ALL: [Self; 3] = [Self::Client, Self::Other, Self::Server];
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Other => "other",

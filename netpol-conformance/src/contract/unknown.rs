@@ -1,5 +1,6 @@
 //! Interfaces that look like those of workloads and belong to none.
 
+use netpol_core::Change;
 use netpol_core::model::{Treatment, UnknownInterfaces};
 use netpol_core::net::Family;
 
@@ -35,10 +36,18 @@ pub(super) fn unknown_interfaces(lab: &mut Lab) -> Result<(), Broken> {
     enforce(lab, Some(Pod::Other), Policy::Everybody, Treatment::Closed)?;
     lab.is_kept_out(Pod::Other)?;
     removed.has_stopped(lab)?;
+    // A new process asks for isolation first: of endpoints that are known, and of the one that is not.
     lab.reopen()?;
-    lab.is_kept_out(Pod::Other)?;
-    lab.reaches(Pod::Client)?;
-    known.goes_on(lab)?;
+    let all = lab.program(&lab.wish(Policy::Everybody))?;
+    for is_asked in [|id: &str| id != Pod::Other.name(), |_: &str| true] {
+        let endpoints = all.endpoints.iter().filter(|it| is_asked(&it.id.name)).cloned();
+        lab.apply(Change::Isolate(endpoints.collect()))?;
+        lab.is_kept_out(Pod::Other)?;
+        lab.reaches(Pod::Client)?;
+        known.goes_on(lab)?;
+    }
+    enforce(lab, None, Policy::Everybody, Treatment::Closed)?;
+    lab.reaches(Pod::Other)?;
 
     // Whoever is unknown may open flows, and nobody may open one to there.
     enforce(lab, Some(Pod::Other), Policy::Everybody, Treatment::EgressTracked)?;

@@ -11,8 +11,9 @@ use core::str::FromStr;
 ///
 /// Whoever sets this closes what nobody has told the dataplane of: a pod that starts before the agent hears of it, one whose
 /// endpoint is gone while its processes live on, and an interface that its owner forgot. A host endpoint that names such an
-/// interface does not make it known. So nothing else may have such a name: no interface of the host itself, and none of the
-/// workloads of another owner's dataplane.
+/// interface does not make it known. So nothing else may have such a name: no interface of the host itself, no bridge behind
+/// which workloads are, and none of the workloads of another owner's dataplane. A workload that would be known by its address
+/// has no interface of its own, so nobody sees that it is unknown.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "which interfaces, and what becomes of them")]
 pub struct UnknownInterfaces {
