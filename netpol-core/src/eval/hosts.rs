@@ -6,7 +6,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use super::matching::Sides;
+use super::matching::{Side, Sides};
 use super::{Half, Judge, Scope, is_discovery, is_router_message};
 use crate::flow::{Direction, Flow, Origin, Payload};
 use crate::model::{
@@ -66,6 +66,15 @@ pub(super) struct Passage<'a> {
     pub(super) before_nat: &'a Sides<'a>,
 }
 
+impl Passage<'_> {
+    /// Returns whether an endpoint talks to an address of its own, which is no Service's: that passes no interface.
+    fn stays_in_workload(&self) -> bool {
+        let owner = |it: &Side<'_>| it.owner.map(|endpoint| endpoint.id.clone());
+        let (source, asked) = (owner(&self.sides.source), owner(&self.before_nat.destination));
+        source.is_some() && source == asked
+    }
+}
+
 impl<'a> Judge<'a> {
     /// Returns what the host endpoints say that a flow passes, in order, up to the first that denies.
     pub(super) fn judge_hosts(&self, passage: &Passage<'_>, scope: Scope) -> Vec<HostJudgement> {
@@ -79,12 +88,12 @@ impl<'a> Judge<'a> {
         asked: Asked<'_>,
     ) -> Vec<HostJudgement> {
         let flow = &passage.sides.flow;
-        if flow.origin == Origin::OwnNode {
+        if flow.origin == Origin::OwnNode || passage.stays_in_workload() {
             return Vec::new();
         }
         let (mut judgements, mut untracked) = (Vec::new(), Vec::new());
         let mut settled = BTreeSet::new();
-        for meeting in self.meetings_of(passage.sides) {
+        for meeting in self.meetings_on_way(passage) {
             let is_asked = match asked {
                 Asked::All => true,
                 Asked::OfNode(node) => meeting.is_at(node),
@@ -187,6 +196,29 @@ impl<'a> Judge<'a> {
     fn meetings_of(&self, sides: &Sides<'a>) -> Vec<Meeting<'a>> {
         let [source, destination] = self.places(sides);
         self.meetings(source, destination, &sides.flow)
+    }
+
+    /// Returns the policy sets that a flow meets, in order: those of a node too that only translates it and sends it on.
+    fn meetings_on_way(&self, passage: &Passage<'a>) -> Vec<Meeting<'a>> {
+        use Bucket::{Forward, PreDnat, Untracked};
+        use Direction::{Egress, Ingress};
+        let mut meetings = self.meetings_of(passage.sides);
+        let [source, destination] = self.places(passage.sides).map(Place::node);
+        let asked = &passage.before_nat.destination;
+        if let Place::Process { node } = self.place(asked.address, asked.owner)
+            && ![source, destination].contains(&Some(&node.name))
+        {
+            let family = passage.sides.flow.family();
+            let uplink = self.at_uplink(&node.name, Some(asked.address), family);
+            let there = |endpoint| {
+                [(Untracked, Ingress), (PreDnat, Ingress), (Forward, Ingress), (Forward, Egress)]
+                    .map(|(bucket, direction)| Meeting { endpoint, bucket, direction })
+            };
+            let left = |it: &Meeting<'_>| source.is_none_or(|source| !it.is_at(source));
+            let index = meetings.iter().position(left).unwrap_or(meetings.len());
+            meetings.splice(index..index, uplink.into_iter().flat_map(there));
+        }
+        meetings
     }
 
     /// Returns the policy sets that a flow between two places meets, in order.
@@ -300,12 +332,7 @@ impl<'a> Judge<'a> {
         passage: &Passage<'_>,
         scope: Scope,
     ) -> Explanation {
-        let sides = if meeting.bucket <= Bucket::PreDnat && meeting.direction == Direction::Ingress
-        {
-            passage.before_nat
-        } else {
-            passage.sides
-        };
+        let sides = if meeting.bucket <= Bucket::PreDnat { passage.before_nat } else { passage.sides };
         if let Some(known) = self.before_host_policy(meeting, &sides.flow) {
             return known;
         }

@@ -77,10 +77,8 @@ impl Program {
                 continue;
             }
             let flow = match bucket {
-                Bucket::Untracked | Bucket::PreDnat if direction == Direction::Ingress => {
-                    &passage.before_nat
-                }
-                _ => &passage.flow,
+                Bucket::Untracked | Bucket::PreDnat => &passage.before_nat,
+                Bucket::Forward | Bucket::Normal => &passage.flow,
             };
             let explanation = self.explain_host(endpoint, bucket, direction, flow);
             let by_rule = matches!(explanation.reason, Reason::Rule(_));
