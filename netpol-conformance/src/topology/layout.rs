@@ -187,6 +187,17 @@ impl fmt::Display for Listener {
     }
 }
 
+impl Transport {
+    /// Returns the word for it in the tools of netfilter and in CNI.
+    pub(super) const fn keyword(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
 impl From<net::Transport> for Transport {
     fn from(transport: net::Transport) -> Self {
         match transport {

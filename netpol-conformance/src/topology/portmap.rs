@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::command::Command;
-use super::layout::{PortMapping, Transport};
+use super::layout::PortMapping;
 use super::{Namespace, TopologyError};
 
 /// Where it may be: where Debian's `containernetworking-plugins` puts it, and where others do.
@@ -37,11 +37,7 @@ pub(super) fn run(
         json!({"version": version, "address": format!("{address}/{bits}")})
     });
     let mappings = mappings.iter().map(|mapping| {
-        let protocol = match mapping.transport {
-            Transport::Tcp => "tcp",
-            Transport::Udp => "udp",
-            Transport::Sctp => "sctp",
-        };
+        let protocol = mapping.transport.keyword();
         let PortMapping { node_port, pod_port, .. } = mapping;
         json!({"hostPort": node_port, "containerPort": pod_port, "protocol": protocol})
     });

@@ -332,7 +332,8 @@ impl<'a> Judge<'a> {
         passage: &Passage<'_>,
         scope: Scope,
     ) -> Explanation {
-        let sides = if meeting.bucket <= Bucket::PreDnat { passage.before_nat } else { passage.sides };
+        let sides =
+            if meeting.bucket <= Bucket::PreDnat { passage.before_nat } else { passage.sides };
         if let Some(known) = self.before_host_policy(meeting, &sides.flow) {
             return known;
         }

@@ -123,7 +123,7 @@ impl Chains {
 
     fn backend(&mut self, transport: Transport, backend: SocketAddr) -> String {
         let chain = self.add("SEP");
-        let (address, protocol) = (backend.ip(), protocol(transport));
+        let (address, protocol) = (backend.ip(), transport.keyword());
         let _ = write!(
             self.rules,
             "-A {chain} -s {address} -j NPC-MARK\n\
@@ -135,7 +135,7 @@ impl Chains {
 
 fn matches(frontend: &Frontend) -> String {
     let Frontend { address, transport, port, .. } = frontend;
-    let protocol = protocol(*transport);
+    let protocol = transport.keyword();
     format!("-d {address} -p {protocol} -m {protocol} --dport {port}")
 }
 
@@ -144,13 +144,5 @@ const fn chain_of(sender: Sender) -> &'static str {
         Sender::Pods => "NPC-POD",
         Sender::Node => "NPC-NODE",
         Sender::Elsewhere => "NPC-ELSE",
-    }
-}
-
-const fn protocol(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Tcp => "tcp",
-        Transport::Udp => "udp",
-        Transport::Sctp => "sctp",
     }
 }

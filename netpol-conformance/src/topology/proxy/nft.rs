@@ -84,7 +84,7 @@ impl Chains<'_> {
             self.text,
             "chain {name} {{ {family} saddr {address} meta mark set meta mark or {MARK}; \
              meta l4proto {protocol} dnat {family} to {backend}; }}",
-            protocol = protocol(transport),
+            protocol = transport.keyword(),
         );
         name
     }
@@ -97,7 +97,7 @@ fn dispatch(text: &mut String, sender: Sender, elements: &[(&Frontend, String)])
             .iter()
             .filter(|(frontend, _)| family(frontend.address) == wanted)
             .map(|(Frontend { address, transport, port, .. }, chain)| {
-                format!("{address} . {} . {port} : goto {chain}", protocol(*transport))
+                format!("{address} . {} . {port} : goto {chain}", transport.keyword())
             })
             .collect();
         if !elements.is_empty() {
@@ -121,13 +121,5 @@ const fn family(address: IpAddr) -> &'static str {
     match address {
         IpAddr::V4(_) => "ip",
         IpAddr::V6(_) => "ip6",
-    }
-}
-
-const fn protocol(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Tcp => "tcp",
-        Transport::Udp => "udp",
-        Transport::Sctp => "sctp",
     }
 }
