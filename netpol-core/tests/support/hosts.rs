@@ -118,7 +118,8 @@ pub(crate) fn compiled_by(
     }
 }
 
-/// The way of a flow through the node: which interfaces it passes, as routing would have it.
+/// The way of a flow through the node: which interfaces it passes, as routing would have it. What does not leave its host
+/// passes none.
 pub(crate) fn passage<'a>(
     program: &'a Program,
     node: &'a Node,
@@ -154,6 +155,7 @@ pub(crate) fn passage<'a>(
         None => Some(uplink()),
     };
     let passes = is_local(source) || is_local(destination);
-    let loops = is_own(source) && is_own(destination);
+    let stays = workload(source).is_some() && workload(source) == workload(destination);
+    let loops = stays || is_own(source) && is_own(destination);
     (passes && !loops).then_some(Passage { input, output, flow: *flow, before_nat: *flow })
 }
