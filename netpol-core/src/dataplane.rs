@@ -96,6 +96,8 @@ pub struct Capabilities {
     pub http: bool,
     /// Which source address ingress is judged on.
     pub source_view: SourceView,
+    /// Which destination address egress is judged on.
+    pub destination_view: DestinationView,
     /// It applies [`Change::Delta`]. Without it every update of an engine is a full one.
     pub deltas: bool,
     /// It enforces [host endpoints](crate::program::Hosts), and keeps workloads from their own host where settings
@@ -113,6 +115,7 @@ impl Capabilities {
             log: false,
             http: false,
             source_view: SourceView::BeforeSourceNat,
+            destination_view: DestinationView::AfterDestinationNat,
             deltas: false,
             host_endpoints: false,
             reject: false,
@@ -126,6 +129,7 @@ impl Capabilities {
             log: true,
             http: true,
             source_view: SourceView::BeforeSourceNat,
+            destination_view: DestinationView::AfterDestinationNat,
             deltas: true,
             host_endpoints: true,
             reject: true,
@@ -144,6 +148,20 @@ pub enum SourceView {
     BeforeSourceNat,
     /// The one after it.
     AfterSourceNat,
+}
+
+/// Which destination address of a packet egress is judged on.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a hook is before the node's own destination NAT or after it"
+)]
+pub enum DestinationView {
+    /// The one after this node's destination NAT.
+    AfterDestinationNat,
+    /// The one before it. Programs hold [frontends](crate::program::Frontends) then, and an update that could change what
+    /// policy says of one is a full one.
+    BeforeDestinationNat,
 }
 
 /// A change for a dataplane to put in force. Cheap to clone.

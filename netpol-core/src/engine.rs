@@ -53,6 +53,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::{fmt, mem};
 
+use self::settle::Settled;
 use self::state::State;
 use self::status::Status;
 pub use self::status::{Gate, PolicyStatus, WeakRule};
@@ -365,10 +366,10 @@ impl Engine {
 
     /// Makes the program follow the inputs. Returns what the dataplane must do about it.
     fn settle(&mut self) -> Option<Change> {
-        let delta = self.state.settle();
+        let Settled { delta, is_whole } = self.state.settle();
         self.status.settled(&delta, &self.state);
-        match (self.in_force, self.capabilities.deltas) {
-            (true, _) if delta.is_empty() => {
+        match (self.in_force, self.capabilities.deltas && !is_whole) {
+            (true, _) if delta.is_empty() && !is_whole => {
                 self.status.unchanged(&self.state);
                 None
             }

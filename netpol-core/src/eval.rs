@@ -7,6 +7,7 @@ mod hosts;
 mod judgement;
 mod matching;
 mod order;
+mod services;
 #[cfg(test)]
 mod tests;
 mod unknown;
@@ -19,7 +20,7 @@ pub use self::judgement::{Evaluation, Judgement};
 use self::matching::{Sides, rule_matches};
 use self::order::{Level, Owners, levels, owners, replaced};
 use self::unknown::Strangers;
-use crate::dataplane::Capabilities;
+use crate::dataplane::{Capabilities, DestinationView};
 use crate::flow::{Direction, Flow, Origin, Payload};
 use crate::model::{
     Action, Bucket, Endpoint, Enforcement, HostSettings, HttpRequest, Inputs, Mode, Policy,
@@ -197,9 +198,13 @@ impl<'a> Judge<'a> {
             Origin::OwnNode => None,
         };
         let destination = sides.destination.owner;
+        let leaving = match self.capabilities.destination_view {
+            DestinationView::AfterDestinationNat => sides,
+            DestinationView::BeforeDestinationNat => passage.before_nat,
+        };
         let mut egress = match sides.flow.origin {
             Origin::OwnNode => Explanation::at_once(Verdict::Allow, Reason::NoEndpoint),
-            _ => self.judge_half(source, Direction::Egress, sides, scope),
+            _ => self.judge_half(source, Direction::Egress, leaving, scope),
         };
         let is_discovery = egress.reason == Reason::NeighbourDiscovery;
         if egress.verdict == Verdict::Allow && !is_discovery && self.denies_own_host(sides) {
@@ -225,7 +230,12 @@ impl<'a> Judge<'a> {
             return self.judge_stranger(direction, sides);
         };
         let half = Half { endpoint, direction, bucket: Bucket::Normal, sides };
-        half.outside_of_policy().unwrap_or_else(|| self.ask_tiers(&half, scope))
+        half.outside_of_policy().unwrap_or_else(|| match self.backends(&half) {
+            Some(backends) if self.is_governed(&half, scope) => {
+                self.ask_about_all(&backends, &half, scope)
+            }
+            _ => self.ask_tiers(&half, scope),
+        })
     }
 
     fn ask_tiers(&self, half: &Half<'_>, scope: Scope) -> Explanation {

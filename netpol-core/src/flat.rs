@@ -11,6 +11,9 @@
 //!   disjoint ranges, of source ports. Nothing that is left has an order.
 //! * What is as in the row of the class `other` is not stored.
 //!
+//! * The addresses of frontends are in classes of their own, by what they lead to. The rows of these hold what the backends'
+//!   rows say: that all are allowed, or that the first one is denied that is.
+//!
 //! It covers what policy decides. What nobody asks policy about (neighbour discovery, the own node, isolation, audit)
 //! is the business of whoever looks a flow up.
 //!
@@ -31,6 +34,7 @@ mod plan;
 mod pool;
 mod regions;
 mod rows;
+mod served;
 mod size;
 
 use alloc::collections::BTreeMap;
@@ -40,8 +44,8 @@ use core::net::IpAddr;
 
 use self::plan::Plan;
 use self::pool::Pool;
-use self::regions::Regions;
 pub use self::regions::{Class, ClassId};
+use self::regions::{Regions, Served};
 pub use self::size::{CapacityError, Limits, Resource, Size, SizeBound};
 use crate::flow::Direction;
 use crate::net::{Family, Prefix, Protocol};
@@ -87,7 +91,7 @@ pub fn classify(program: &Program, limits: &Limits) -> Result<Flat, CapacityErro
     let mut tables = BTreeMap::new();
     for set in &plan.sets {
         let before = pool.mark();
-        match rows::table(set, &mut pool, limits) {
+        match rows::table(set, &plan.regions, &mut pool, limits) {
             Ok(table) => {
                 tables.insert(set.key, table);
             }
@@ -112,8 +116,8 @@ pub fn size_bound(program: &Program) -> SizeBound {
 
 /// A program in flat form.
 ///
-/// Invariants: every id leads to something, everything is led to by something, and no two classes, rows, leaves or
-/// counters are equal.
+/// Invariants: every id leads to something, and no two classes, rows, leaves or counters are equal. Everything is led to by
+/// something, but for the classes that addresses of frontends would have otherwise.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Flat {
     regions: Regions,
@@ -325,11 +329,19 @@ impl Flat {
         self.regions.classes()
     }
 
-    /// Returns what identifies a class across programs: the digest of its family, and of the sets, prefixes and named
-    /// ports that its addresses are in. `None` if there is no such class.
+    /// Returns what identifies a class across programs: the digest of its family, of the sets, prefixes and named ports that
+    /// its addresses are in, and of what they lead to. `None` if there is no such class.
     #[must_use]
     pub fn class_key(&self, id: ClassId) -> Option<Digest> {
         let class = self.regions.class(id)?;
+        if let Some((around, ports)) = &class.served {
+            let mut content = Vec::new();
+            for Served { transport, port, backends } in ports {
+                let keys = backends.iter().map(|(it, port)| Some((self.class_key(*it)?, *port)));
+                content.push((transport, port, keys.collect::<Option<Vec<_>>>()?));
+            }
+            return Some(digest_of(&("served", self.class_key(*around)?, content)));
+        }
         let features = class.features.iter().filter_map(|&it| self.digests.get(pool::index(it)));
         let mut features: Vec<Digest> = features.copied().collect();
         features.sort_unstable();

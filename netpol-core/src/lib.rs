@@ -126,8 +126,8 @@ mod verdict;
 
 pub use self::dataplane::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Delta,
-    DeltaMismatch, Drift, Edit, EndpointChange, Fault, MembersChange, MemoryDataplane, SourceView,
-    Update,
+    DeltaMismatch, DestinationView, Drift, Edit, EndpointChange, Fault, MembersChange,
+    MemoryDataplane, SourceView, Update,
 };
 pub use self::engine::{Engine, EngineError, Gate, NodeConfig, PolicyStatus, WeakRule};
 pub use self::flow::{Direction, Flow, Origin, Payload};

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod digest;
+mod frontends;
 mod host;
 mod host_interp;
 mod interp;
@@ -21,6 +22,7 @@ use core::net::IpAddr;
 pub use self::addresses::Addresses;
 pub(crate) use self::digest::digest_of;
 pub use self::digest::{Digest, DigestError};
+pub use self::frontends::{Backend, Frontend, Frontends};
 pub use self::host::{HostEndpoint, Hosts, Interfaces, Passage};
 pub use self::interp::Outcome;
 pub use self::policy_set::{Address, PolicySet, PolicySetId, Ports, Rule, RuleId, Stage, StageEnd};
@@ -45,6 +47,9 @@ pub struct Program {
     pub policy_sets: BTreeMap<PolicySetId, Arc<PolicySet>>,
     /// The address sets that rules refer to.
     pub address_sets: BTreeMap<SetId, Arc<AddressSet>>,
+    /// The addresses that the node translates after the dataplane has judged; none for a dataplane that judges afterwards
+    /// ([`DestinationView`](crate::dataplane::DestinationView)).
+    pub frontends: Arc<Frontends>,
     /// What happens to established flows that the program denies.
     pub established: Established,
     /// What becomes of packets at interfaces that look like those of endpoints and belong to none.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::flow::Direction;
 use crate::model::{Bucket, EndpointId, PolicyKey};
+use crate::program::Backend;
 use crate::text::printable;
 
 /// The answer of one direction of one endpoint. It is final.
@@ -103,6 +104,8 @@ pub enum Reason {
     OwnHost,
     /// No rule allows the replies to a flow that is not tracked.
     UntrackedReply,
+    /// The address is one of a Service without backends, so nobody knows what policy would be asked about.
+    NoBackends,
 }
 
 impl fmt::Display for Reason {
@@ -136,6 +139,7 @@ impl fmt::Display for Reason {
             Self::Failsafe => f.write_str("a failsafe port, which no policy closes"),
             Self::Tunnel => f.write_str("a tunnel between nodes, which no policy closes"),
             Self::OwnHost => f.write_str("the settings of the node keep its workloads from it"),
+            Self::NoBackends => f.write_str("the Service has no backends to ask policy about"),
             Self::UntrackedReply => {
                 f.write_str("the flow is not tracked, and no rule allows its replies")
             }
@@ -178,6 +182,9 @@ pub enum Step {
         /// The tier.
         tier: String,
     },
+    /// The flow goes to a Service, and policy was asked about this backend of it: the first one that is denied, or the first
+    /// one if all are allowed.
+    Backend(Backend),
     /// An Allow or Log rule matches the flow as far as it can be read, and is left out. Only the judge knows: programs
     /// do not hold such rules.
     LeftOut(RuleRef, Shortfall),
@@ -192,7 +199,7 @@ impl Step {
     #[must_use]
     pub const fn is_known_to_programs(&self) -> bool {
         match self {
-            Self::Logged(_) | Self::Passed(_) | Self::TierEnded { .. } => true,
+            Self::Logged(_) | Self::Passed(_) | Self::TierEnded { .. } | Self::Backend(_) => true,
             Self::LeftOut(..) | Self::Tightened(..) | Self::Connection(_) => false,
         }
     }
@@ -205,6 +212,9 @@ impl fmt::Display for Step {
             Self::Passed(rule) => write!(f, "passed on by {rule}"),
             Self::TierEnded { tier } => {
                 write!(f, "no rule matched in tier `{tier}`, which passes at its end")
+            }
+            Self::Backend(Backend { address, port }) => {
+                write!(f, "asked about the Service's backend {address} port {port}")
             }
             Self::LeftOut(rule, why) => write!(f, "{rule} is left out: {why}"),
             Self::Tightened(rule, why) => write!(f, "{rule} denies whatever it may mean: {why}"),

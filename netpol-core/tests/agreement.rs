@@ -206,19 +206,29 @@ fn endpoints_that_selectors_cannot_tell_apart_can_differ() {
     check(&[p.into(), q.into(), denying(local)], &flows);
 }
 
+/// Clusters of all kinds. Boxed, as the strategies are large and would be on the stack.
+fn any_objects() -> impl Strategy<Value = Vec<Object>> {
+    prop_oneof![
+        1 => objects().boxed(), 1 => crowded().boxed(), 1 => services::objects().boxed(),
+        1 => services::backends_apart().boxed(),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn judge_and_program_agree_on_verdict_reason_and_way(objects in prop_oneof![objects(), crowded(), services::objects()], seed in 0..1000_usize, log in any::<bool>()) {
+    fn judge_and_program_agree_on_verdict_reason_and_way(objects in any_objects(), seed in 0..1000_usize, log in any::<bool>(), view in services::destination_view()) {
         let mut capabilities = Capabilities::all();
         capabilities.log = log;
+        capabilities.destination_view = view;
         let mut inputs = Inputs::default();
         objects.iter().for_each(|object| inputs.upsert(object.clone()));
         let program = compiled(&objects, &capabilities);
         let judge = Judge::new(&inputs, &capabilities);
         let flat = flat::classify(&program, &Limits::unlimited()).unwrap();
-        for flow in flows(&objects, seed) {
+        let flows = flows(&objects, seed).into_iter().chain(services::flows_to_services(&objects));
+        for flow in flows {
             let outcome = program.outcome(&flow);
             for (direction, local, said) in [
                 (Direction::Egress, flow.source, &outcome.egress),
@@ -237,12 +247,15 @@ proptest! {
     #[test]
     fn the_flat_form_agrees_for_every_table_and_class(
         objects in prop_oneof![
-            1 => objects().prop_map(with_single_addresses), 2 => crowded(),
-            2 => services::objects().prop_map(with_single_addresses),
+            1 => objects().prop_map(with_single_addresses).boxed(), 2 => crowded().boxed(),
+            1 => services::objects().prop_map(with_single_addresses).boxed(),
+            1 => services::backends_apart().boxed(),
         ],
-        seed in 0..1000_usize,
+        seed in 0..1000_usize, view in services::destination_view(),
     ) {
-        let program = compiled(&objects, &Capabilities::all());
+        let mut capabilities = Capabilities::all();
+        capabilities.destination_view = view;
+        let program = compiled(&objects, &capabilities);
         let flat = flat::classify(&program, &Limits::unlimited()).unwrap();
         let (payloads, remotes) = (payloads(&objects), edge_addresses(&objects));
         for endpoint in &program.endpoints {
@@ -263,8 +276,12 @@ proptest! {
     }
 
     #[test]
-    fn flat_forms_are_canonical_and_within_their_bound(objects in crowded()) {
-        let program = compiled(&objects, &Capabilities::all());
+    fn flat_forms_are_canonical_and_within_their_bound(
+        objects in prop_oneof![crowded().boxed(), services::backends_apart().boxed()], view in services::destination_view(),
+    ) {
+        let mut capabilities = Capabilities::all();
+        capabilities.destination_view = view;
+        let program = compiled(&objects, &capabilities);
         let flat = flat::classify(&program, &Limits::unlimited()).unwrap();
         let (bound, size) = (flat::size_bound(&program), flat.size());
         prop_assert_eq!((bound.addresses, bound.prefixes, bound.classes), (size.addresses, size.prefixes, size.classes));
@@ -306,7 +323,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_inputs_does_not_matter(objects in prop_oneof![objects(), services::objects()], seed in any::<usize>()) {
+    fn the_order_of_inputs_does_not_matter(objects in prop_oneof![objects().boxed(), services::objects().boxed()], seed in any::<usize>(), view in services::destination_view()) {
         // Names repeat, and the last object of a name counts: keep only that one, then shuffle.
         let mut last = BTreeMap::new();
         objects.iter().for_each(|object| { last.insert(object.key(), object.clone()); });
@@ -314,7 +331,8 @@ proptest! {
         let mut shuffled = sorted.clone();
         let len = shuffled.len();
         (0..len).for_each(|index| shuffled.swap(index, seed.wrapping_mul(index + 7) % len));
-        let capabilities = Capabilities::all();
+        let mut capabilities = Capabilities::all();
+        capabilities.destination_view = view;
         let want = compiled(&sorted, &capabilities);
         prop_assert_eq!(&compiled(&shuffled, &capabilities), &want);
         // Histories: every object added, removed and added again.
@@ -332,7 +350,7 @@ proptest! {
     }
 
     #[test]
-    fn programs_refer_to_what_they_hold_and_hold_nothing_else(objects in prop_oneof![objects(), services::objects()]) {
+    fn programs_refer_to_what_they_hold_and_hold_nothing_else(objects in prop_oneof![objects().boxed(), services::objects().boxed()]) {
         let program = compiled(&objects, &Capabilities::all());
         let mut policy_sets = BTreeSet::new();
         for endpoint in &program.endpoints {

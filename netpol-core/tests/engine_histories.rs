@@ -9,6 +9,7 @@ mod cluster;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod hosts;
 #[path = "support/services.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod services;
 
 use std::collections::BTreeMap;
@@ -175,6 +176,7 @@ fn event() -> impl Strategy<Value = Vec<Event>> {
             crowded().boxed(),
             hosts::objects().boxed(),
             services::objects().boxed(),
+            services::backends_apart().boxed(),
         ],
         vec(any::<u8>(), 32),
     )
@@ -399,9 +401,11 @@ proptest! {
     #[test]
     fn the_program_follows_from_the_inputs_whatever_happened_before(
         history in history(), complete_at in 0..12_usize, deltas in prop::bool::weighted(0.9), log in any::<bool>(),
+        view in services::destination_view(),
     ) {
         let mut capabilities = Capabilities::all();
         (capabilities.deltas, capabilities.log) = (deltas, log);
+        capabilities.destination_view = view;
         run(history, &capabilities, complete_at)?;
     }
 }

@@ -6,7 +6,7 @@ use core::net::IpAddr;
 
 use crate::net::Prefix;
 use crate::program::{
-    AddressSet, Endpoint, Hosts, Members, PolicySet, PolicySetId, Program, SetId,
+    AddressSet, Endpoint, Frontends, Hosts, Members, PolicySet, PolicySetId, Program, SetId,
 };
 
 /// What changed since the program of the last update.
@@ -120,6 +120,27 @@ impl Delta {
             && self.hosts.is_none()
             && self.removed_policy_sets.is_empty()
             && self.removed_sets.is_empty()
+    }
+
+    /// Returns whether it could change what policy says of a frontend.
+    pub(crate) fn concerns(&self, frontends: &Frontends) -> bool {
+        let has_no_rules = |set: &PolicySet| set.stages.iter().all(|it| it.rules.is_empty());
+        // Only a policy set without rules can be in force in one direction and come to be in the other.
+        let may_be_new = |change: &EndpointChange| {
+            let set = self.program.policy_sets.get(&change.new.egress);
+            set.is_some_and(|set| !set.is_open() && has_no_rules(set))
+        };
+        let touches = |change: &MembersChange| {
+            let MembersChange { set: _, addresses, prefixes, ports } = change;
+            let addresses = addresses.added.iter().chain(&addresses.removed);
+            let ports = ports.added.iter().chain(&ports.removed).map(|(address, _)| address);
+            !prefixes.is_empty() || addresses.chain(ports).any(|it| frontends.concern(*it))
+        };
+        !frontends.is_empty()
+            && (!self.new_sets.is_empty()
+                || !self.new_policy_sets.is_empty()
+                || self.members.iter().any(touches)
+                || self.endpoints.iter().any(may_be_new))
     }
 }
 

@@ -12,13 +12,20 @@ use super::lower::{Own, lower};
 use super::policies::PolicyRecord;
 use super::state::State;
 use super::store::Id;
-use crate::dataplane::{Delta, EndpointChange};
+use crate::dataplane::{Delta, DestinationView, EndpointChange};
 use crate::flow::Direction;
 use crate::model::{self, Bucket};
 use crate::program::{Endpoint, PolicySetId, Program};
 
 /// The policy sets that lists of policies led to since the program began to be settled.
 pub(super) type Known = BTreeMap<(Stack, Vec<Listed>), PolicySetId>;
+
+/// What changed when the program was settled.
+pub(super) struct Settled {
+    pub(super) delta: Delta,
+    /// The delta does not say all of it, so only the whole program does.
+    pub(super) is_whole: bool,
+}
 
 impl State {
     /// Returns whether anything was noted since the program was settled.
@@ -28,12 +35,12 @@ impl State {
             || self.locals.has_changed()
             || self.views.has_changed()
             || self.world.has_changed()
-            || !self.world.changed_services().is_empty()
+            || self.world.have_frontends_changed()
             || self.other_hosts_changed
     }
 
     /// Makes the program follow the inputs. Returns what changed.
-    pub(super) fn settle(&mut self) -> Delta {
+    pub(super) fn settle(&mut self) -> Settled {
         self.follow_inherited_labels();
         for policy in core::mem::take(&mut self.unlisted) {
             self.enlist(policy);
@@ -46,6 +53,7 @@ impl State {
         let mut delta = Delta::default();
         let mut program = core::mem::take(&mut self.program);
         let it = Arc::make_mut(&mut program);
+        let mut is_whole = self.settle_frontends(it);
         let mut known = Known::new();
         self.settle_endpoints(it, &mut known, &mut delta);
         self.settle_hosts(it, &mut known, &mut delta);
@@ -64,7 +72,23 @@ impl State {
         (delta.new_sets, delta.members, delta.removed_sets) =
             (sets.new, sets.members, sets.removed);
         delta.program = Arc::clone(&self.program);
-        delta
+        is_whole |= delta.concerns(&self.program.frontends);
+        Settled { delta, is_whole }
+    }
+
+    /// Follows Services, where the dataplane must know what the node translates. Returns whether anything changed.
+    fn settle_frontends(&mut self, program: &mut Program) -> bool {
+        if self.capabilities.destination_view == DestinationView::AfterDestinationNat
+            || !self.world.have_frontends_changed()
+        {
+            return false;
+        }
+        let frontends = self.world.frontends(self.node_name());
+        let has_changed = *program.frontends != frontends;
+        if has_changed {
+            program.frontends = Arc::new(frontends);
+        }
+        has_changed
     }
 
     /// Notes what changes with the labels of namespaces and service accounts.

@@ -8,11 +8,11 @@ use core::net::IpAddr;
 use super::store::{Id, Relation, Slab};
 use super::views::{Time, View, Views};
 use crate::model::{
-    DomainAddress, DomainName, DomainPattern, EndpointSlice, NetworkSet, Node, Peers, Service,
-    ServiceName, Timestamp,
+    DomainAddress, DomainName, DomainPattern, EndpointSlice, NamedPort, NetworkSet, Node, Peers,
+    Service, ServiceName, ServicePort, Timestamp,
 };
 use crate::net::{Prefix, PrefixSet, Transport, canonical_address};
-use crate::program::{Addresses, Members, SetDefinition};
+use crate::program::{Addresses, Backend, Frontend, Frontends, Members, SetDefinition};
 use crate::selector::Selector;
 
 /// A network set, and what selectors see of it.
@@ -40,6 +40,8 @@ pub(super) struct World {
     slices_of: BTreeMap<ServiceName, BTreeSet<String>>,
     /// Services whose backends may have changed since the program was settled.
     changed_services: BTreeSet<ServiceName>,
+    /// Services themselves came, went or changed since then.
+    services_changed: bool,
     /// Addresses of nodes or names may have changed since the program was settled.
     others_changed: bool,
 }
@@ -85,7 +87,9 @@ impl World {
 
     /// Removes the network sets, Services and slices of a namespace.
     pub(super) fn empty_namespace(&mut self, namespace: &str, views: &mut Views) {
+        let before = self.services.len();
         self.services.retain(|name, _| name.namespace != namespace);
+        self.services_changed |= self.services.len() < before;
         let slices = self.slices.keys().filter(|(it, _)| it == namespace).cloned();
         for (namespace, name) in slices.collect::<Vec<_>>() {
             self.remove_slice(&namespace, &name);
@@ -262,12 +266,18 @@ impl World {
 impl World {
     /// Adds a Service, or replaces the one with its name.
     pub(super) fn set_service(&mut self, service: Service) {
-        self.services.insert(service.name.clone(), service.canonical());
+        let service = service.canonical();
+        if self.services.get(&service.name) != Some(&service) {
+            self.services.insert(service.name.clone(), service);
+            self.services_changed = true;
+        }
     }
 
     /// Removes a Service. Returns whether it was there.
     pub(super) fn remove_service(&mut self, name: &ServiceName) -> bool {
-        self.services.remove(name).is_some()
+        let removed = self.services.remove(name).is_some();
+        self.services_changed |= removed;
+        removed
     }
 
     pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
@@ -302,6 +312,40 @@ impl World {
         true
     }
 
+    /// Returns what a node translates: the Services' own addresses, and its own addresses where these have node ports.
+    pub(super) fn frontends(&self, node: &str) -> Frontends {
+        let mut frontends = Frontends::default();
+        let node = self.nodes.get(node);
+        let of_interfaces = node.iter().flat_map(|it| &it.interfaces).flat_map(|it| &it.addresses);
+        let of_node: BTreeSet<_> =
+            node.iter().flat_map(|it| &it.addresses).chain(of_interfaces).copied().collect();
+        for service in self.services.values() {
+            for port in &service.ports {
+                let backends: Vec<_> = self.backends(&service.name, port).collect();
+                let own = service.addresses.iter().map(|it| (*it, port.port));
+                let node_port = port.node_port.into_iter();
+                let of_node = node_port.flat_map(|port| of_node.iter().map(move |it| (*it, port)));
+                for (address, number) in own.chain(of_node) {
+                    let transport = port.transport;
+                    let frontend = Frontend { address, transport, port: number };
+                    frontends.add(frontend, backends.iter().copied());
+                }
+            }
+        }
+        frontends
+    }
+
+    fn backends(&self, service: &ServiceName, port: &ServicePort) -> impl Iterator<Item = Backend> {
+        self.slices_of(service).flat_map(move |slice| {
+            let is_meant =
+                move |it: &&NamedPort| it.name == port.name && it.transport == port.transport;
+            let numbers = slice.ports.iter().filter(is_meant).map(|it| it.port);
+            numbers.flat_map(|port| {
+                slice.addresses.iter().map(move |it| Backend { address: *it, port })
+            })
+        })
+    }
+
     fn slices_of(&self, service: &ServiceName) -> impl Iterator<Item = &EndpointSlice> {
         let names = self.slices_of.get(service).into_iter().flatten();
         names.filter_map(|it| self.slices.get(&(service.namespace.clone(), it.clone())))
@@ -334,6 +378,11 @@ impl World {
         self.others_changed
     }
 
+    /// Returns whether what a node translates may have changed.
+    pub(super) fn have_frontends_changed(&self) -> bool {
+        self.services_changed || self.others_changed || !self.changed_services.is_empty()
+    }
+
     /// Returns the Services whose backends may have changed.
     pub(super) const fn changed_services(&self) -> &BTreeSet<ServiceName> {
         &self.changed_services
@@ -348,6 +397,7 @@ impl World {
     pub(super) fn settle(&mut self, views: &mut Views) {
         self.others_changed = false;
         self.changed_services.clear();
+        self.services_changed = false;
         core::mem::take(&mut self.changed_views).into_iter().for_each(|it| views.drop_view(it));
     }
 

@@ -39,6 +39,8 @@ pub(super) struct SetPlan<'p> {
     pub(super) others: [u32; 2],
     /// The classes that answer otherwise, sorted, and the number of their answers.
     pub(super) classes: Vec<(ClassId, u32)>,
+    /// The classes of frontends, sorted.
+    pub(super) served: Vec<ClassId>,
 }
 
 /// A stage, with those of its rules that can match something.
@@ -70,11 +72,14 @@ impl<'p> Plan<'p> {
             };
             let stages = set.stages.iter().map(&mut stage).collect();
             let (answers, others, classes) = (Vec::new(), [0, 0], Vec::new());
-            sets.push(SetPlan { key, stages, default: set.default, answers, others, classes });
+            let (default, served) = (set.default, Vec::new());
+            sets.push(SetPlan { key, stages, default, answers, others, classes, served });
         }
-        let regions = Regions::of(&features);
+        let mut regions = Regions::of(&features);
         let holders = holders(&features, &regions);
         sets.iter_mut().for_each(|set| set.tell_apart(&regions, &holders));
+        regions.serve(&program.frontends);
+        sets.iter_mut().for_each(|set| set.serve(&regions));
         Self { features, regions, sets, unclassified }
     }
 
@@ -145,7 +150,19 @@ fn holders(features: &Features<'_>, regions: &Regions) -> Vec<Vec<ClassId>> {
 impl SetPlan<'_> {
     /// Returns how many entries the table has at most, those of the classes `other` included.
     pub(super) fn entries(&self) -> usize {
-        self.classes.len() + self.others.len()
+        self.classes.len() + self.others.len() + self.served.len()
+    }
+
+    /// Finds the classes of frontends.
+    fn serve(&mut self, regions: &Regions) {
+        let classes = (0..).map(ClassId).zip(regions.classes());
+        let served = classes.filter(|(_, class)| class.served.is_some());
+        self.served = served.map(|(id, _)| id).collect();
+    }
+
+    /// Returns whether backends are asked about in the place of frontends.
+    pub(super) fn looks_behind(&self) -> bool {
+        self.key.direction == Direction::Egress && !self.stages.is_empty()
     }
 
     /// Finds the classes that this policy set tells from `other`.

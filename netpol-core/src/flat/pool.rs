@@ -41,6 +41,8 @@ pub(super) enum Cause {
     Stage(u32),
     /// The policy set's default.
     Default(Verdict),
+    /// A frontend has no backends.
+    NoBackends,
 }
 
 /// How much of a pool there was at some time.
@@ -102,6 +104,34 @@ impl<'p> Pool<'p> {
         SourceId(id)
     }
 
+    /// Returns a row that is there.
+    pub(super) fn row_of(&self, id: super::RowId) -> Option<&Row> {
+        self.rows.thing(id.0)
+    }
+
+    /// Returns a list of source ports that is there.
+    pub(super) fn source_of(&self, id: SourceId) -> Option<&[SourceRange]> {
+        self.sources.thing(id.0).map(Vec::as_slice)
+    }
+
+    /// Returns whether a leaf is there that allows.
+    pub(super) fn allows(&self, leaf: LeafId) -> bool {
+        self.leaves.thing(leaf.0).is_some_and(|end| match end.cause {
+            Cause::Rule(_, verdict) | Cause::Default(verdict) => verdict == Verdict::Allow,
+            Cause::Stage(_) | Cause::NoBackends => false,
+        })
+    }
+
+    /// Returns how many ranges a row has, those of its lists of source ports included.
+    pub(super) fn ranges_of(&self, row: super::RowId) -> usize {
+        let cells = self.row_of(row).map(|it| it.cells.as_slice()).unwrap_or_default();
+        let sources = cells.iter().filter_map(|cell| match cell.then {
+            super::Then::BySource(list) => self.source_of(list).map(<[_]>::len),
+            super::Then::Leaf(_) => None,
+        });
+        cells.len() + sources.sum::<usize>()
+    }
+
     /// Returns how many ranges the rows and lists have.
     pub(super) const fn ranges(&self) -> usize {
         self.ranges
@@ -142,7 +172,7 @@ impl<'p> Pool<'p> {
         let (verdict, reason) = self.reason(end.cause);
         let counted = match end.cause {
             Cause::Rule(rule, _) => self.rules.thing(rule).map(|(id, _)| Counted::Rule(*id)),
-            Cause::Stage(_) | Cause::Default(_) => None,
+            Cause::Stage(_) | Cause::Default(_) | Cause::NoBackends => None,
         };
         let counter = counters.number(counted.unwrap_or(Counted::Unmatched(end.cause)));
         Leaf { verdict, reason, logs, counter: CounterId(counter) }
@@ -161,6 +191,7 @@ impl<'p> Pool<'p> {
                 (Verdict::Deny, Reason::NoMatch { tier, policies })
             }
             Cause::Default(verdict) => (verdict, Reason::DefaultVerdict),
+            Cause::NoBackends => (Verdict::Deny, Reason::NoBackends),
         }
     }
 

@@ -1,12 +1,13 @@
 //! Which class an address is in.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::features::{FeatureId, Features};
 use super::pool::{id_of, index};
-use crate::net::{Family, Prefix};
+use crate::net::{Family, Prefix, Transport};
+use crate::program::{Frontend, Frontends};
 
 /// Identifies a class of a flat form.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -21,6 +22,17 @@ pub struct Class {
     pub family: Family,
     /// The questions to which they answer yes, sorted.
     pub(super) features: Vec<FeatureId>,
+    /// What the node translates at these addresses, and the class that they would have otherwise.
+    pub(super) served: Option<(ClassId, Vec<Served>)>,
+}
+
+/// A port that the node translates, at addresses of a class.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) struct Served {
+    pub(super) transport: Transport,
+    pub(super) port: u16,
+    /// What it is translated to, in the order in which policy is asked: classes of addresses, and their ports.
+    pub(super) backends: Vec<(ClassId, u16)>,
 }
 
 /// The class of every address.
@@ -61,6 +73,32 @@ impl Regions {
         }
         regions.classes = classes.all;
         regions
+    }
+
+    /// Gives the addresses of frontends classes of their own. What backends and they themselves would be otherwise is known
+    /// by then, so nothing is translated twice.
+    pub(super) fn serve(&mut self, frontends: &Frontends) {
+        let mut served: BTreeMap<IpAddr, Vec<Served>> = BTreeMap::new();
+        for (Frontend { address, transport, port }, backends) in frontends.iter() {
+            let backends = backends.iter().map(|it| (self.class_of(it.address), it.port));
+            let mut seen = BTreeSet::new();
+            let backends = backends.filter(|it| seen.insert(*it)).collect();
+            served.entry(address).or_default().push(Served { transport, port, backends });
+        }
+        let mut known: BTreeMap<(ClassId, Vec<Served>), ClassId> = BTreeMap::new();
+        let mut addresses: BTreeMap<_, _> = self.addresses.iter().copied().collect();
+        for (address, ports) in served {
+            let around = self.class_of(address);
+            let class = *known.entry((around, ports)).or_insert_with_key(|(around, ports)| {
+                let features = self.class(*around).map(|it| it.features.clone());
+                let (family, served) = (Family::of(address), Some((*around, ports.clone())));
+                let class = ClassId(id_of(self.classes.len()));
+                self.classes.push(Class { family, features: features.unwrap_or_default(), served });
+                class
+            });
+            addresses.insert(address, class);
+        }
+        self.addresses = addresses.into_iter().collect();
     }
 
     /// Returns the class of an address: that of the address itself, or of the longest prefix, or of everything else.
@@ -176,7 +214,7 @@ impl Classes {
         }
         let class = ClassId(id_of(self.all.len()));
         known.insert(self.scratch.clone(), class);
-        self.all.push(Class { family, features: self.scratch.clone() });
+        self.all.push(Class { family, features: self.scratch.clone(), served: None });
         class
     }
 }

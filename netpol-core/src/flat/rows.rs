@@ -7,13 +7,15 @@ use super::line::Range;
 use super::paint::{Hit, Plane, StageHits, TooManyRanges};
 use super::plan::{Answers, SetPlan};
 use super::pool::{End, Pool, id_of, index};
+use super::regions::Regions;
 use super::size::{CapacityError, Limits, Resource, check};
-use super::{Cell, LeafId, Row, RowId, SourceRange, Table, Then};
+use super::{Cell, LeafId, Row, RowId, SourceRange, Table, Then, served};
 use crate::net::{Family, Protocol};
 
 /// Returns the table of a policy set.
 pub(super) fn table<'p>(
     set: &SetPlan<'p>,
+    regions: &Regions,
     pool: &mut Pool<'p>,
     limits: &Limits,
 ) -> Result<Table, CapacityError> {
@@ -32,7 +34,19 @@ pub(super) fn table<'p>(
         let row = row_of(number);
         (row != other).then_some((class, row))
     };
-    Ok(Table { entries: set.classes.iter().filter_map(differs).collect(), others })
+    let mut table = Table { entries: set.classes.iter().filter_map(differs).collect(), others };
+    for &class in &set.served {
+        let Some(served) = regions.class(class) else { continue };
+        let row = served::row(&table, served, set.looks_behind(), pool);
+        let ranges = pool.ranges_of(row);
+        check(Resource::RangesOfRow, Some(set.key), ranges, limits.ranges_per_row)?;
+        check(Resource::Ranges, Some(set.key), pool.ranges(), limits.ranges)?;
+        if row != table.other(served.family) {
+            // Their numbers come after all others.
+            table.entries.push((class, row));
+        }
+    }
+    Ok(table)
 }
 
 /// Returns the row of the addresses that answer so.

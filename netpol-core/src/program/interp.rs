@@ -58,11 +58,33 @@ impl Program {
         if let Some(known) = before_policy(endpoint, direction, flow) {
             return known;
         }
-        match self.policy_set(endpoint, direction) {
-            Some(set) => Walk { program: self, direction, flow, steps: Vec::new() }.policy_set(set),
-            None => Explanation::at_once(Verdict::Deny, Reason::Isolated),
+        let Some(set) = self.policy_set(endpoint, direction) else {
+            return Explanation::at_once(Verdict::Deny, Reason::Isolated);
+        };
+        let ask = |flow: &Flow, steps: Vec<Step>| {
+            Walk { program: self, direction, flow, steps }.policy_set(set)
+        };
+        match self.frontends.backends_for(flow) {
+            Some(backends) if direction == Direction::Egress && !set.stages.is_empty() => {
+                let asked = backends.iter().map(|backend| {
+                    ask(&backend.translated(flow), Vec::from([Step::Backend(*backend)]))
+                });
+                of_all(asked)
+            }
+            _ => ask(flow, Vec::new()),
         }
     }
+}
+
+/// Returns what holds for a frontend, of whose backends this was said.
+fn of_all(mut asked: impl Iterator<Item = Explanation>) -> Explanation {
+    let Some(first) = asked.next() else {
+        return Explanation::at_once(Verdict::Deny, Reason::NoBackends);
+    };
+    if first.verdict == Verdict::Deny {
+        return first;
+    }
+    asked.find(|it| it.verdict == Verdict::Deny).unwrap_or(first)
 }
 
 /// Answers what no policy has a say in.

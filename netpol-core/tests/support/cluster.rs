@@ -80,7 +80,7 @@ pub(crate) fn labels() -> impl Strategy<Value = Labels> {
         .prop_map(|labels| labels.into_iter().collect())
 }
 
-pub(crate) fn transport() -> impl Strategy<Value = Transport> {
+fn transport() -> impl Strategy<Value = Transport> {
     select(vec![Transport::Tcp, Transport::Udp, Transport::Sctp])
 }
 
@@ -349,6 +349,7 @@ pub(crate) fn edge_addresses(objects: &[Object]) -> BTreeSet<IpAddr> {
         match object {
             Object::NetworkSet(set) => add(&set.nets),
             Object::DomainAddress(it) => add(&[Prefix::host(it.address)].into_iter().collect()),
+            Object::Service(it) => add(&it.addresses.iter().copied().map(Prefix::host).collect()),
             Object::EndpointSlice(it) => {
                 add(&it.addresses.iter().copied().map(Prefix::host).collect());
             }
@@ -417,6 +418,10 @@ pub(crate) fn payloads(objects: &[Object]) -> Vec<Payload> {
         match object {
             Object::Endpoint(it) => ports.extend(it.ports.iter().flat_map(|it| near(it.port))),
             Object::EndpointSlice(it) => ports.extend(it.ports.iter().flat_map(|it| near(it.port))),
+            Object::Service(it) => {
+                let numbers = it.ports.iter().flat_map(|it| [Some(it.port), it.node_port]);
+                ports.extend(numbers.flatten().flat_map(near));
+            }
             _ => {}
         }
     }
