@@ -160,7 +160,9 @@ impl<'a> Judge<'a> {
         self.evaluate_any(flow, flow, None)
     }
 
-    /// Returns the judgement on a new flow that destination NAT made out of another.
+    /// Returns the judgement on a new flow that destination NAT made out of another. A dataplane that judges egress
+    /// [before](DestinationView::BeforeDestinationNat) that is asked about the other one there: if it goes to a Service, all
+    /// backends must be allowed.
     #[must_use]
     pub fn evaluate_translated(&self, flow: &Flow, before_nat: &Flow) -> Evaluation {
         self.evaluate_any(flow, before_nat, None)

@@ -1,16 +1,19 @@
-//! Services as peers: programs follow the slices.
+//! Services: programs follow the slices, in which peers are, and what the node translates.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use netpol_core::model::{
-    Action, Endpoint, EndpointSlice, L4Match, NamedPort, Object, ObjectKey, Peers, Policy,
-    PolicyKey, PortConstraint, PortMatch, Rule, RuleMatch, ServiceName,
+    Action, Endpoint, EndpointSlice, L4Match, NamedPort, Node, Object, ObjectKey, Peers, Policy,
+    PolicyKey, PortConstraint, PortMatch, Rule, RuleMatch, Service, ServiceName, ServicePort,
 };
 use netpol_core::net::Transport;
+use netpol_core::program::{Backend, Frontend};
 use netpol_core::{
-    Applied, Capabilities, Change, Delta, Engine, Flow, NodeConfig, Selector, Verdict,
+    Applied, Capabilities, Change, Delta, DestinationView, Engine, Flow, NodeConfig, Program,
+    Selector, Verdict,
 };
 
 const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -121,4 +124,122 @@ fn a_slice_that_changes_touches_the_sets_of_its_service_alone() {
         .unwrap();
     assert!(engine.remove(&ObjectKey::Namespace("x".into())));
     assert!(!engine.remove(&ObjectKey::EndpointSlice("x".into(), "u-1".into())));
+}
+
+fn service() -> Service {
+    let (name, transport) = (String::new(), Transport::Tcp);
+    Service {
+        name: ServiceName::new("x", "s"),
+        addresses: ["10.96.0.1".parse().unwrap()].into(),
+        ports: [ServicePort { name, transport, port: 80, node_port: Some(30_080) }].into(),
+    }
+}
+
+fn node(address: &str) -> Node {
+    let addresses = vec![address.parse().unwrap()];
+    Node { name: "node-a".into(), addresses, ..Node::default() }
+}
+
+/// What a dataplane must know that judges before the node translates: nothing of it, or all that the node translates.
+#[test]
+fn only_who_judges_before_translation_is_told_of_frontends() {
+    for (view, want) in [
+        (DestinationView::AfterDestinationNat, ""),
+        (
+            DestinationView::BeforeDestinationNat,
+            "10.96.0.1:80 -> 198.51.100.1:8080 198.51.100.2:8080, \
+             172.18.0.2:30080 -> 198.51.100.1:8080 198.51.100.2:8080, ",
+        ),
+    ] {
+        let mut capabilities = Capabilities::all();
+        capabilities.destination_view = view;
+        let mut engine = Engine::new(NodeConfig::new("node-a"), &capabilities);
+        let other = Node { name: "node-b".into(), ..node("172.18.0.3") };
+        let objects: [Object; 4] = [
+            service().into(),
+            slice("s-1", "s", &[1, 2], &[8080]).into(),
+            node("172.18.0.2").into(),
+            other.into(),
+        ];
+        objects.into_iter().for_each(|it| engine.upsert(it).unwrap());
+        engine.inputs_complete();
+        let program = program(&mut engine, false);
+        let mut got = String::new();
+        for (Frontend { address, transport: _, port }, backends) in program.frontends.iter() {
+            write!(got, "{address}:{port} ->").unwrap();
+            for Backend { address, port } in backends {
+                write!(got, " {address}:{port}").unwrap();
+            }
+            got.push_str(", ");
+        }
+        assert_eq!(got, want);
+    }
+}
+
+/// Returns the program of the next update, which must be a delta or not.
+fn program(engine: &mut Engine, is_delta: bool) -> Arc<Program> {
+    let update = engine.poll_update().unwrap();
+    engine.handle_applied(Ok(Applied::completely(update.generation)));
+    match update.change {
+        Change::Delta(delta) if is_delta => Arc::clone(&delta.program),
+        Change::Full(program) if !is_delta => program,
+        other => panic!("is it a delta? {is_delta}: {other:?}"),
+    }
+}
+
+/// A dataplane derives what frontends say from what their backends do, so a delta that names neither must leave it alone.
+#[test]
+fn what_could_change_the_word_of_a_frontend_comes_as_a_whole() {
+    let mut capabilities = Capabilities::all();
+    capabilities.destination_view = DestinationView::BeforeDestinationNat;
+    let mut engine = Engine::new(NodeConfig::new("node-a"), &capabilities);
+    let pod = |name: &str, address: &str, label: &str| {
+        let mut pod = Endpoint::pod("x", name);
+        pod.addresses = vec![address.parse().unwrap()];
+        pod.labels = [("app", label)].into_iter().collect();
+        pod
+    };
+    let to = |name: &str, label: &str| {
+        let subject = "app == 'web'".parse().unwrap();
+        let mut policy = Policy::new(PolicyKey::kubernetes("x", name), subject);
+        let mut matches = RuleMatch::default();
+        let selector = Selector::equal("app", label).unwrap();
+        matches.destination.peers = Some(Peers::Endpoints(selector));
+        policy.egress = Some(vec![Rule::new(0, Action::Allow, matches)]);
+        policy
+    };
+    let web = pod("web", "10.0.0.1", "web").on_node("node-a").attached_to("veth0");
+    let objects: [Object; 4] = [
+        service().into(),
+        slice("s-1", "s", &[1], &[8080]).into(),
+        web.into(),
+        to("p", "db").into(),
+    ];
+    objects.into_iter().for_each(|it| engine.upsert(it).unwrap());
+    engine.inputs_complete();
+    program(&mut engine, false);
+    let changes: [(&str, Object, bool); 9] = [
+        ("a peer that is no backend", pod("other", "10.0.0.9", "db").into(), true),
+        ("a backend becomes a peer", pod("db", "198.51.100.1", "db").into(), false),
+        ("it is none any more", pod("db", "198.51.100.1", "x").into(), false),
+        ("a peer has the Service's address", pod("odd", "10.96.0.1", "db").into(), false),
+        ("another backend", slice("s-2", "s", &[2], &[8080]).into(), false),
+        ("another policy", to("q", "cache").into(), false),
+        (
+            "another endpoint with the same policies",
+            pod("web-2", "10.0.0.2", "web").on_node("node-a").attached_to("veth1").into(),
+            true,
+        ),
+        ("the node, with node ports", node("172.18.0.2").into(), false),
+        ("another port", Service { ports: [].into(), ..service() }.into(), false),
+    ];
+    for (what, object, is_delta) in changes {
+        engine.upsert(object.clone()).unwrap();
+        println!("{what}");
+        program(&mut engine, is_delta);
+        engine.upsert(object).unwrap();
+        assert_eq!(engine.poll_update(), None, "{what}, once more");
+    }
+    engine.upsert(slice("t-1", "t", &[1], &[1])).unwrap();
+    assert_eq!(engine.poll_update(), None, "a slice of a Service that is not there");
 }

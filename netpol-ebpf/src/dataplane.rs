@@ -5,8 +5,8 @@ use std::fmt;
 
 use netpol_core::program::{Endpoint, RuleId};
 use netpol_core::{
-    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
-    Program, SourceView, Update,
+    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind,
+    DestinationView, Drift, Program, SourceView, Update,
 };
 use netpol_ebpf_abi::{self as abi, Statistic};
 
@@ -191,5 +191,6 @@ fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::minimal();
     capabilities.deltas = true;
     capabilities.source_view = SourceView::AfterSourceNat;
+    capabilities.destination_view = DestinationView::BeforeDestinationNat;
     capabilities
 }

@@ -42,8 +42,12 @@
 //!
 //! - Linux 5.10 or later, root, and a BPF file system. Tested on 6.1 and 6.18; x86-64 and other little-endian machines.
 //! - Endpoints are known by an interface with Ethernet headers. Those that are known by an address are refused.
-//! - Packets are judged as they pass the interface: a Service's address before its destination NAT, a source after source
-//!   NAT. Log rules are not supported, and denials are silent.
+//! - Packets are judged as they pass the interface: what goes to a Service before the node translates it, a source after
+//!   source NAT. So a Service is allowed if policy allows all its backends, and denied where policy applies and it has none;
+//!   that goes for a pod that is its own Service's backend, too. Nothing waits to be judged when it has been translated.
+//!   What others than Services translate is judged as it stands, and so are node ports of addresses that the Node object
+//!   does not list. Log rules are not supported, and denials are
+//!   silent.
 //! - One process at a time for each owner and network namespace; [`EbpfDataplane::open`] refuses to be the second.
 //! - Fragments pass after the first one of their datagram only. Those that the node itself makes without a socket, as of
 //!   tunnels, are judged like those of others, because the kernel forgets where fragments came from.

@@ -89,7 +89,7 @@ struct Key {
 enum Item {
     /// A set, by its number, and the port that the address contributes to it if it is one of ports.
     Set(u32, Option<u16>),
-    /// A list of prefixes has the address as such. Whatever else names it, no other address is like it.
+    /// A list of prefixes has the address as such, or it is a frontend's. Whatever else names it, no other address is like it.
     Host(IpAddr),
 }
 

@@ -17,6 +17,7 @@ mod measure;
 mod object;
 mod packet;
 mod paths;
+mod services;
 mod unknown;
 mod wire;
 pub(crate) mod world;

@@ -75,6 +75,8 @@ impl Live {
         }
         let hosts = self.nets.iter().flat_map(hosts);
         items.extend(hosts.map(|address| (address, Item::Host(address))));
+        let frontends = program.frontends.iter().map(|(it, _)| it.address);
+        items.extend(frontends.map(|address| (address, Item::Host(address))));
         items.sort();
         items.dedup();
         for group in items.chunk_by(|(one, _), (other, _)| one == other) {

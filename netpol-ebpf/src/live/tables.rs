@@ -97,7 +97,11 @@ impl Live {
         let new: BTreeSet<_> = users.keys().map(|key| key.policy_set).collect();
         let of_new = program.policy_sets.iter().filter(|(id, _)| new.contains(id));
         let rules = of_new.flat_map(|(_, set)| &set.stages).flat_map(|stage| &stage.rules);
-        if !self.is_sampled || !rules.flat_map(|rule| nets(rule)).all(|it| self.nets.contains(it)) {
+        // What stands for a frontend has no backends.
+        if !program.frontends.is_empty()
+            || !self.is_sampled
+            || !rules.flat_map(|rule| nets(rule)).all(|it| self.nets.contains(it))
+        {
             return Err(Unfit);
         }
         // A class that comes back would not have rows in these tables.

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpol_core::model::Policy;
+use netpol_core::model::{Object, Policy};
 use netpol_core::net::Transport;
 use netpol_core::{Dataplane, Direction};
 use nix::errno::Errno;
@@ -36,31 +36,37 @@ fn text(hardware: [u8; 6]) -> String {
 }
 
 /// A pod's namespace, and a socket on its interface for frames.
-struct Pod {
+pub(super) struct Pod {
     socket: OwnedFd,
     link: LinkAddr,
 }
 
 /// A node that forwards between pods.
-struct Wire {
+pub(super) struct Wire {
     pods: Vec<Pod>,
-    _dataplane: EbpfDataplane,
+    dataplane: EbpfDataplane,
     _pins: PrivateBpfFs,
 }
 
 impl Wire {
     /// Makes a node with three pods; pod 0 has policies.
-    fn new(policies: Vec<Policy>) -> Self {
+    pub(super) fn new(policies: Vec<Policy>) -> Self {
         ip("link set lo up");
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
         fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
         let pods = (0..3).map(pod).collect();
         let pins = PrivateBpfFs::new().unwrap();
-        let mut dataplane = EbpfDataplane::open(config(&pins)).unwrap();
-        let applied = dataplane.apply(full(&program(&objects(policies)))).unwrap();
+        let dataplane = EbpfDataplane::open(config(&pins)).unwrap();
+        let mut wire = Self { pods, dataplane, _pins: pins };
+        wire.apply(&objects(policies));
+        wire
+    }
+
+    #[track_caller]
+    pub(super) fn apply(&mut self, objects: &[Object]) {
+        let applied = self.dataplane.apply(full(&program(objects))).unwrap();
         assert!(applied.isolated.is_empty(), "{:?}", applied.isolated);
-        Self { pods, _dataplane: dataplane, _pins: pins }
     }
 
     fn send(&self, pod: usize, mut frame: Vec<u8>) {
@@ -72,7 +78,13 @@ impl Wire {
 
     /// Sends frames and a datagram that is always allowed, both from one pod to another, and returns how many packets
     /// came out before that datagram that hold `mark`.
-    fn arrive(&self, from: usize, frames: Vec<Vec<u8>>, to: usize, mark: &[u8]) -> usize {
+    pub(super) fn arrive(
+        &self,
+        from: usize,
+        frames: Vec<Vec<u8>>,
+        to: usize,
+        mark: &[u8],
+    ) -> usize {
         for frame in frames {
             self.send(from, frame);
         }
@@ -156,7 +168,7 @@ fn pod(number: usize) -> Pod {
 }
 
 /// Runs nft in the namespace of the calling thread.
-fn nft(ruleset: &str) {
+pub(super) fn nft(ruleset: &str) {
     let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     nft.stdin.take().unwrap().write_all(ruleset.as_bytes()).unwrap();
     assert!(nft.wait().unwrap().success());
@@ -167,7 +179,7 @@ fn echo_only() -> Vec<Policy> {
     vec![policy("in", Direction::Ingress, vec![to_ports(Transport::Udp, &[(7, 7)])])]
 }
 
-fn marked(mut packet: Packet) -> Packet {
+pub(super) fn marked(mut packet: Packet) -> Packet {
     packet.payload.extend_from_slice(b"the mark");
     packet
 }

@@ -12,8 +12,8 @@ use netpol_core::model::{
 };
 use netpol_core::net::{PortRange, Transport};
 use netpol_core::{
-    Capabilities, Change, Dataplane, Direction, Engine, NodeConfig, Program, Selector, Update,
-    Verdict,
+    Capabilities, Change, Dataplane, DestinationView, Direction, Engine, NodeConfig, Program,
+    Selector, Update, Verdict,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -123,6 +123,7 @@ pub(crate) fn to_nets(nets: &[&str]) -> RuleMatch {
 pub(crate) fn program(objects: &[Object]) -> Program {
     let mut capabilities = Capabilities::all();
     capabilities.log = false;
+    capabilities.destination_view = DestinationView::BeforeDestinationNat;
     let mut engine = Engine::new(NodeConfig::new("node"), &capabilities);
     objects.iter().for_each(|object| engine.upsert(object.clone()).unwrap());
     engine.inputs_complete();
