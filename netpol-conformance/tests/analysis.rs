@@ -199,6 +199,45 @@ fn a_diff_says_who_is_concerned_and_why() {
     assert_eq!(differences[0]["examples"][0]["flow"], flow);
 }
 
+#[test]
+fn what_changes_for_both_families_is_said_once() {
+    let shop = SHOP
+        .replace(
+            "{app: web}},",
+            r#"{app: web}}, status: {podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}]},"#,
+        )
+        .replace(
+            "{app: db}},",
+            r#"{app: db}}, status: {podIPs: [{ip: 10.0.0.2}, {ip: "fd00::2"}]},"#,
+        );
+    let after = shop.replace("port: 3306", "port: 3306, endPort: 3307");
+    let folder = folder("families", &[("before.yaml", &shop), ("after.yaml", &after)]);
+    check(
+        &folder,
+        &["diff", "before.yaml", "after.yaml"],
+        1,
+        &expect_test::expect![[r#"
+        allowed now: TCP 3307
+          from shop/web
+          to   shop/db
+          as TCP 10.0.0.1 port 49152 -> 10.0.0.2 port 3307
+          as TCP fd00::1 port 49152 -> fd00::2 port 3307
+            before
+              ingress: deny
+                tier `default`
+                  no rule matched, and the tier denies at its end; asked:
+                    NetworkPolicy shop/db (networking.k8s.io)
+            after
+              egress: allow
+                no policy applies; default verdict of the endpoint
+              ingress: allow
+                tier `default`
+                  allowed by NetworkPolicy shop/db (networking.k8s.io), ingress[0]
+
+    "#]],
+    );
+}
+
 /// A pod that comes, and stands before the others in the file, takes no address from them.
 #[test]
 fn pods_have_the_same_addresses_before_and_after() {

@@ -10,7 +10,8 @@
 //!
 //! * neighbour and multicast listener discovery, and router messages (ICMPv6 types 130 to 137 and 143);
 //! * traffic between an endpoint and itself, and traffic of an endpoint's own node;
-//! * what policy of host endpoints says: here, host endpoints are peers only, and host-network pods are their node's addresses.
+//! * what policy of host endpoints and settings of nodes say: here, host endpoints are peers only, and host-network pods are
+//!   their node's addresses.
 
 mod classes;
 mod diff;

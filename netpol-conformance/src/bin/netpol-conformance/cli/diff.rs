@@ -63,19 +63,27 @@ fn pretty(found: &Diff, before: &Inputs, after: &Inputs) -> String {
     if found.differences.is_empty() {
         return "no difference\n".to_owned();
     }
-    let mut text = String::new();
+    // What is the same for the addresses of both families is said once.
+    let mut said: Vec<(String, Vec<&Example>)> = Vec::new();
     for Difference { verdict, from, to, traffic, examples, .. } in &found.differences {
         let is_new = if *verdict == Verdict::Allow { "allowed" } else { "denied" };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{is_new} now: {traffic}");
-        let _ = writeln!(text, "  from {}", names(&found.classes, from));
-        let _ = writeln!(text, "  to   {}", names(&found.classes, to));
-        let reasons = |it: &Example| [why(&it.before, before), why(&it.after, after)];
+        let [from, to] = [from, to].map(|it| names(&found.classes, it));
+        let head = format!("{is_new} now: {traffic}\n  from {from}\n  to   {to}\n");
+        match said.iter_mut().find(|(it, _)| *it == head) {
+            Some((_, before)) => before.extend(examples),
+            None => said.push((head, examples.iter().collect())),
+        }
+    }
+    let reasons = |it: &Example| [why(&it.before, before), why(&it.after, after)];
+    let mut text = String::new();
+    for (head, examples) in said {
+        text.push_str(&head);
         for alike in examples.chunk_by(|a, b| reasons(a) == reasons(b)) {
             alike.iter().for_each(|it| {
+                // Writing to a string cannot fail.
                 let _ = writeln!(text, "  as {}", it.flow);
             });
-            let [was, is] = alike.first().map(reasons).unwrap_or_default();
+            let [was, is] = alike.first().map(|it| reasons(it)).unwrap_or_default();
             write_lines(&mut text, "before", &was);
             write_lines(&mut text, "after", &is);
         }

@@ -78,6 +78,7 @@ fn classes_of(
             pod.map(|it| it.own_addresses().to_vec()).unwrap_or_default()
         }
         PartyName::Node(name) => {
+            eprintln!("note: whatever policy says, a node reaches the pods that run on it");
             cluster.nodes().get(name).map(|it| it.addresses.clone()).unwrap_or_default()
         }
         PartyName::Address(address) => vec![*address],
