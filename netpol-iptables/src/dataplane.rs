@@ -3,71 +3,37 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use netpol_core::model::EndpointId;
 use netpol_core::net::Family;
 use netpol_core::program::{Endpoint, Established};
 use netpol_core::{
-    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Drift,
-    Program, Update,
+    Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Delta,
+    Drift, Program, Update,
 };
-use netpol_netfilter::{EndingFlows, Logging, Period};
+use netpol_netfilter::EndingFlows;
 
+use crate::enforced::Enforced;
 use crate::error::IptablesError;
-use crate::name::{Fixed, Owner};
+use crate::name::Fixed;
 use crate::observe::{Observed, Record, Table, sets, table};
 use crate::plan::{
     ChainChange, HookChange, Plan, SetChange, plan, plan_isolation, second_slots, switched,
     together,
 };
-use crate::probe::{self, Clues, Flavour, KernelTable, PodNetwork, TableId, TableName};
+use crate::probe::{self, Clues, Flavour, KernelTable, TableId};
 use crate::render::{Context, Lists, PolicyUse, Rendered, check_hosts, render, tables_of_hosts};
 use crate::restore::{chain_script, hook_script, removal_scripts, set_script, undo_script};
 use crate::transport::{Processes, Tools, Variant};
 
+mod config;
 mod outcome;
 mod removal;
 mod report;
 
+pub use self::config::IptablesConfig;
+use self::config::{capabilities, check_logging};
 use self::outcome::{Done, Failed, may_be_done};
-
-/// How a dataplane is called and where it stands among the other users of iptables.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct IptablesConfig {
-    /// The tag in the names of our chains and sets. Several dataplanes can live on one host under different tags.
-    pub owner: Owner,
-    /// The flavour of iptables; `None` for that of the host.
-    pub flavour: Option<Flavour>,
-    /// The table whose built-in chains we hook into. Host endpoints need [`TableName::Filter`].
-    pub table: TableName,
-    /// What Log rules write, where, and how often. The kernel takes prefixes of 63 bytes, and bursts of what comes in a
-    /// day at the most: 5 packets at 5 a day or more, 1 at 1 a day. It counts in tenths of a millisecond between packets.
-    pub logging: Logging,
-    /// Where the packets of pods pass.
-    pub pods: PodNetwork,
-    /// How long a tool may take before it is killed.
-    pub time_limit: Duration,
-    /// Bits of the packet mark that nobody else uses. They say that policy of a host endpoint before destination NAT has
-    /// allowed a packet. Without such policy no mark is read or written.
-    pub mark: u32,
-}
-
-impl Default for IptablesConfig {
-    /// No tag, the host's flavour, the table `filter`, logs to group 100, routed pods, 30 seconds.
-    fn default() -> Self {
-        Self {
-            owner: Owner::default(),
-            flavour: None,
-            table: TableName::default(),
-            logging: Logging::DEFAULT,
-            pods: PodNetwork::default(),
-            time_limit: Duration::from_secs(30),
-            mark: 0x0010_0000,
-        }
-    }
-}
 
 /// A dataplane on iptables and ipset, in the network namespace of the thread that opened it.
 pub struct IptablesDataplane {
@@ -80,6 +46,8 @@ pub struct IptablesDataplane {
     /// configuration.
     elsewhere: BTreeSet<KernelTable>,
     flows: EndingFlows,
+    /// The program in force, `None` if that is not known.
+    enforced: Option<Enforced>,
     /// Whether there may be flows that an earlier program stopped.
     may_have_stopped: bool,
 }
@@ -128,6 +96,7 @@ impl IptablesDataplane {
             capabilities,
             elsewhere,
             flows,
+            enforced: None,
             may_have_stopped,
         })
     }
@@ -195,11 +164,12 @@ impl IptablesDataplane {
         table(&self.config.owner, id.table, &listing)
     }
 
-    /// Enforces a whole program.
+    /// Enforces a whole program, and returns the endpoints that were isolated.
     fn enforce(
         &mut self,
         program: &Program,
     ) -> Result<Vec<(EndpointId, DataplaneError)>, IptablesError> {
+        self.enforced = None;
         let mut refused = BTreeMap::new();
         let mut conflicts = 0;
         loop {
@@ -211,7 +181,13 @@ impl IptablesDataplane {
             self.elsewhere.extend(changed.filter(|name| *name != main));
             let Err(failed) = self.execute(&plan, &observed) else {
                 self.sweep(&plan);
-                return Ok(isolated(rendered));
+                let isolated = isolated(&rendered);
+                if isolated.is_empty() {
+                    let ruleset = &rendered.ruleset;
+                    self.enforced = Some(Enforced::of(&self.config.owner, program, ruleset));
+                }
+                self.flows.enforced(program, &isolated);
+                return Ok(isolated);
             };
             match failed.error.kind() {
                 DataplaneErrorKind::Conflict if conflicts < CONFLICTS => conflicts += 1,
@@ -227,6 +203,19 @@ impl IptablesDataplane {
                     refused.extend(culprits.into_iter().map(|it| (it, Arc::clone(&error))));
                 }
             }
+        }
+    }
+
+    /// Enforces the program of a delta, and returns the endpoints that were isolated. Members of sets change without a look at
+    /// what is in force. If more has to change, or that fails, the whole program is enforced.
+    fn enforce_delta(
+        &mut self,
+        delta: &Delta,
+    ) -> Result<Vec<(EndpointId, DataplaneError)>, IptablesError> {
+        let plan = self.enforced.as_ref().and_then(|it| it.plan(delta));
+        match plan.map(|plan| self.execute(&plan, &Observed::default())) {
+            Some(Ok(())) => Ok(Vec::new()),
+            Some(Err(_)) | None => self.enforce(&delta.program),
         }
     }
 
@@ -272,18 +261,22 @@ impl IptablesDataplane {
 
     /// Stops the established flows that a program denies, if it wants that; returns how many those were. Another process
     /// may have stopped some; they may go on with a program that keeps established flows.
-    fn reevaluate(&mut self, program: &Program) -> Result<u64, IptablesError> {
+    fn reevaluate(&mut self, program: &Program) -> Result<u64, DataplaneError> {
         let keeps = program.established == Established::Keep;
         if keeps && !self.may_have_stopped {
             return Ok(0);
         }
-        let stopped = self.tools.reevaluate_flows(program)?;
+        let stopped = self
+            .tools
+            .reevaluate_flows(program)
+            .map_err(|error| error.into_dataplane("stop established flows"))?;
         self.may_have_stopped = !keeps;
         Ok(stopped)
     }
 
     /// Isolates the endpoints that the chains do not know, and changes nothing else.
     fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<(), IptablesError> {
+        self.enforced = None;
         let mut conflicts = 0;
         loop {
             let observed = Observed { tables: self.tables_of_endpoints()?, ..Observed::default() };
@@ -446,6 +439,7 @@ impl IptablesDataplane {
 
     /// Removes all that is ours, in both flavours.
     fn remove_all(&mut self) -> Result<(), IptablesError> {
+        self.enforced = None;
         for flavour in Flavour::BOTH {
             // What an early table has denied is denied until the end.
             for table in KernelTable::ALL.into_iter().rev() {
@@ -492,10 +486,13 @@ impl Dataplane for IptablesDataplane {
                 applied.isolated = self
                     .enforce(&program)
                     .map_err(|error| error.into_dataplane("enforce a program"))?;
-                self.flows.enforced(&program, &applied.isolated);
-                applied.revoked = self
-                    .reevaluate(&program)
-                    .map_err(|error| error.into_dataplane("stop established flows"))?;
+                applied.revoked = self.reevaluate(&program)?;
+            }
+            Change::Delta(delta) => {
+                applied.isolated = self
+                    .enforce_delta(&delta)
+                    .map_err(|error| error.into_dataplane("enforce a changed program"))?;
+                applied.revoked = self.reevaluate(&delta.program)?;
             }
             _ => {
                 let kind = DataplaneErrorKind::Unsupported;
@@ -531,34 +528,6 @@ impl Dataplane for IptablesDataplane {
 /// How often an update is planned anew because the tables were not as read.
 const CONFLICTS: u32 = 3;
 
-/// Source: `prefix` of `struct xt_nflog_info` in `include/uapi/linux/netfilter/xt_NFLOG.h` has 64 bytes and ends with a NUL.
-const LOG_PREFIX_BYTES: usize = 63;
-
-/// Refuses what the kernel would. A burst that takes longer than a day to come back overflows its credits: `MAX_CPJ` and
-/// `limit_mt_check` in `net/netfilter/xt_limit.c`.
-fn check_logging(logging: Logging) -> Result<(), IptablesError> {
-    let Logging { prefix, rate, .. } = logging;
-    let bytes = prefix.longest();
-    if bytes > LOG_PREFIX_BYTES {
-        return Err(IptablesError::LogPrefix { prefix, bytes, max: LOG_PREFIX_BYTES });
-    }
-    let product = |number: u16, seconds: u32| u64::from(number) * u64::from(seconds);
-    let fills = product(rate.burst(), rate.period().seconds());
-    if fills > product(rate.packets(), Period::Day.seconds()) {
-        return Err(IptablesError::LogBurst { rate });
-    }
-    Ok(())
-}
-
-/// What iptables can express here.
-fn capabilities(config: &IptablesConfig) -> Capabilities {
-    let mut capabilities = Capabilities::minimal();
-    capabilities.log = true;
-    capabilities.host_endpoints = config.table == TableName::Filter;
-    capabilities.reject = config.table == TableName::Filter;
-    capabilities
-}
-
 /// Returns what each installed flavour lists in both families.
 fn listings(
     tools: &mut dyn Tools,
@@ -583,9 +552,9 @@ fn installed(answer: Result<String, IptablesError>) -> Result<Option<String>, Ip
     }
 }
 
-fn isolated(rendered: Rendered) -> Vec<(EndpointId, DataplaneError)> {
-    let error = |error: Arc<IptablesError>| {
-        DataplaneError::new(error.kind(), "program an endpoint").with_source(error)
+fn isolated(rendered: &Rendered) -> Vec<(EndpointId, DataplaneError)> {
+    let error = |error: &Arc<IptablesError>| {
+        DataplaneError::new(error.kind(), "program an endpoint").with_source(Arc::clone(error))
     };
-    rendered.isolated.into_iter().map(|(id, cause)| (id, error(cause))).collect()
+    rendered.isolated.iter().map(|(id, cause)| (id.clone(), error(cause))).collect()
 }

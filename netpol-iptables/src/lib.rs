@@ -78,6 +78,7 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod dataplane;
+mod enforced;
 mod error;
 mod name;
 mod observe;

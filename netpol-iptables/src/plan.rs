@@ -200,7 +200,7 @@ pub(crate) fn plan_isolation(
 }
 
 /// The chains where the policy of host endpoints begins, in any table.
-const HOSTS: [Fixed; 6] = [
+pub(crate) const HOSTS: [Fixed; 6] = [
     Fixed::HostInput,
     Fixed::HostOutput,
     Fixed::HostForward,
@@ -311,7 +311,10 @@ fn entries<'a>(
 }
 
 /// Returns where a desired list leads the packets of each endpoint.
-fn desired_dispatch<'a>(chains: &'a BTreeMap<Name, Chain>, root: &Name) -> BTreeMap<Key, &'a Name> {
+pub(crate) fn desired_dispatch<'a>(
+    chains: &'a BTreeMap<Name, Chain>,
+    root: &Name,
+) -> BTreeMap<Key, &'a Name> {
     let mut dispatch = BTreeMap::new();
     let mut todo: Vec<&Chain> = chains.get(root).into_iter().collect();
     while let Some(chain) = todo.pop() {
@@ -347,7 +350,10 @@ fn sets_below<'d>(chains: &'d BTreeMap<Name, Chain>, name: &'d Name) -> BTreeSet
 }
 
 /// Returns the desired chains that one leads to, itself included.
-fn reachable<'d>(chains: &'d BTreeMap<Name, Chain>, name: &'d Name) -> BTreeSet<&'d Name> {
+pub(crate) fn reachable<'d>(
+    chains: &'d BTreeMap<Name, Chain>,
+    name: &'d Name,
+) -> BTreeSet<&'d Name> {
     let (mut todo, mut seen) = (vec![name], BTreeSet::new());
     while let Some(name) = todo.pop() {
         if let Some(chain) = chains.get(name).filter(|_| seen.insert(name)) {

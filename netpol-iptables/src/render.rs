@@ -39,7 +39,7 @@ use self::hosts::HostRenderer;
 pub(crate) use self::hosts::{check_hosts, tables_of_hosts};
 #[cfg(test)]
 pub(crate) use self::policy::MAX_DEPTH;
-pub(crate) use self::policy::{OnAllow, PolicyRenderer};
+pub(crate) use self::policy::{OnAllow, PolicyRenderer, can_be_member};
 
 /// A policy set as rendered for one direction.
 pub(crate) type PolicyUse = (Side, OnAllow, PolicySetId);
@@ -132,7 +132,7 @@ fn prune(ruleset: &mut Ruleset, others: &BTreeMap<TableId, BTreeMap<Name, Chain>
 }
 
 /// Returns the families of addresses that occur in a program: of the other one, exact members cannot match.
-fn families(program: &Program) -> BTreeSet<Family> {
+pub(crate) fn families(program: &Program) -> BTreeSet<Family> {
     let endpoints = program.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).copied();
     let members = program.address_sets.values().flat_map(|set| {
         let has = |family| match &set.members {

@@ -10,8 +10,12 @@ mod adoption;
 )]
 #[path = "../../netpol-core/tests/support/cluster.rs"]
 mod cluster;
+mod deltas;
 mod fake;
 mod flows;
+#[expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#[path = "../../netpol-core/tests/support/history.rs"]
+mod history;
 mod host_laws;
 mod host_meaning;
 mod host_packets;

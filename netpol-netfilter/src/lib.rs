@@ -1,5 +1,5 @@
-//! What the dataplanes that stand on netfilter share: flows that must end although policy keeps established ones, and
-//! how Log rules log.
+//! What the dataplanes that stand on netfilter share: flows that must end although policy keeps established ones,
+//! how Log rules log, and when sets may change in place.
 //!
 //! When an endpoint goes, or its address passes to another one, or it is isolated, its flows are forgotten. Otherwise
 //! the rule that lets established flows pass would let them reach the next owner of the address.
@@ -7,6 +7,7 @@
 //! - [`EndingFlows`] knows which flows must end with an update, and keeps them until they have.
 //! - [`Holders`] knows who had which address.
 //! - [`Logging`] says what Log rules write, and how often.
+//! - [`Lookups`] says when sets may change in place, so that packets on their way meet the old policy or the new one.
 //! - [`Conntrack`] forgets tracked flows, and stops those that a program denies, over netlink.
 
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ mod grace;
 mod holders;
 mod local;
 mod logging;
+mod lookups;
 mod message;
 mod reevaluate;
 mod tuple;
@@ -25,3 +27,4 @@ pub use self::conntrack::Conntrack;
 pub use self::ending::EndingFlows;
 pub use self::holders::Holders;
 pub use self::logging::{LogPrefix, LogPrefixError, LogRate, LogRateError, Logging, Period};
+pub use self::lookups::{Effect, Lookups, Way};

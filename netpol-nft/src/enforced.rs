@@ -8,16 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use netpol_core::model::{L4Match, Mode};
 use netpol_core::program::{Address, Endpoint, PolicySet, SetId};
 use netpol_core::{Delta, Program};
+use netpol_netfilter::Lookups;
 
 use self::census::Census;
 use self::members::Changes;
 use crate::name::{Name, Place};
-use crate::plan::{Lookups, lookups};
+use crate::plan::lookups;
 use crate::render::{
     Context, Entries, Options, Policies, PolicyRenderer, PolicyUse, Rendered, disposition,
     host_chains, policy_uses,
 };
-use crate::ruleset::{Ruleset, Set};
+use crate::ruleset::{Fields, Ruleset, Set};
 
 mod census;
 mod members;
@@ -51,7 +52,7 @@ struct Use {
     /// The sets that these refer to.
     sets: BTreeSet<Name>,
     /// What they do with sets of exact members.
-    lookups: BTreeMap<Name, Lookups>,
+    lookups: BTreeMap<Name, Lookups<Fields>>,
     /// The address sets that its rules refer to.
     refers: BTreeSet<SetId>,
 }

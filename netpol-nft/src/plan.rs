@@ -12,7 +12,7 @@ use crate::ruleset::{Chain, Elements, Key, Ruleset, Set, Verdict};
 
 mod together;
 
-pub(crate) use self::together::{Lookups, Way, is_torn, lookups, together};
+pub(crate) use self::together::{lookups, together};
 
 /// Ordered changes.
 ///

@@ -1,9 +1,14 @@
 //! Histories: clusters that become others, a few objects at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use netpol_core::model::{HostSettings, Object, ObjectKey};
-use netpol_core::{Applied, Capabilities, Change, Engine, NodeConfig, Program, Update};
+use netpol_core::model::{EndpointId, HostSettings, Object, ObjectKey};
+use netpol_core::program::{Members, PolicySetId, SetId};
+use netpol_core::{
+    Applied, Capabilities, Change, Delta, Edit, EndpointChange, Engine, MembersChange, NodeConfig,
+    Program, Update,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -58,4 +63,62 @@ fn events(before: &[Object], after: &[Object]) -> Vec<(ObjectKey, Option<Object>
     let gone = before.keys().filter(|key| !after.contains_key(key)).map(|key| (key.clone(), None));
     let new = after.iter().filter(|(key, object)| before.get(key) != Some(object));
     new.map(|(key, object)| (key.clone(), Some(object.clone()))).chain(gone).collect()
+}
+
+/// Returns the delta between two programs.
+pub(crate) fn difference(before: &Program, after: &Program) -> Delta {
+    let mut delta = Delta::default();
+    delta.program = Arc::new(after.clone());
+    for (id, set) in &after.address_sets {
+        match before.address_sets.get(id) {
+            None => delta.new_sets.push(*id),
+            Some(old) => delta.members.push(edited(*id, &old.members, &set.members)),
+        }
+    }
+    delta.members.retain(|it| !it.is_empty());
+    let of = |program: &Program, id: &EndpointId| {
+        program.endpoints.iter().find(|it| it.id == *id).cloned()
+    };
+    for new in &after.endpoints {
+        let old = of(before, &new.id);
+        if old.as_ref() != Some(new) {
+            delta.endpoints.push(EndpointChange { old, new: new.clone() });
+        }
+    }
+    let gone = before.endpoints.iter().filter(|it| of(after, &it.id).is_none());
+    delta.removed_endpoints = gone.cloned().collect();
+    let is_new = |id: &&PolicySetId| !before.policy_sets.contains_key(id);
+    delta.new_policy_sets = after.policy_sets.keys().filter(is_new).copied().collect();
+    let gone = before.policy_sets.iter().filter(|it| !after.policy_sets.contains_key(it.0));
+    delta.removed_policy_sets = gone.map(|(id, set)| (*id, Arc::clone(set))).collect();
+    let gone = before.address_sets.iter().filter(|it| !after.address_sets.contains_key(it.0));
+    delta.removed_sets = gone.map(|(id, set)| (*id, Arc::clone(set))).collect();
+    let mut advanced = before.clone();
+    advanced.advance(&delta).unwrap();
+    assert_eq!(advanced, *after);
+    delta
+}
+
+fn edited(set: SetId, old: &Members, new: &Members) -> MembersChange {
+    fn edit<T: Ord + Copy>(old: impl Iterator<Item = T>, new: impl Iterator<Item = T>) -> Edit<T> {
+        let (old, new): (BTreeSet<T>, BTreeSet<T>) = (old.collect(), new.collect());
+        let lacks = |one: &BTreeSet<T>, other| one.difference(other).copied().collect();
+        Edit { added: lacks(&new, &old), removed: lacks(&old, &new) }
+    }
+    let mut change = MembersChange::new(set);
+    match (old, new) {
+        (
+            Members::Addresses { exact: old, prefixes: old_prefixes },
+            Members::Addresses { exact: new, prefixes: new_prefixes },
+        ) => {
+            change.addresses = edit(old.iter(), new.iter());
+            let (old, new) = (old_prefixes.prefixes().iter(), new_prefixes.prefixes().iter());
+            change.prefixes = edit(old.copied(), new.copied());
+        }
+        (Members::Ports(old), Members::Ports(new)) => {
+            change.ports = edit(old.iter().copied(), new.iter().copied());
+        }
+        _ => panic!("a set is of one kind"),
+    }
+    change
 }

@@ -381,7 +381,7 @@ fn not_addresses(id: SetId) -> IptablesError {
 
 /// Returns whether a set takes an address. A hash set refuses the unspecified one, which no packet that is forwarded
 /// carries.
-fn can_be_member(address: IpAddr, family: Family) -> bool {
+pub(crate) fn can_be_member(address: IpAddr, family: Family) -> bool {
     Family::of(address) == family && !address.is_unspecified()
 }
 

@@ -18,7 +18,7 @@ use super::program::{Builder, deny_unless, in_nets, in_set, numbers, rule, stage
 use crate::{IptablesConfig, IptablesDataplane};
 
 /// Returns a program for every list of numbers: one endpoint for each, with a policy of rules that follow from it.
-fn program(seeds: &[u16], members: &[u8]) -> Program {
+pub(super) fn program(seeds: &[u16], members: &[u8]) -> Program {
     let mut builder = Builder::new();
     let texts: Vec<String> =
         members.iter().map(|member| format!("10.0.{}.{member}", member % 4)).collect();

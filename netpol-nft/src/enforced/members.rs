@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use netpol_core::net::Family;
 use netpol_core::program::{AddressSet, Members, SetId};
 use netpol_core::{Delta, Edit, MembersChange};
+use netpol_netfilter::{Lookups, Way};
 
 use crate::name::{self, Name, Place, SizeClass};
-use crate::plan::{Lookups, Way, is_torn};
 use crate::render::{address_key, target_key};
-use crate::ruleset::{Elements, Key, Set, Storage};
+use crate::ruleset::{Elements, Fields, Key, Set, Storage};
 
 /// The sets that a delta changes.
 #[derive(Debug, Default)]
@@ -63,13 +63,13 @@ impl Changes {
     }
 
     /// Moves those sets that must not change in place below a policy which makes these lookups, and which stays or does not.
-    pub(super) fn settle(&mut self, lookups: &BTreeMap<Name, Lookups>, is_kept: bool) {
+    pub(super) fn settle(&mut self, lookups: &BTreeMap<Name, Lookups<Fields>>, is_kept: bool) {
         for family in Family::BOTH {
             let of_family = self.exact.iter_mut().filter(|it| it.1.family == family);
             let seen = of_family.filter_map(|(name, it)| Some((*lookups.get(name)?, it)));
             let (seen, changes): (Vec<_>, Vec<_>) =
                 seen.map(|(lookups, it)| ((lookups, it.way()), it)).unzip();
-            if !is_kept || is_torn(&seen) {
+            if !is_kept || Lookups::are_torn(&seen) {
                 changes.into_iter().for_each(Change::relocate);
             }
         }
@@ -111,7 +111,7 @@ impl Change {
     }
 
     fn way(&self) -> Way {
-        Way::of(!self.keys.added.is_empty(), !self.keys.removed.is_empty())
+        Way::of(&self.keys.added, &self.keys.removed)
     }
 }
 

@@ -217,45 +217,6 @@ fn sets_that_a_packet_can_meet_change_together() {
 }
 
 #[test]
-fn what_pulls_one_way_may_change_in_place() {
-    use Sense::{In, NotIn};
-    use Way::{Both, Grows, Shrinks};
-    let (allow, deny) = (Verdict::Return, Verdict::Drop);
-    let pass = Verdict::Goto(Name::new("next"));
-    type Rules<'a> = &'a [(&'a Verdict, Sense, End)];
-    let cases: &[(&[(Rules<'_>, Way)], bool)] = &[
-        (&[], false),
-        (&[(&[(&pass, In, End::Source)], Both)], false),
-        (&[(&[(&pass, In, End::Source), (&deny, In, End::Source)], Shrinks)], true),
-        (&[(&[(&allow, In, End::Source), (&allow, NotIn, End::Source)], Shrinks)], true),
-        (&[(&[(&allow, In, End::Source), (&deny, NotIn, End::Source)], Both)], false),
-        (&[(&[(&allow, In, End::Source), (&allow, In, End::Destination)], Both)], true),
-        (&[(&[(&allow, In, End::Source), (&allow, In, End::Destination)], Grows)], false),
-        (&[(&[(&allow, In, End::Source)], Grows), (&[(&allow, In, End::Source)], Grows)], false),
-        (&[(&[(&allow, In, End::Source)], Grows), (&[(&allow, In, End::Source)], Shrinks)], true),
-        (&[(&[(&allow, In, End::Source)], Grows), (&[(&deny, In, End::Source)], Shrinks)], false),
-        (&[(&[(&allow, In, End::Source)], Both), (&[(&allow, In, End::Source)], Both)], true),
-        (&[(&[(&pass, In, End::Source)], Grows), (&[(&pass, In, End::Source)], Grows)], true),
-    ];
-    for (sets, want) in cases {
-        let changed = sets.iter().map(|(rules, way)| {
-            let rule = |&(verdict, sense, end): &(&Verdict, Sense, End)| {
-                let (fields, set) = (Fields::Address(Family::V4, end), Name::new("np-s4-a-6"));
-                let matches = vec![Match::Member { fields, set, sense }];
-                let action = Action::Verdict(verdict.clone());
-                Rule { matches, action, comment: String::new() }
-            };
-            let mut ruleset = Ruleset::default();
-            let chain = Chain { base: None, rules: rules.iter().map(rule).collect() };
-            ruleset.chains.insert(Name::new("c"), chain);
-            let lookups = lookups(&ruleset, vec![&Name::new("c")]);
-            (*lookups.values().next().unwrap(), *way)
-        });
-        assert_eq!(is_torn(&changed.collect::<Vec<_>>()), *want, "{sets:?}");
-    }
-}
-
-#[test]
 fn a_set_that_is_not_ours_is_a_conflict() {
     let mut old = state(&[], &[], &[]);
     let set = old.sets.get_mut(&Name::new("np-iso-4")).unwrap();

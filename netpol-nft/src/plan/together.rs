@@ -1,66 +1,19 @@
-//! Which sets must not change in place.
-//!
-//! The kernel chooses a packet's rules when it enters a hook, but looks each key up in what is in force at that moment: one
-//! that is on its way during a switch may make some lookups before it and some after it (Linux 6.18). It must meet the old
-//! policy of an endpoint and direction, or the new one. That is so where
-//!
-//! * it makes one lookup at most in sets that change, or
-//! * all that change pulls the same way: whatever a packet sees of it then allows no more than the one policy and no less
-//!   than the other. So it is with the rules of most policies, which allow members of sets, when a pod comes or goes.
-//!
-//! Everywhere else the sets are made anew in their other slot, and appear together with the rules that refer to them.
+//! Which sets must not change in place, see [`Lookups`]: they are made anew in their other slot, and appear together with the
+//! rules that refer to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use netpol_core::net::Family;
+use netpol_netfilter::{Effect, Lookups, Way};
 
 use crate::name::Name;
 use crate::observe::Observed;
 use crate::render::{Fixed, host_chains};
 use crate::ruleset::{Action, Elements, Fields, Match, Rule, Ruleset, Sense, Verdict};
 
-/// What the rules of a policy do with one set of exact members.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Lookups {
-    /// How many there are.
-    count: usize,
-    /// What members do to what passes; `None` if that differs, or if it cannot be told.
-    effect: Option<Effect>,
-    /// Which fields are looked up; `None` if that differs.
-    fields: Option<Fields>,
-}
-
-/// What more members of a set do to what passes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Effect {
-    Widens,
-    Narrows,
-}
-
-/// How the members of a set change.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Way {
-    /// Some come.
-    Grows,
-    /// Some go.
-    Shrinks,
-    /// Some come and some go; of each packet's key one of both is true.
-    Both,
-}
-
-impl Way {
-    pub(crate) fn of(comes: bool, goes: bool) -> Self {
-        match (comes, goes) {
-            (true, false) => Self::Grows,
-            (false, true) => Self::Shrinks,
-            _ => Self::Both,
-        }
-    }
-}
-
 /// Returns what rules that can be reached from these chains do with sets of exact members.
-pub(crate) fn lookups(ruleset: &Ruleset, roots: Vec<&Name>) -> BTreeMap<Name, Lookups> {
-    let mut all: BTreeMap<Name, Lookups> = BTreeMap::new();
+pub(crate) fn lookups(ruleset: &Ruleset, roots: Vec<&Name>) -> BTreeMap<Name, Lookups<Fields>> {
+    let mut all: BTreeMap<Name, Lookups<Fields>> = BTreeMap::new();
     let chains = ruleset.below(roots).into_iter().filter_map(|it| ruleset.chains.get(it));
     for rule in chains.flat_map(|chain| &chain.rules) {
         for (set, lookup) in lookups_of(rule) {
@@ -70,11 +23,11 @@ pub(crate) fn lookups(ruleset: &Ruleset, roots: Vec<&Name>) -> BTreeMap<Name, Lo
     all
 }
 
-fn lookups_of(rule: &Rule) -> impl Iterator<Item = (&Name, Lookups)> {
+fn lookups_of(rule: &Rule) -> impl Iterator<Item = (&Name, Lookups<Fields>)> {
     rule.matches.iter().filter_map(|it| match it {
         Match::Member { fields, set, sense } if set.place().is_some() => {
             let effect = effect(&rule.action, *sense);
-            Some((set, Lookups { count: 1, effect, fields: Some(*fields) }))
+            Some((set, Lookups::once(*fields, effect)))
         }
         _ => None,
     })
@@ -86,44 +39,10 @@ fn effect(action: &Action, sense: Sense) -> Option<Effect> {
         Action::Verdict(Verdict::Drop) => Effect::Narrows,
         _ => return None,
     };
-    Some(match (of_members, sense) {
-        (it, Sense::In) => it,
-        (Effect::Widens, Sense::NotIn) => Effect::Narrows,
-        (Effect::Narrows, Sense::NotIn) => Effect::Widens,
+    Some(match sense {
+        Sense::In => of_members,
+        Sense::NotIn => of_members.reversed(),
     })
-}
-
-impl Lookups {
-    fn join(&mut self, other: Self) {
-        self.count += other.count;
-        self.effect = self.effect.filter(|_| self.effect == other.effect);
-        self.fields = self.fields.filter(|_| self.fields == other.fields);
-    }
-
-    /// Returns what a change does to what passes.
-    fn pull(self, way: Way) -> Option<Effect> {
-        match (self.effect?, way) {
-            (effect, Way::Grows) => Some(effect),
-            (Effect::Widens, Way::Shrinks) => Some(Effect::Narrows),
-            (Effect::Narrows, Way::Shrinks) => Some(Effect::Widens),
-            (_, Way::Both) => None,
-        }
-    }
-}
-
-/// Returns whether a packet could meet neither the old policy nor the new one while these sets, of one family, change in
-/// place below one policy that stays.
-pub(crate) fn is_torn(changed: &[(Lookups, Way)]) -> bool {
-    match changed {
-        [] => false,
-        [(one, _)] if one.count <= 1 => false,
-        // All lookups are of one key, which comes or goes.
-        [(one, Way::Both)] => one.effect.is_none() || one.fields.is_none(),
-        [(first, way), rest @ ..] => {
-            let pull = first.pull(*way);
-            pull.is_none() || rest.iter().any(|(it, way)| it.pull(*way) != pull)
-        }
-    }
 }
 
 /// Returns the sets of `desired` that must not change in place. Below the policy of an endpoint and direction that changes
@@ -143,7 +62,7 @@ pub(crate) fn together(observed: &Observed, desired: &Ruleset) -> BTreeSet<Name>
                 (name.members_family() == Some(family)).then_some((name, (*lookups, *way)))
             });
             let (names, seen): (Vec<_>, Vec<_>) = seen.unzip();
-            if !is_kept || is_torn(&seen) {
+            if !is_kept || Lookups::are_torn(&seen) {
                 together.extend(names.into_iter().cloned());
             }
         }
@@ -191,8 +110,7 @@ fn changed_sets<'d>(observed: &Observed, desired: &'d Ruleset) -> BTreeMap<&'d N
         }
         match (&observed.ruleset.sets.get(name)?.elements, want) {
             (Elements::Keys(have), Elements::Keys(want)) if have != want => {
-                let lacks = |keys: &[_], from: &[_]| !super::missing(keys, from).is_empty();
-                Some(Way::of(lacks(want, have), lacks(have, want)))
+                Some(Way::of(&super::missing(want, have), &super::missing(have, want)))
             }
             _ => None,
         }
