@@ -388,6 +388,10 @@ impl IptablesDataplane {
                     self.tools.delete_jump(self.variant(id.family), id.table, hook, chain);
             }
         }
+        if !plan.sweep_chains.is_empty() {
+            // In the nft flavour, a packet that came before the switch would find a chain empty that is removed.
+            self.tools.wait_for_packets();
+        }
         for (id, chains) in &plan.sweep_chains {
             for script in removal_scripts(id.table, chains) {
                 let _result = self.tools.restore(self.variant(id.family), &script);

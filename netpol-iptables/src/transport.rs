@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use netpol_core::Program;
 use netpol_core::net::Family;
-use netpol_netfilter::Conntrack;
+use netpol_netfilter::{Conntrack, wait_for_packets};
 
 use crate::error::IptablesError;
 use crate::name::{Name, Owner};
@@ -78,6 +78,9 @@ pub(crate) trait Tools: Send {
 
     /// Runs a script of `ipset restore`. It stops at the first line that fails; those before it stay done.
     fn restore_sets(&mut self, script: &str) -> Result<(), IptablesError>;
+
+    /// Waits until all packets are gone that are on their way now.
+    fn wait_for_packets(&mut self);
 
     /// Forgets all tracked flows of these addresses, and returns how many those were.
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, IptablesError>;
@@ -217,6 +220,10 @@ impl Tools for Processes {
 
     fn restore_sets(&mut self, script: &str) -> Result<(), IptablesError> {
         self.change("ipset", &["-exist", "restore"], script)
+    }
+
+    fn wait_for_packets(&mut self) {
+        wait_for_packets();
     }
 
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, IptablesError> {

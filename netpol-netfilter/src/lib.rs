@@ -8,6 +8,7 @@
 //! - [`Holders`] knows who had which address.
 //! - [`Logging`] says what Log rules write, and how often.
 //! - [`Lookups`] says when sets may change in place, so that packets on their way meet the old policy or the new one.
+//! - [`Grace`] says when packets are gone that may still meet what is no longer needed.
 //! - [`Conntrack`] forgets tracked flows, and stops those that a program denies, over netlink.
 
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ mod tuple;
 
 pub use self::conntrack::Conntrack;
 pub use self::ending::EndingFlows;
+pub use self::grace::{Grace, wait_for_packets};
 pub use self::holders::Holders;
 pub use self::logging::{LogPrefix, LogPrefixError, LogRate, LogRateError, Logging, Period};
 pub use self::lookups::{Effect, Lookups, Way};

@@ -1,8 +1,8 @@
 //! The dataplane: what happens when, on top of the pure parts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, mem};
 
 use netpol_core::model::{EndpointId, UnknownInterfaces};
 use netpol_core::program::{Endpoint, Established};
@@ -10,7 +10,7 @@ use netpol_core::{
     Applied, Capabilities, Change, Counters, Dataplane, DataplaneError, DataplaneErrorKind, Delta,
     Drift, Program, Update,
 };
-use netpol_netfilter::{EndingFlows, LogPrefix, Logging};
+use netpol_netfilter::{EndingFlows, Grace, LogPrefix, Logging};
 use nftnl_sys::libc;
 
 use crate::enforced::Enforced;
@@ -75,6 +75,8 @@ pub struct NftDataplane {
     flows: EndingFlows,
     /// The program in force, `None` if that is not known or if something is left over of an earlier one.
     enforced: Option<Enforced>,
+    /// What a delta left to be swept, and when that can be.
+    unswept: Option<(Grace, Vec<Operation>)>,
     /// Whether there may be flows that an earlier program stopped.
     may_have_stopped: bool,
 }
@@ -105,8 +107,18 @@ impl NftDataplane {
         let options = Options { priority, logging, mark };
         let (owner, may_have_stopped) = (config.owner, true);
         let flows = EndingFlows::default();
-        let enforced = None;
-        Ok(Self { kernel, owner, options, pods, capabilities, flows, enforced, may_have_stopped })
+        let (enforced, unswept) = Default::default();
+        Ok(Self {
+            kernel,
+            owner,
+            options,
+            pods,
+            capabilities,
+            flows,
+            enforced,
+            unswept,
+            may_have_stopped,
+        })
     }
 
     /// Enforces a whole program, and returns the endpoints that were isolated.
@@ -114,7 +126,7 @@ impl NftDataplane {
         &mut self,
         program: &Program,
     ) -> Result<Vec<(EndpointId, DataplaneError)>, NftError> {
-        self.enforced = None;
+        (self.enforced, self.unswept) = (None, None);
         let mut refused = BTreeMap::new();
         let mut conflicts = 0;
         loop {
@@ -174,10 +186,30 @@ impl NftDataplane {
 
     fn try_delta(&mut self, delta: &Delta) -> Option<()> {
         let mut enforced = self.enforced.take()?;
-        let plan = plan_part(&self.owner, enforced.advance(delta)?).ok()?;
-        let left = self.execute(&plan, Split::Never).ok()?;
+        let mut plan = plan_part(&self.owner, enforced.advance(delta)?).ok()?;
+        let sweep = mem::take(&mut plan.sweep);
+        let needs_all_swept = !plan.prepare.is_empty() || !sweep.is_empty();
+        let left = self.sweep_rest(if needs_all_swept { Wait::Yes } else { Wait::No });
+        self.execute(&plan, Split::Never).ok()?;
+        if !sweep.is_empty() {
+            self.unswept = Some((self.kernel.packets(), sweep));
+        }
         self.enforced = (left == Left::Nothing).then_some(enforced);
         Some(())
+    }
+
+    /// Sweeps what a delta left, when no packet can meet it any more.
+    fn sweep_rest(&mut self, wait: Wait) -> Left {
+        match self.unswept.take() {
+            Some((grace, operations)) if wait == Wait::Yes || grace.is_over() => {
+                grace.wait();
+                self.sweep(operations)
+            }
+            rest => {
+                self.unswept = rest;
+                Left::Nothing
+            }
+        }
     }
 
     /// Plans with the sets in these places. Those that must change together get other ones.
@@ -216,7 +248,7 @@ impl NftDataplane {
 
     /// Isolates the endpoints that the table does not know, and changes nothing else.
     fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<(), NftError> {
-        self.enforced = None;
+        (self.enforced, self.unswept) = (None, None);
         let mut conflicts = 0;
         loop {
             let observed = self.kernel.observe(Depth::All)?;
@@ -255,6 +287,10 @@ impl NftDataplane {
             rest = rest.get(done..).unwrap_or_default();
         }
         self.switch(plan, split)?;
+        if plan.sweep.is_empty() {
+            return Ok(Left::Nothing);
+        }
+        self.kernel.packets().wait();
         Ok(self.sweep(plan.sweep.clone()))
     }
 
@@ -277,7 +313,9 @@ impl NftDataplane {
         }
     }
 
-    /// Removes old objects as far as possible. What the kernel does not let go, because something foreign refers to it,
+    /// Removes old objects as far as possible. A packet that came before the switch may still be led to them, and would find
+    /// a chain empty that is removed: of each chain, the kernel keeps the rules of two generations only, and it frees nothing
+    /// but does not wait (`nf_tables_commit`, Linux 6.18). So nothing is removed before such packets are gone. What the kernel does not let go, because something foreign refers to it,
     /// is tried again with the next update.
     fn sweep(&mut self, mut operations: Vec<Operation>) -> Left {
         let mut left = Left::Nothing;
@@ -299,6 +337,9 @@ impl NftDataplane {
     }
 
     fn differences(&mut self, program: &Program) -> Result<Vec<String>, NftError> {
+        if self.sweep_rest(Wait::Yes) == Left::Something {
+            self.enforced = None;
+        }
         let Some(observed) = self.kernel.observe(Depth::All)? else {
             return Ok(vec![format!("table `inet {}` is missing", self.owner)]);
         };
@@ -326,7 +367,7 @@ impl NftDataplane {
     }
 
     fn delete_table(&mut self) -> Result<(), NftError> {
-        self.enforced = None;
+        (self.enforced, self.unswept) = (None, None);
         match self.kernel.observe(Depth::Rules) {
             Ok(None) | Err(NftError::ForeignTable { .. }) => return Ok(()),
             Ok(Some(_)) => {}
@@ -411,6 +452,13 @@ impl Dataplane for NftDataplane {
 
 /// How often an update is planned anew because the table was not as read.
 const CONFLICTS: u32 = 3;
+
+/// Whether packets are waited for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wait {
+    Yes,
+    No,
+}
 
 /// Whether a switch that is too large may be made in several transactions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

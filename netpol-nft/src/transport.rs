@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 
 use netpol_core::Program;
-use netpol_netfilter::Conntrack;
+use netpol_netfilter::{Conntrack, Grace};
 use nftnl_sys::libc;
 
 use crate::attribute::{Message, find_text, find_u32, messages};
@@ -23,6 +23,9 @@ pub(crate) trait Kernel: Send {
 
     /// Makes one transaction of all operations.
     fn commit(&mut self, operations: &[Operation]) -> Result<(), Refusal>;
+
+    /// Returns the time until all packets are gone that are on their way now.
+    fn packets(&mut self) -> Grace;
 
     /// Returns the state of the table, `None` if there is none.
     fn observe(&mut self, depth: Depth) -> Result<Option<Observed>, NftError>;
@@ -311,6 +314,10 @@ impl Kernel for Netlink {
             return Err(Refusal::TooLarge { limit: self.limit });
         }
         self.send(batch)
+    }
+
+    fn packets(&mut self) -> Grace {
+        Grace::begin()
     }
 
     /// Other owners' transactions count as changes too, so a table that was read twice with the same result is taken

@@ -218,6 +218,8 @@ impl Tools for Fake {
         Ok(())
     }
 
+    fn wait_for_packets(&mut self) {}
+
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, IptablesError> {
         let mut state = self.0.lock().unwrap();
         if state.clinging {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use netpol_core::Program;
+use netpol_netfilter::Grace;
 use nftnl_sys::libc;
 
 use crate::encode::{Batch, Fit};
@@ -34,6 +35,8 @@ struct State {
     /// Objects that nothing may be done with, and how that fails.
     refused: Vec<(Name, i32)>,
     transactions: usize,
+    /// The chains that packets may meet which came since packets were waited for.
+    met: BTreeSet<Name>,
     /// How often the table was read.
     observations: usize,
     /// How many bytes the transactions would have had on their way to the real kernel.
@@ -118,6 +121,13 @@ impl Kernel for Fake {
         }
     }
 
+    fn packets(&mut self) -> Grace {
+        let mut state = self.0.lock().unwrap();
+        let live = state.table.iter().flat_map(|it| it.live().into_iter().cloned());
+        state.met = live.collect();
+        Grace::over()
+    }
+
     fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<u64, NftError> {
         let mut state = self.0.lock().unwrap();
         if let Some(errno) = state.flows_fault {
@@ -180,6 +190,18 @@ impl State {
             unsafe_sets.is_empty(),
             "{unsafe_sets:?} are filled in the transaction that puts them in force"
         );
+        if let (Some(before), Some(after)) = (&self.table, &next) {
+            let is_gone = |name: &&Name| {
+                before.chains.contains_key(*name) && !after.chains.contains_key(*name)
+            };
+            // Where a whole hook goes, nothing is judged any more.
+            let bases = before.chains.iter().filter(|it| it.1.base.is_some()).map(|it| it.0);
+            let hooks = before.below(bases.filter(is_gone).collect());
+            let gone = self.met.iter().filter(is_gone).filter(|it| !hooks.contains(it));
+            let gone: Vec<&Name> = gone.collect();
+            assert!(gone.is_empty(), "{gone:?} are removed while packets may meet them");
+        }
+        self.met.extend(live.into_iter().cloned());
         self.table = next;
         self.history.extend(self.table.clone());
         Ok(())

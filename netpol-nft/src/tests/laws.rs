@@ -209,6 +209,7 @@ proptest! {
         fake.set_table(observed.ruleset);
         let mut kernel = fake.clone();
         for operations in [&steps.prepare, &steps.whole_switch(), &steps.sweep] {
+            kernel.packets().wait();
             kernel.commit(operations).unwrap();
         }
         let got = Observed { ruleset: fake.table().unwrap(), ..Observed::default() };
