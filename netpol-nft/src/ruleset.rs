@@ -120,6 +120,7 @@ impl Rule {
             Action::Log { .. }
             | Action::Untrack
             | Action::Mark(_)
+            | Action::Unmark(_)
             | Action::Reject(_)
             | Action::Unknown => None,
         };
@@ -292,6 +293,8 @@ pub(crate) enum Action {
     Untrack,
     /// The packet is counted and gets these bits of the mark, and it goes back to the chain that jumped here.
     Mark(u32),
+    /// The packet is counted and loses these bits of the mark, and the next rule follows.
+    Unmark(u32),
     /// The packet is counted and logged, and the next rule follows.
     Log {
         /// The NFLOG group.

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::render::{Options, skeleton};
+use crate::ruleset::Interface;
 use crate::ruleset::Ruleset;
 
 fn round_trip(rule: &Rule) {
@@ -125,6 +126,7 @@ fn actions() -> impl Strategy<Value = Action> {
         Just(Action::Reject(Answer::Reset)),
         Just(Action::Reject(Answer::Prohibited)),
         (1_u32..).prop_map(Action::Mark),
+        (1_u32..).prop_map(Action::Unmark),
     ]
 }
 

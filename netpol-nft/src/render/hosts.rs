@@ -104,7 +104,9 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
             (self.hook(Bucket::Untracked, Ingress), self.hook(Bucket::Untracked, Egress));
         let mut dnat = self.hook(Bucket::PreDnat, Ingress);
         if !dnat.is_empty() {
-            dnat = [established(), dnat].concat();
+            // What comes out of a tunnel may have the mark of the packet that carried it.
+            let unmark = vec![commented("mark", Vec::new(), Action::Unmark(self.mark))];
+            dnat = [unmark, established(), dnat].concat();
         }
         for (name, hook, priority, rules) in [
             (RAW_INPUT, Hook::Prerouting, RAW, raw_in),

@@ -164,6 +164,7 @@ impl Display for Action {
             Self::Dispatch { fields, map } => write!(f, "{fields} vmap @{map}"),
             Self::Untrack => f.write_str("counter notrack return"),
             Self::Mark(bits) => write!(f, "counter meta mark set meta mark | {bits:#010x} return"),
+            Self::Unmark(bits) => write!(f, "counter meta mark set meta mark & {:#010x}", !bits),
             Self::Log { group, prefix, rate } => {
                 write!(f, "counter limit rate {rate} ")?;
                 if rate.burst() != LogRate::BURST {

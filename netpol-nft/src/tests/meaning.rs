@@ -51,6 +51,12 @@ impl Packet {
         Self { flow, about: None, input, output, way: Way::Link, is_untracked, mark }
     }
 
+    /// Returns the packet with these bits of the mark.
+    pub(super) fn marked(self, bits: u32) -> Self {
+        self.mark.set(bits);
+        self
+    }
+
     fn address(&self, end: End) -> IpAddr {
         match end {
             End::Source => self.flow.source,
@@ -234,6 +240,10 @@ fn decision(found: &Found<'_>, rule: &Rule, packet: &Packet) -> Option<Verdict> 
         Action::Untrack => {
             packet.is_untracked.set(true);
             Some(Verdict::Return)
+        }
+        Action::Unmark(bits) => {
+            packet.mark.set(packet.mark.get() & !bits);
+            None
         }
         Action::Mark(bits) => {
             packet.mark.set(packet.mark.get() | bits);
