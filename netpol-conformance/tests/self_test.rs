@@ -533,6 +533,14 @@ fn every_mistake_about_hosts_is_caught() {
             ..SOUND
         }),
         ("knows no settings", || Mutant { settings: |it| *it = HostSettings::default(), ..SOUND }),
+        ("lets pods send packets that carry others", || Mutant {
+            settings: |it| it.denied_encapsulation.clear(),
+            ..SOUND
+        }),
+        ("never lets pods send packets that carry others", || Mutant {
+            settings: |it| it.denied_encapsulation.extend([Tunnel::IpInIp, Tunnel::Udp(4789)]),
+            ..SOUND
+        }),
         ("keeps pods from their node", || Mutant {
             settings: |it| it.workload_to_host = WorkloadToHost::Deny,
             ..SOUND

@@ -24,9 +24,9 @@ use crate::dataplane::{Capabilities, DestinationView};
 use crate::flow::{Direction, Flow, Origin, Payload};
 use crate::model::{
     Action, Bucket, Endpoint, Enforcement, HostSettings, HttpRequest, Inputs, Mode, Policy,
-    PolicyKey, Rule, TierEnd, Treatment,
+    PolicyKey, Rule, TierEnd, Treatment, Tunnel,
 };
-use crate::net::{Family, PrefixSet};
+use crate::net::{Family, PrefixSet, Protocol, Transport};
 use crate::verdict::{Explanation, Reason, RuleRef, Step, Verdict};
 
 /// Judges flows by what the model says, for the whole cluster at once.
@@ -48,10 +48,11 @@ use crate::verdict::{Explanation, Reason, RuleRef, Step, Verdict};
 /// 2. neighbour and multicast listener discovery is allowed, except that an endpoint may not send router
 ///    advertisements and redirects;
 /// 3. an isolated endpoint denies;
-/// 4. traffic of the endpoint's own node, then traffic between the endpoint and itself, is allowed;
-/// 5. an endpoint in audit mode allows;
-/// 6. the tiers, in order, of which one counts only if policies that apply to the endpoint and direction are in it;
-/// 7. the endpoint's default verdict.
+/// 4. an endpoint may not send packets that [carry others](HostSettings::denied_encapsulation);
+/// 5. traffic of the endpoint's own node, then traffic between the endpoint and itself, is allowed;
+/// 6. an endpoint in audit mode allows;
+/// 7. the tiers, in order, of which one counts only if policies that apply to the endpoint and direction are in it;
+/// 8. the endpoint's default verdict.
 ///
 /// Cost of a flow: the subjects of all policies, and the rules of those that apply.
 ///
@@ -232,7 +233,7 @@ impl<'a> Judge<'a> {
             return self.judge_stranger(direction, sides);
         };
         let half = Half { endpoint, direction, bucket: Bucket::Normal, sides };
-        half.outside_of_policy().unwrap_or_else(|| match self.backends(&half) {
+        half.outside_of_policy(&self.settings).unwrap_or_else(|| match self.backends(&half) {
             Some(backends) if self.is_governed(&half, scope) => {
                 self.ask_about_all(&backends, &half, scope)
             }
@@ -357,7 +358,7 @@ impl Judge<'_> {
 
 impl Half<'_> {
     /// Answers what no policy has a say in.
-    fn outside_of_policy(&self) -> Option<Explanation> {
+    fn outside_of_policy(&self, settings: &HostSettings) -> Option<Explanation> {
         let at_once = |verdict, reason| Some(Explanation::at_once(verdict, reason));
         let flow = &self.sides.flow;
         if is_discovery(flow) {
@@ -371,6 +372,9 @@ impl Half<'_> {
         }
         if self.endpoint.mode == Mode::Isolate {
             return at_once(Verdict::Deny, Reason::Isolated);
+        }
+        if self.direction == Direction::Egress && carries(flow, &settings.denied_encapsulation) {
+            return at_once(Verdict::Deny, Reason::Encapsulated);
         }
         if flow.origin == Origin::OwnNode {
             return at_once(Verdict::Allow, Reason::OwnNode);
@@ -417,6 +421,17 @@ fn is_discovery(flow: &Flow) -> bool {
 /// Returns whether the flow is a message that only routers send: router advertisement or redirect (RFC 4861).
 fn is_router_message(flow: &Flow) -> bool {
     matches!(icmpv6_type(flow), Some(134 | 137))
+}
+
+/// Returns whether the flow is of packets that carry others in one of these ways.
+fn carries(flow: &Flow, tunnels: &BTreeSet<Tunnel>) -> bool {
+    tunnels.iter().any(|tunnel| match (*tunnel, flow.payload) {
+        (Tunnel::IpInIp, Payload::Other(protocol)) => protocol == Protocol::new(4),
+        (Tunnel::Udp(port), Payload::Ports { transport: Transport::Udp, destination, .. }) => {
+            port == destination
+        }
+        _ => false,
+    })
 }
 
 fn icmpv6_type(flow: &Flow) -> Option<u8> {

@@ -90,6 +90,8 @@ pub enum Reason {
     NeighbourDiscovery,
     /// A router advertisement or redirect sent by an endpoint, which never passes.
     RouterMessage,
+    /// A packet that carries others, which a workload may not send.
+    Encapsulated,
     /// The endpoint is isolated: nothing passes.
     Isolated,
     /// The endpoint is in audit mode: everything passes.
@@ -131,6 +133,7 @@ impl fmt::Display for Reason {
             Self::RouterMessage => {
                 f.write_str("an endpoint may not send router advertisements or redirects")
             }
+            Self::Encapsulated => f.write_str("an endpoint may not send packets that carry others"),
             Self::Isolated => f.write_str("the endpoint is isolated"),
             Self::Audited => f.write_str("the endpoint is in audit mode"),
             Self::Unknown => {

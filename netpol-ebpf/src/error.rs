@@ -41,6 +41,15 @@ pub enum EbpfError {
         "the program judges traffic of the node's own interfaces, which this dataplane does not"
     )]
     Hosts,
+    /// There are more UDP ports of tunnels that workloads may not use than records have room for.
+    #[error(
+        "workloads are kept from {needed} UDP ports of tunnels, expected at most {}",
+        netpol_ebpf_abi::TUNNELS
+    )]
+    Tunnels {
+        /// How many ports there are.
+        needed: usize,
+    },
     /// The kernel did not take the object.
     #[error("the kernel does not take the maps and programs")]
     Load {
@@ -154,9 +163,11 @@ impl EbpfError {
         match self {
             Self::NoBpfFs { .. } | Self::Address | Self::Hosts => DataplaneErrorKind::Unsupported,
             Self::Shared { .. } | Self::Busy { .. } => DataplaneErrorKind::Conflict,
-            Self::Capacity(_) | Self::Ports { .. } | Self::Endpoints { .. } | Self::Ids => {
-                DataplaneErrorKind::Capacity
-            }
+            Self::Capacity(_)
+            | Self::Ports { .. }
+            | Self::Endpoints { .. }
+            | Self::Tunnels { .. }
+            | Self::Ids => DataplaneErrorKind::Capacity,
             Self::Unclassified(Unclassified::Capacity(_)) => DataplaneErrorKind::Capacity,
             Self::Unclassified(_) => DataplaneErrorKind::Unsupported,
             Self::Interface { .. } => DataplaneErrorKind::Transient,

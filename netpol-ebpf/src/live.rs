@@ -24,12 +24,12 @@ use netpol_core::Direction;
 use netpol_core::flat::TableKey;
 use netpol_core::model::EndpointId;
 use netpol_core::net::{Family, PrefixMap, PrefixSet};
-use netpol_core::program::{Digest, Endpoint, Established, SetId};
+use netpol_core::program::{Digest, Endpoint, SetId};
 use netpol_ebpf_abi as abi;
 
 use crate::config::Capacity;
 use crate::ids::{Ids, Kind};
-use crate::render::{self, Desired, Image, Object, Options, RenderedTable, Space};
+use crate::render::{self, Desired, Image, Object, Options, RenderedTable, Settings, Space};
 
 /// How many addresses a delta may move from class to class. Each waits until no program reads the one before; more are
 /// cheaper in a new space.
@@ -46,7 +46,7 @@ pub(crate) struct Live {
     pub(crate) endpoints: BTreeMap<String, Desired>,
     options: Options,
     capacity: Capacity,
-    established: Established,
+    settings: Settings,
     space: Space,
     /// The sets of the program, each with a number that no set had before.
     sets: HashMap<SetId, u32>,
@@ -134,7 +134,7 @@ impl Live {
     pub(crate) fn advance(&mut self, delta: &Delta) -> Result<Steps, Unfit> {
         let program = &*delta.program;
         let is_foreign = delta.hosts.is_some()
-            || program.established != self.established
+            || Settings::of(program).ok() != Some(self.settings)
             || !delta.new_policy_sets.iter().all(|id| build::fits(program, *id))
             || program.endpoints.len() > self.capacity.endpoints as usize;
         if is_foreign {
@@ -214,7 +214,7 @@ impl Live {
             };
             let table = |key: TableKey| self.tables.get(&key).map(|table| table.id);
             let desired =
-                render::judged(&change.new, self.established, &self.space, self.options, table)
+                render::judged(&change.new, self.settings, &self.space, self.options, table)
                     .map_err(|_| Unfit)?;
             if self.endpoints.insert(interface.to_owned(), desired).is_some() {
                 return Err(Unfit);

@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netpol_core::flat::{Flat, TableKey};
-use netpol_core::model::{Attachment, EndpointId, EndpointKind, Mode, WorkloadToHost};
+use netpol_core::model::{Attachment, EndpointId, EndpointKind, Mode, Tunnel, WorkloadToHost};
 use netpol_core::net::Family;
-use netpol_core::program::{Digest, Endpoint, Established, Hosts};
+use netpol_core::program::{Digest, Endpoint, Established};
 use netpol_core::{Direction, Program};
 use netpol_ebpf_abi as abi;
 use netpol_ebpf_abi::maps;
@@ -150,11 +150,48 @@ pub(crate) struct Options {
     pub(crate) ports: u32,
 }
 
+/// What a program says of all its endpoints, as records have it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Settings {
+    flags: u32,
+    tunnels: [u16; abi::TUNNELS],
+}
+
+impl Settings {
+    /// Returns the settings of a program.
+    ///
+    /// # Errors
+    ///
+    /// [`EbpfError::Tunnels`] if that is more than records have room for.
+    pub(crate) fn of(program: &Program) -> Result<Self, EbpfError> {
+        let mut it = Self::default();
+        if program.established == Established::Reevaluate {
+            it.flags |= abi::REEVALUATE;
+        }
+        let mut ports = Vec::new();
+        for tunnel in &program.hosts.settings.denied_encapsulation {
+            match *tunnel {
+                Tunnel::IpInIp => it.flags |= abi::NO_IP_IN_IP,
+                Tunnel::Udp(port) => ports.push(port.to_be()),
+            }
+        }
+        if ports.len() > abi::TUNNELS {
+            return Err(EbpfError::Tunnels { needed: ports.len() });
+        }
+        if let Some(&first) = ports.first() {
+            it.flags |= abi::NO_TUNNELS;
+            it.tunnels = [first; abi::TUNNELS];
+            it.tunnels.iter_mut().zip(ports).for_each(|(place, port)| *place = port);
+        }
+        Ok(it)
+    }
+}
+
 /// Returns what a program is in maps. Objects that are known keep their ids, others get new ones.
 ///
 /// # Errors
 ///
-/// [`EbpfError::Ports`] or [`EbpfError::Ids`] if there is no room, [`EbpfError::Hosts`] if the program asks for what no
+/// [`EbpfError::Ports`], [`EbpfError::Tunnels`] or [`EbpfError::Ids`] if there is no room, [`EbpfError::Hosts`] if the program asks for what no
 /// object of ours does.
 pub(crate) fn render(
     program: &Program,
@@ -162,10 +199,11 @@ pub(crate) fn render(
     ids: &mut Ids,
     options: Options,
 ) -> Result<Image, EbpfError> {
-    let Hosts { endpoints, settings, .. } = &program.hosts;
-    if !endpoints.is_empty() || settings.workload_to_host == WorkloadToHost::Deny {
+    let hosts = &program.hosts;
+    if !hosts.endpoints.is_empty() || hosts.settings.workload_to_host == WorkloadToHost::Deny {
         return Err(EbpfError::Hosts);
     }
+    let settings = Settings::of(program)?;
     let mut image = Image::default();
     let space = space::render(flat, ids, &mut image)?;
     policy::render(flat, &space, ids, &mut image)?;
@@ -185,7 +223,7 @@ pub(crate) fn render(
             }
         };
         let tables = |key: TableKey| image.tables.get(&key).map(|table| table.id);
-        let judged = judged(endpoint, program.established, &space, options, tables);
+        let judged = judged(endpoint, settings, &space, options, tables);
         let mut desired = match judged {
             Ok(desired) => desired,
             Err((desired, key)) => {
@@ -226,15 +264,21 @@ pub(crate) fn isolated(endpoint: &Endpoint) -> Desired {
 }
 
 /// Returns what lets whoever is behind an unknown interface open flows, and nobody open one to there.
-pub(crate) fn tracked(interface: &str) -> Desired {
-    let id = EndpointId {
+pub(crate) fn tracked(interface: &str, settings: Settings) -> Desired {
+    let Settings { flags, tunnels } = settings;
+    let tables = [NOTHING, abi::OPEN];
+    let record = abi::Endpoint { tables, flags, tunnels, ..abi::Endpoint::default() };
+    Desired { id: unknown_at(interface), record, more: Vec::new() }
+}
+
+/// Returns the id of whoever is behind an unknown interface.
+pub(crate) fn unknown_at(interface: &str) -> EndpointId {
+    EndpointId {
         kind: EndpointKind::Workload,
         namespace: None,
         name: interface.to_owned(),
         uid: UNKNOWN.to_owned(),
-    };
-    let record = abi::Endpoint { tables: [NOTHING, abi::OPEN], ..abi::Endpoint::default() };
-    Desired { id, record, more: Vec::new() }
+    }
 }
 
 /// The UID of whoever is behind an unknown interface. No endpoint has it: it is no UID, and no label or name either.
@@ -285,7 +329,7 @@ fn desired(endpoint: &Endpoint, space: u32, options: Options) -> Desired {
 /// isolates it, and that policy set.
 pub(crate) fn judged(
     endpoint: &Endpoint,
-    established: Established,
+    settings: Settings,
     space: &Space,
     options: Options,
     tables: impl Fn(TableKey) -> Option<u32>,
@@ -295,10 +339,8 @@ pub(crate) fn judged(
         isolate(&mut desired.record);
         return Ok(desired);
     }
-    if established == Established::Reevaluate {
-        desired.record.flags |= abi::REEVALUATE;
-    }
-    desired.record.flags |= space.flags;
+    desired.record.flags |= settings.flags | space.flags;
+    desired.record.tunnels = settings.tunnels;
     for (direction, slot) in [Direction::Ingress, Direction::Egress].into_iter().zip(0..) {
         let key = TableKey { policy_set: endpoint.policy_set(direction), direction };
         let Some(table) = tables(key) else {

@@ -27,7 +27,7 @@ use crate::live::Live;
 use crate::maps::Maps;
 use crate::pins::{Lock, Pins};
 use crate::programs::{Programs, Side, index_of};
-use crate::render::{self, Desired, Image, Options};
+use crate::render::{self, Desired, Image, Options, Settings};
 use crate::sys::wait_for_programs;
 
 /// Endpoints that were closed, and why.
@@ -175,6 +175,7 @@ impl State {
             }
         }
         self.unknown.interfaces.clone_from(&program.unknown);
+        self.unknown.settings = Settings::of(program)?;
         self.unknown.known = image.endpoints.keys().cloned().collect();
         let treated = self.treat_all(&mut in_force, &mut ids);
         let (revoked, is_clean) = self.sweep(&image, &in_force, &before);
@@ -255,7 +256,7 @@ impl State {
             }
         }
         let known = |it: &str| image.endpoints.contains_key(it);
-        lines.extend(self.unknown_differences(&program.unknown, known, &in_force, &mut wanted)?);
+        lines.extend(self.unknown_differences(program, known, &in_force, &mut wanted)?);
         let extra =
             attached.iter().chain(in_force.records.keys()).filter(|index| !wanted.contains(index));
         let extra: BTreeSet<_> = extra.collect();

@@ -11,6 +11,7 @@
 pub(crate) mod agreement;
 mod crash;
 mod deltas;
+mod encapsulation;
 pub(crate) mod history;
 mod lifecycle;
 mod measure;

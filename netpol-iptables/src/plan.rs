@@ -177,7 +177,7 @@ pub(crate) fn plan_isolation(
 ) -> Plan {
     let appended = [Fixed::IsolatedFrom, Fixed::IsolatedTo, Fixed::IsolatedAt, Fixed::Endpoints];
     let appended = appended.map(|it| owner.chain(it));
-    let kept = [Fixed::Own, Fixed::Related, Fixed::Egress, Fixed::Ingress];
+    let kept = [Fixed::Own, Fixed::Related, Fixed::Egress, Fixed::Ingress, Fixed::Encapsulated];
     let kept: Vec<Name> = kept.into_iter().chain(HOSTS).map(|it| owner.chain(it)).collect();
     let mut plan = Plan::default();
     for (&id, chains) in lists {

@@ -1,11 +1,12 @@
 //! The `Scenario` document, as it is written.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use netpol_core::Verdict;
-use netpol_core::model::{HostSettings, HttpRequest, Treatment, WorkloadToHost};
+use netpol_core::model::{HostSettings, HttpRequest, Treatment, Tunnel, WorkloadToHost};
 use netpol_core::net::Transport;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -106,6 +107,29 @@ impl From<TreatmentWord> for Treatment {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct SettingsSpec {
     workload_to_host: Option<WorkloadToHostWord>,
+    denied_encapsulation: Option<BTreeSet<TunnelSpec>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+#[serde(untagged, expecting = "IPIP or the number of a UDP port")]
+enum TunnelSpec {
+    Name(TunnelName),
+    Udp(u16),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+enum TunnelName {
+    #[serde(rename = "IPIP")]
+    IpInIp,
+}
+
+impl From<TunnelSpec> for Tunnel {
+    fn from(tunnel: TunnelSpec) -> Self {
+        match tunnel {
+            TunnelSpec::Name(TunnelName::IpInIp) => Self::IpInIp,
+            TunnelSpec::Udp(port) => Self::Udp(port),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -124,6 +148,9 @@ impl SettingsSpec {
                 WorkloadToHostWord::Allow => WorkloadToHost::Allow,
                 WorkloadToHostWord::Judge => WorkloadToHost::Judge,
             };
+        }
+        if let Some(denied) = &self.denied_encapsulation {
+            settings.denied_encapsulation = denied.iter().copied().map(Tunnel::from).collect();
         }
     }
 }

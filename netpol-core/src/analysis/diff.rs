@@ -11,7 +11,7 @@ use super::{AnalysisError, flow_with};
 use crate::dataplane::Capabilities;
 use crate::eval::{Judge, Judgement};
 use crate::flow::{Direction, Flow};
-use crate::model::{Enforcement, Inputs, ObjectKey, Policy, PolicyKey};
+use crate::model::{Enforcement, HostSettings, Inputs, ObjectKey, Policy, PolicyKey};
 use crate::net::Family;
 use crate::verdict::Verdict;
 
@@ -75,7 +75,10 @@ pub fn diff(
     let kinds = |address: IpAddr| [old.kind(address), new.kind(address)];
     let classes = Classes::of(&[old, new], kinds);
     let changes = Comparison { states: &states, classes: &classes, pool }.changes();
-    let judges = [Judge::new(before, capabilities), Judge::new(after, capabilities)];
+    let mut settings = HostSettings::default();
+    settings.denied_encapsulation.clear();
+    let judges = [before, after]
+        .map(|inputs| Judge::new(inputs, capabilities).with_settings(settings.clone()));
     let confirmed = changes.into_iter().map(|it| it.confirmed(&judges, &classes));
     let differences = confirmed.collect::<Result<_, _>>()?;
     Ok(Diff { classes: classes.all, differences })

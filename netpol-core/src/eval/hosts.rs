@@ -7,13 +7,12 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::matching::{Side, Sides};
-use super::{Half, Judge, Scope, is_discovery, is_router_message};
+use super::{Half, Judge, Scope, carries, is_discovery, is_router_message};
 use crate::flow::{Direction, Flow, Origin, Payload};
 use crate::model::{
-    Attachment, Bucket, Endpoint, EndpointId, EndpointKind, FailsafePort, Node, Tunnel,
-    WorkloadToHost,
+    Attachment, Bucket, Endpoint, EndpointId, EndpointKind, FailsafePort, Node, WorkloadToHost,
 };
-use crate::net::{Family, Protocol, Transport};
+use crate::net::Family;
 use crate::verdict::{Explanation, HostJudgement, Packet, Reason, Verdict};
 
 /// Where an end of a flow is.
@@ -398,16 +397,7 @@ impl<'a> Judge<'a> {
     fn is_tunnel(&self, flow: &Flow) -> bool {
         let is_node =
             |address| self.inputs.nodes.values().any(|node| node.addresses.contains(&address));
-        let carries = |tunnel: &Tunnel| match (*tunnel, flow.payload) {
-            (Tunnel::IpInIp, Payload::Other(protocol)) => protocol == Protocol::new(4),
-            (Tunnel::Udp(port), Payload::Ports { transport: Transport::Udp, destination, .. }) => {
-                port == destination
-            }
-            _ => false,
-        };
-        is_node(flow.source)
-            && is_node(flow.destination)
-            && self.settings.tunnels.iter().any(carries)
+        is_node(flow.source) && is_node(flow.destination) && carries(flow, &self.settings.tunnels)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What becomes of flows of whoever is behind an interface that looks like that of a workload and belongs to none.
 
 use super::matching::Sides;
-use super::{Judge, is_discovery, is_router_message};
+use super::{Judge, carries, is_discovery, is_router_message};
 use crate::flow::{Direction, Origin};
 use crate::model::Treatment;
 use crate::net::PrefixSet;
@@ -35,6 +35,11 @@ impl Judge<'_> {
             let is_of_node = flow.origin == Origin::OwnNode;
             match self.strangers.treatment {
                 Treatment::Closed => (Verdict::Deny, Reason::Unknown),
+                _ if direction == Direction::Egress
+                    && carries(flow, &self.settings.denied_encapsulation) =>
+                {
+                    (Verdict::Deny, Reason::Encapsulated)
+                }
                 Treatment::Open | Treatment::EgressTracked if is_of_node => {
                     (Verdict::Allow, Reason::OwnNode)
                 }

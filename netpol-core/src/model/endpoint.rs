@@ -98,7 +98,8 @@ pub enum Mode {
     /// Flows that are denied are dropped.
     #[default]
     Enforce,
-    /// Verdicts are reported; nothing is dropped but router advertisements and redirects that the endpoint sends.
+    /// Verdicts are reported; nothing is dropped but what no endpoint may send: router advertisements and redirects, packets
+    /// in the name of others, and packets that [carry others](super::HostSettings::denied_encapsulation).
     Audit,
     /// Nothing passes but neighbour discovery; established flows stop too.
     Isolate,

@@ -44,6 +44,9 @@ pub struct HostSettings {
     pub failsafe_outbound: BTreeSet<FailsafePort>,
     /// How nodes carry the traffic of workloads to each other; policy of host endpoints does not judge these packets.
     pub tunnels: BTreeSet<Tunnel>,
+    /// What workloads may not send, whatever policy says: packets that carry others, of which no policy on the way would
+    /// see what they carry. A node that takes them for those of another node would deliver it.
+    pub denied_encapsulation: BTreeSet<Tunnel>,
     /// What becomes of traffic of a workload to its own host that its egress policy allows.
     pub workload_to_host: WorkloadToHost,
 }
@@ -79,7 +82,7 @@ impl fmt::Display for FailsafePort {
     }
 }
 
-/// How nodes carry the traffic of workloads to each other.
+/// A way to carry packets in others.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[expect(clippy::exhaustive_enums, reason = "IP in IP, or in datagrams to a port")]
 pub enum Tunnel {
@@ -111,15 +114,17 @@ impl HostSettings {
             failsafe_outbound: BTreeSet::new(),
             tunnels: [Tunnel::IpInIp, Tunnel::Udp(4789), Tunnel::Udp(51820), Tunnel::Udp(51821)]
                 .into(),
+            denied_encapsulation: [Tunnel::IpInIp, Tunnel::Udp(4789)].into(),
             workload_to_host: WorkloadToHost::default(),
         }
     }
 }
 
 impl Default for HostSettings {
-    /// SSH, DHCP, DNS, BGP, etcd, the API server and Typha stay reachable.
+    /// SSH, DHCP, DNS, BGP, etcd, the API server and Typha stay reachable. Workloads may not send VXLAN and IP in IP.
     ///
-    /// Source: Calico, `FailsafeInboundHostPorts` and `FailsafeOutboundHostPorts` in `felix/config/config_params.go`.
+    /// Source: Calico, `FailsafeInboundHostPorts`, `FailsafeOutboundHostPorts`, `AllowVXLANPacketsFromWorkloads`,
+    /// `AllowIPIPPacketsFromWorkloads` and `VXLANPort` in `felix/config/config_params.go`.
     fn default() -> Self {
         const BOTH: [u16; 7] = [179, 2379, 2380, 5473, 6443, 6666, 6667];
         let port = |transport| move |port| FailsafePort { transport, port, net: None };

@@ -4,11 +4,11 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::host::{HostEndpoint, Interfaces, Passage};
-use super::interp::Walk;
+use super::interp::{Walk, tunnel_of};
 use super::{Outcome, Program};
 use crate::flow::{Direction, Flow, Payload};
-use crate::model::{Bucket, FailsafePort, Tunnel, WorkloadToHost};
-use crate::net::{Family, Transport};
+use crate::model::{Bucket, FailsafePort, WorkloadToHost};
+use crate::net::Family;
 use crate::verdict::{Explanation, HostJudgement, Packet, Reason, Verdict};
 
 impl Program {
@@ -204,15 +204,7 @@ impl Program {
         let between_nodes = nodes.is_some_and(|nodes| {
             nodes.members.contains(flow.source) && nodes.members.contains(flow.destination)
         });
-        let is_tunnel = match flow.payload {
-            Payload::Other(protocol) if protocol.number() == 4 => {
-                settings.tunnels.contains(&Tunnel::IpInIp)
-            }
-            Payload::Ports { transport: Transport::Udp, destination, .. } => {
-                settings.tunnels.contains(&Tunnel::Udp(destination))
-            }
-            _ => false,
-        };
+        let is_tunnel = tunnel_of(flow).is_some_and(|it| settings.tunnels.contains(&it));
         if between_nodes && is_tunnel {
             return allow(Reason::Tunnel);
         }

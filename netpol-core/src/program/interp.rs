@@ -5,7 +5,8 @@ use core::net::IpAddr;
 
 use super::{Address, Endpoint, PolicySet, Ports, Program, Rule, Stage, StageEnd};
 use crate::flow::{Direction, Flow, Origin, Payload};
-use crate::model::{Action, L4Match, Mode, PortConstraint};
+use crate::model::{Action, L4Match, Mode, PortConstraint, Tunnel};
+use crate::net::Transport;
 use crate::verdict::{Explanation, Reason, Step, Verdict};
 
 /// What one node does with a flow: its halves as far as the node has an endpoint at that end.
@@ -55,7 +56,7 @@ impl Program {
     /// Returns the verdict on a new flow in one direction of one endpoint.
     #[must_use]
     pub fn explain(&self, endpoint: &Endpoint, direction: Direction, flow: &Flow) -> Explanation {
-        if let Some(known) = before_policy(endpoint, direction, flow) {
+        if let Some(known) = self.before_policy(endpoint, direction, flow) {
             return known;
         }
         let Some(set) = self.policy_set(endpoint, direction) else {
@@ -74,6 +75,41 @@ impl Program {
             _ => ask(flow, Vec::new()),
         }
     }
+
+    /// Returns whether a flow is of packets that carry others, which workloads may not send.
+    pub(super) fn denies_to_send(&self, flow: &Flow) -> bool {
+        let denied = &self.hosts.settings.denied_encapsulation;
+        tunnel_of(flow).is_some_and(|it| denied.contains(&it))
+    }
+
+    /// Answers what no policy has a say in.
+    fn before_policy(
+        &self,
+        endpoint: &Endpoint,
+        direction: Direction,
+        flow: &Flow,
+    ) -> Option<Explanation> {
+        let at_once = |verdict, reason| Some(Explanation::at_once(verdict, reason));
+        if let Some(known) = discovery(direction, flow) {
+            return Some(known);
+        }
+        if endpoint.mode == Mode::Isolate {
+            return at_once(Verdict::Deny, Reason::Isolated);
+        }
+        if direction == Direction::Egress && self.denies_to_send(flow) {
+            return at_once(Verdict::Deny, Reason::Encapsulated);
+        }
+        if direction == Direction::Ingress && flow.origin == Origin::OwnNode {
+            return at_once(Verdict::Allow, Reason::OwnNode);
+        }
+        let [from_it, to_it] =
+            [flow.source, flow.destination].map(|it| endpoint.addresses.contains(&it));
+        if from_it && to_it {
+            return at_once(Verdict::Allow, Reason::SameEndpoint);
+        }
+        (endpoint.mode == Mode::Audit)
+            .then(|| Explanation::at_once(Verdict::Allow, Reason::Audited))
+    }
 }
 
 /// Returns what holds for a frontend, of whose backends this was said.
@@ -87,22 +123,15 @@ fn of_all(mut asked: impl Iterator<Item = Explanation>) -> Explanation {
     asked.find(|it| it.verdict == Verdict::Deny).unwrap_or(first)
 }
 
-/// Answers what no policy has a say in.
-fn before_policy(endpoint: &Endpoint, direction: Direction, flow: &Flow) -> Option<Explanation> {
-    let at_once = |verdict, reason| Some(Explanation::at_once(verdict, reason));
-    if let Some(known) = discovery(direction, flow) {
-        return Some(known);
+/// Returns the tunnel that a flow belongs to, if its packets carry others.
+pub(super) fn tunnel_of(flow: &Flow) -> Option<Tunnel> {
+    match flow.payload {
+        Payload::Other(protocol) if protocol.number() == 4 => Some(Tunnel::IpInIp),
+        Payload::Ports { transport: Transport::Udp, destination, .. } => {
+            Some(Tunnel::Udp(destination))
+        }
+        _ => None,
     }
-    if endpoint.mode == Mode::Isolate {
-        return at_once(Verdict::Deny, Reason::Isolated);
-    }
-    if direction == Direction::Ingress && flow.origin == Origin::OwnNode {
-        return at_once(Verdict::Allow, Reason::OwnNode);
-    }
-    if endpoint.addresses.contains(&flow.source) && endpoint.addresses.contains(&flow.destination) {
-        return at_once(Verdict::Allow, Reason::SameEndpoint);
-    }
-    (endpoint.mode == Mode::Audit).then(|| Explanation::at_once(Verdict::Allow, Reason::Audited))
 }
 
 /// Answers what is neighbour or listener discovery.

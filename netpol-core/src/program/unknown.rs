@@ -33,6 +33,9 @@ impl Program {
         }
         let (verdict, reason) = match (self.unknown.treatment, direction) {
             (Treatment::Closed, _) => (Verdict::Deny, Reason::Unknown),
+            (_, Direction::Egress) if self.denies_to_send(flow) => {
+                (Verdict::Deny, Reason::Encapsulated)
+            }
             (_, Direction::Ingress) if flow.origin == Origin::OwnNode => {
                 (Verdict::Allow, Reason::OwnNode)
             }

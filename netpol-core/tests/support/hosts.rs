@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use netpol_core::model::{
     Attachment, Endpoint, Enforcement, FailsafePort, HostSettings, HostTraffic, Interface,
-    Lifecycle, Node, Object, Policy, PolicyKind, WorkloadToHost,
+    Lifecycle, Node, Object, Policy, PolicyKind, Tunnel, WorkloadToHost,
 };
 use netpol_core::net::{Family, Transport};
 use netpol_core::program::{Passage, Program};
@@ -15,21 +15,24 @@ use proptest::sample::select;
 
 use super::cluster::{NODE, crowded, labels, policy};
 
-/// A node with two interfaces; the first of its addresses is the one of the second.
+/// The node whose program is compiled.
 pub(crate) fn node() -> Node {
-    let interface = |name: &str, address: &str| Interface {
-        name: name.into(),
-        addresses: vec![address.parse().unwrap()],
-    };
+    node_with(NODE, "10.0.0.6", "192.0.2.7")
+}
+
+/// A node with two interfaces; the first of its addresses is the one of the second.
+pub(crate) fn node_with(name: &str, first: &str, second: &str) -> Node {
+    let [first, second] = [first, second].map(|it| it.parse::<IpAddr>().unwrap());
+    let interface = |name: &str, address| Interface { name: name.into(), addresses: vec![address] };
     Node {
-        name: NODE.into(),
+        name: name.into(),
         labels: [("zone", "a")].into_iter().collect(),
-        addresses: vec!["10.0.0.6".parse().unwrap(), "192.0.2.7".parse().unwrap()],
-        interfaces: vec![interface("eth0", "192.0.2.7"), interface("eth1", "10.0.0.6")],
+        addresses: vec![first, second],
+        interfaces: vec![interface("eth0", second), interface("eth1", first)],
     }
 }
 
-fn host() -> impl Strategy<Value = Endpoint> {
+pub(crate) fn host() -> impl Strategy<Value = Endpoint> {
     let attachment = prop_oneof![
         Just(Attachment::OtherInterfaces),
         Just(Attachment::Address),
@@ -86,17 +89,29 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
 pub(crate) fn settings() -> impl Strategy<Value = HostSettings> {
     let workload_to_host =
         select(vec![WorkloadToHost::Deny, WorkloadToHost::Allow, WorkloadToHost::Judge]);
-    (workload_to_host, any::<bool>()).prop_map(|(workload_to_host, failsafe)| {
-        let mut settings =
-            if failsafe { HostSettings::default() } else { HostSettings::without_failsafe() };
-        settings.workload_to_host = workload_to_host;
-        if failsafe {
-            let port = |port| FailsafePort { transport: Transport::Tcp, port, net: None };
-            settings.failsafe_inbound.insert(port(80));
-            settings.failsafe_outbound.insert(port(8080));
-        }
-        settings
-    })
+    let encapsulation = vec(
+        select(vec![
+            Tunnel::IpInIp,
+            Tunnel::Udp(80),
+            Tunnel::Udp(4789),
+            Tunnel::Udp(Flow::EPHEMERAL),
+        ]),
+        0..4,
+    );
+    (workload_to_host, encapsulation, any::<bool>()).prop_map(
+        |(workload_to_host, denied, failsafe)| {
+            let mut settings =
+                if failsafe { HostSettings::default() } else { HostSettings::without_failsafe() };
+            settings.workload_to_host = workload_to_host;
+            settings.denied_encapsulation = denied.into_iter().collect();
+            if failsafe {
+                let port = |port| FailsafePort { transport: Transport::Tcp, port, net: None };
+                settings.failsafe_inbound.insert(port(80));
+                settings.failsafe_outbound.insert(port(8080));
+            }
+            settings
+        },
+    )
 }
 
 pub(crate) fn compiled_with(objects: &[Object], settings: &HostSettings) -> Program {

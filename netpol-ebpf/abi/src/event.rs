@@ -63,11 +63,13 @@ pub enum Reason {
     NoEndpoint = 10,
     /// The packet names further destinations, which policy would not be asked about.
     SourceRoute = 11,
+    /// The packet carries others, which no endpoint may send.
+    Encapsulated = 12,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Policy,
         Self::Revoked,
         Self::Isolated,
@@ -79,6 +81,7 @@ impl Reason {
         Self::EtherType,
         Self::NoEndpoint,
         Self::SourceRoute,
+        Self::Encapsulated,
     ];
 }
 

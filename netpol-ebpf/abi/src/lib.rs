@@ -25,7 +25,7 @@ pub use self::policy::{
 };
 
 /// The version of these layouts. Maps of different versions are pinned in different folders.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The number of interface indexes that have a word of their own; a higher index shares the word of its low bits.
 pub const INTERFACES: u32 = 1 << 16;
@@ -120,6 +120,13 @@ pub const PREFIXES_V4: u32 = 1 << 4;
 pub const PREFIXES_V6: u32 = 1 << 5;
 /// Flows that a newer generation denies stop.
 pub const REEVALUATE: u32 = 1 << 6;
+/// The endpoint may not send IP in IP (RFC 2003).
+pub const NO_IP_IN_IP: u32 = 1 << 7;
+/// The endpoint may not send to the UDP ports of tunnels.
+pub const NO_TUNNELS: u32 = 1 << 8;
+
+/// How many UDP ports of tunnels there may be.
+pub const TUNNELS: usize = 4;
 
 /// What is in force for an endpoint. Written once, then published; never changed while it is published.
 #[repr(C)]
@@ -145,6 +152,8 @@ pub struct Endpoint {
     pub interface: u32,
     /// The first IPv6 address, zeros if there is none.
     pub v6: [u32; 4],
+    /// The UDP ports of tunnels, in network order, with [`NO_TUNNELS`]. What is not needed repeats the first one.
+    pub tunnels: [u16; TUNNELS],
 }
 
-const _: () = assert!(size_of::<Endpoint>() == 48);
+const _: () = assert!(size_of::<Endpoint>() == 56);

@@ -28,7 +28,7 @@ impl Denial {
     /// Returns whether the packet is dropped in audit mode too.
     #[inline(always)]
     pub fn is_final(self) -> bool {
-        self.reason as u32 == Reason::RouterMessage as u32
+        matches!(self.reason, Reason::RouterMessage | Reason::Source | Reason::Encapsulated)
     }
 }
 

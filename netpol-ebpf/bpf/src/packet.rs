@@ -7,6 +7,7 @@ use crate::{endpoint, fragment, icmp};
 
 /// Protocol numbers (IANA "Assigned Internet Protocol Numbers").
 pub const ICMP: u32 = 1;
+pub const IP_IN_IP: u32 = 4;
 pub const TCP: u32 = 6;
 pub const UDP: u32 = 17;
 pub const ICMPV6: u32 = 58;

@@ -3,12 +3,12 @@
 use aya_ebpf::programs::TcContext;
 use netpol_ebpf_abi::{
     AUDIT, CHECK_SOURCE, EGRESS, Endpoint, FLOW_DENIED, FLOW_FROM_ENDPOINT, FLOW_OUTSIDE, Flow,
-    INGRESS, ISOLATED, OPEN, REEVALUATE, Reason, SEEN_CLOSING, Statistic,
+    INGRESS, ISOLATED, NO_IP_IN_IP, NO_TUNNELS, OPEN, REEVALUATE, Reason, SEEN_CLOSING, Statistic,
 };
 
 use crate::event::{Denial, Place, count, report};
 use crate::icmp::{self, Discovery};
-use crate::packet::{Packet, Part};
+use crate::packet::{IP_IN_IP, Packet, Part, UDP};
 use crate::{DROP, NEXT, endpoint, flow, fragment, policy, time};
 
 /// EtherTypes (IANA "IEEE 802 Numbers").
@@ -126,10 +126,15 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
         self.unjudged(Reason::EtherType)
     }
 
-    /// Returns the verdict on what policy cannot be asked about: it passes only where everything does.
+    /// Returns the verdict on what policy cannot be asked about: it passes only where everything does. Of a datagram whose
+    /// first fragment was dropped, the others may pass: nobody can put it together.
     #[inline(always)]
     fn unjudged(&self, reason: Reason) -> Verdict {
-        if policy::table(self.endpoint, DIRECTION) == OPEN { Ok(()) } else { Err(reason.into()) }
+        let may_carry = DIRECTION == EGRESS
+            && self.has(NO_IP_IN_IP | NO_TUNNELS)
+            && matches!(reason, Reason::ExtensionHeaders | Reason::SourceRoute);
+        let is_open = policy::table(self.endpoint, DIRECTION) == OPEN;
+        if is_open && !may_carry { Ok(()) } else { Err(reason.into()) }
     }
 
     /// Judges a packet whose flow may be known. A packet that asks for a new connection is always judged.
@@ -177,7 +182,8 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
             count(Statistic::Judged);
             let mut query = *packet;
             query.icmp = packet.icmp.as_query();
-            if policy::judge::<V6>(self.endpoint, &query, opener).allows() {
+            let may_send = opener != EGRESS || !self.is_encapsulated(&query);
+            if may_send && policy::judge::<V6>(self.endpoint, &query, opener).allows() {
                 flow.flags &= !FLOW_DENIED;
             } else {
                 flow.flags |= FLOW_DENIED;
@@ -190,6 +196,9 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
     /// Judges a packet that opens a flow.
     #[inline(always)]
     fn open(&self, packet: &Packet, now: u64) -> Verdict {
+        if DIRECTION == EGRESS && self.is_encapsulated(packet) {
+            return Err(Reason::Encapsulated.into());
+        }
         let outside = self.is_outside(packet);
         if !outside {
             self.ask(packet)?;
@@ -275,6 +284,18 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
             endpoint::owns6(self.endpoint, address)
         } else {
             endpoint::owns4(self.endpoint, address[0])
+        }
+    }
+
+    /// Returns whether the endpoint may not send the packet because it carries others.
+    #[inline(always)]
+    fn is_encapsulated(&self, packet: &Packet) -> bool {
+        let [a, b, c, d] = self.endpoint.tunnels;
+        let to = packet.remote_port;
+        match packet.protocol {
+            IP_IN_IP => self.has(NO_IP_IN_IP),
+            UDP => self.has(NO_TUNNELS) && (to == a || to == b || to == c || to == d),
+            _ => false,
         }
     }
 

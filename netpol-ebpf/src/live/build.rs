@@ -12,7 +12,7 @@ use netpol_ebpf_abi as abi;
 use super::{Item, Key, KeyRecord, Live};
 use crate::config::Capacity;
 use crate::ids::{Ids, Kind};
-use crate::render::{Image, Options};
+use crate::render::{Image, Options, Settings};
 
 impl Live {
     /// Returns what is in force when an image is; `None` if a delta could not be applied to it.
@@ -40,7 +40,7 @@ impl Live {
             endpoints: image.endpoints.clone(),
             options,
             capacity: capacity.clone(),
-            established: program.established,
+            settings: Settings::of(program).ok()?,
             space: image.space,
             sets: HashMap::new(),
             last_set: 0,

@@ -91,7 +91,9 @@ fn short_rows_hold_their_ranges_and_long_ones_refer_to_a_list() {
 fn endpoints_say_what_is_in_force() {
     let image = render_with(&program(&node(&[(80, 80)])), &mut ids());
     let [pod0, pod1] = ["np0", "np1"].map(|interface| image.endpoints[interface].record);
-    assert_eq!(pod0.flags, abi::CHECK_SOURCE | abi::PREFIXES_V4);
+    let carriers = abi::NO_IP_IN_IP | abi::NO_TUNNELS;
+    assert_eq!(pod0.flags, abi::CHECK_SOURCE | abi::PREFIXES_V4 | carriers);
+    assert_eq!(pod0.tunnels, [4789_u16.to_be(); abi::TUNNELS]);
     assert_eq!(pod1.tables, [abi::OPEN; 2]);
     assert_eq!(pod0.v4.to_ne_bytes(), [10, 0, 0, 1]);
     let mode = |mode| {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use netpol_core::Program;
 use netpol_core::model::{Treatment, UnknownInterfaces};
 use netpol_core::program::Digest;
 use nix::net::if_::if_nameindex;
@@ -15,12 +16,13 @@ use super::{InForce, State, is_same};
 use crate::error::EbpfError;
 use crate::ids::{Ids, Kind};
 use crate::programs::{Side, index_of};
-use crate::render;
+use crate::render::{self, Settings};
 
 /// What is known of unknown interfaces.
 #[derive(Debug, Default)]
 pub(super) struct Unknown {
     pub(super) interfaces: UnknownInterfaces,
+    pub(super) settings: Settings,
     /// Interfaces of endpoints, where nothing else remembers them.
     pub(super) known: BTreeSet<String>,
     /// The interfaces that were treated as unknown.
@@ -31,6 +33,17 @@ impl Unknown {
     /// Returns whether programs of ours are to be at an interface although no endpoint has it.
     pub(super) fn holds(&self, interface: &str) -> bool {
         self.interfaces.treatment != Treatment::Open && self.interfaces.look_like(interface)
+    }
+
+    /// Returns whether an unknown interface has the record that it is to have.
+    fn has_record(&self, index: u32, interface: &str, in_force: &InForce) -> bool {
+        match (self.interfaces.treatment, in_force.records.get(&index)) {
+            (Treatment::EgressTracked, Some((_, record))) => {
+                is_same(record, &render::tracked(interface, self.settings).record)
+            }
+            (Treatment::EgressTracked, None) => false,
+            (Treatment::Closed | Treatment::Open, record) => record.is_none(),
+        }
     }
 
     /// Returns the interfaces that look like those of workloads, where programs of ours are to be.
@@ -116,12 +129,13 @@ impl State {
     /// Returns how unknown interfaces differ from what a program says. They count as `wanted`.
     pub(super) fn unknown_differences(
         &mut self,
-        unknown: &UnknownInterfaces,
+        program: &Program,
         is_known: impl Fn(&str) -> bool,
         in_force: &InForce,
         wanted: &mut BTreeSet<u32>,
     ) -> Result<Vec<String>, EbpfError> {
-        let of_program = Unknown { interfaces: unknown.clone(), ..Unknown::default() };
+        let (unknown, settings) = (&program.unknown, Settings::of(program)?);
+        let of_program = Unknown { interfaces: unknown.clone(), settings, ..Unknown::default() };
         let mut lines = Vec::new();
         for (index, name) in of_program.list()?.into_iter().filter(|(_, name)| !is_known(name)) {
             wanted.insert(index);
@@ -133,7 +147,7 @@ impl State {
                     ));
                 }
             }
-            if !has_record(index, &name, unknown.treatment, in_force) {
+            if !of_program.has_record(index, &name, in_force) {
                 lines.push(format!("`{name}` is unknown and has another record"));
             }
         }
@@ -143,7 +157,7 @@ impl State {
     /// Returns the id of what had an interface as an unknown one, for the endpoint that has it. The endpoint's flows may have
     /// it from then on.
     pub(super) fn inherited(interface: &str, now: u32, ids: &mut Ids, heir: Digest) -> Option<u32> {
-        let name = Digest::of(&render::tracked(interface).id);
+        let name = Digest::of(&render::unknown_at(interface));
         if ids.known().get(&(Kind::Endpoint, name)) != Some(&now) {
             return None;
         }
@@ -160,7 +174,8 @@ impl State {
         match self.unknown.interfaces.treatment {
             Treatment::Open => Ok(()),
             Treatment::EgressTracked => {
-                self.switch(interface, &render::tracked(interface), in_force, ids)
+                let tracked = render::tracked(interface, self.unknown.settings);
+                self.switch(interface, &tracked, in_force, ids)
             }
             Treatment::Closed => {
                 let index = index_of(interface)?;
@@ -175,18 +190,6 @@ impl State {
     }
 
     fn is_treated(&self, index: u32, interface: &str, in_force: &InForce) -> bool {
-        self.programs.is_current(index)
-            && has_record(index, interface, self.unknown.interfaces.treatment, in_force)
-    }
-}
-
-/// Returns whether an unknown interface has the record that it is to have.
-fn has_record(index: u32, interface: &str, treatment: Treatment, in_force: &InForce) -> bool {
-    match (treatment, in_force.records.get(&index)) {
-        (Treatment::EgressTracked, Some((_, record))) => {
-            is_same(record, &render::tracked(interface).record)
-        }
-        (Treatment::EgressTracked, None) => false,
-        (Treatment::Closed | Treatment::Open, record) => record.is_none(),
+        self.programs.is_current(index) && self.unknown.has_record(index, interface, in_force)
     }
 }

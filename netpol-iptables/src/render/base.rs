@@ -15,7 +15,7 @@
 //! 3. Established flows pass, and ICMP errors that belong to one; those that an endpoint sends must be about a flow of its
 //!    own, and are judged otherwise (`NP-RELATED`). (Discovery is never part of a flow.)
 //! 4. Router advertisements and redirects that an endpoint sends are dropped; other discovery passes.
-//! 5. The packet is judged by the sender's egress policy, then by the receiver's ingress policy. Traffic between an
+//! 5. New packets of an endpoint that carry others are dropped (`NP-ENCAP`). The packet is judged by the sender's egress policy, then by the receiver's ingress policy. Traffic between an
 //!    endpoint and itself passes. Forwarded traffic is judged by policy of the node's interfaces before (`NP-HOST-FWD`).
 //!
 //! To pass is to return to the built-in chain: other owners' rules still judge. So every chain below is entered with
@@ -27,7 +27,7 @@
 //! sends to a Service, the hook still sees the interface that was chosen before destination NAT, so isolated endpoints are
 //! known by their addresses too (`NP-ISO-AT`).
 //!
-//! `NP-ENDPOINTS` is where router messages are dropped. It has a rule for every endpoint, the open ones included, and so
+//! `NP-ENDPOINTS` is where router messages are dropped, and what carries others. It has a rule for every endpoint, the open ones included, and so
 //! is also the record of which endpoints are known. IPv4 has no such messages, and only the record.
 //!
 //! What most packets meet is a tree (see [`super::tree`]): `NP-OWN`, and for new flows `NP-EGRESS` and `NP-INGRESS`.
@@ -168,8 +168,9 @@ impl Lists {
             (to(Fixed::Ingress), ingress),
             (to(Fixed::Endpoints), list(self.endpoints(family))),
         ]);
-        let hosts = [Fixed::HostInput, Fixed::HostOutput, Fixed::HostForward];
-        chains.extend(hosts.map(|chain| (to(chain), Chain::default())));
+        let from_settings =
+            [Fixed::HostInput, Fixed::HostOutput, Fixed::HostForward, Fixed::Encapsulated];
+        chains.extend(from_settings.map(|chain| (to(chain), Chain::default())));
         if family == Family::V6 {
             chains.insert(to(Fixed::ForwardDiscovery), list(discovery(owner, judge(owner))));
             chains.insert(to(Fixed::InputDiscovery), list(discovery(owner, judge_input(owner))));
@@ -273,12 +274,14 @@ fn forward(owner: &Owner, family: Family) -> Vec<Rule> {
 
 /// Returns the rules for what is new and forwarded.
 fn judge(owner: &Owner) -> Vec<Rule> {
-    [Fixed::HostForward, Fixed::Egress, Fixed::Ingress].map(|it| jump(owner, it)).to_vec()
+    let chains = [Fixed::Encapsulated, Fixed::HostForward, Fixed::Egress, Fixed::Ingress];
+    chains.map(|it| jump(owner, it)).to_vec()
 }
 
 /// Returns the rules for what is new and for the node itself.
 fn judge_input(owner: &Owner) -> Vec<Rule> {
-    vec![jump(owner, Fixed::Egress), goto_rule("new", owner, Fixed::HostInput)]
+    let host = goto_rule("new", owner, Fixed::HostInput);
+    vec![jump(owner, Fixed::Encapsulated), jump(owner, Fixed::Egress), host]
 }
 
 fn output(owner: &Owner) -> Vec<Rule> {

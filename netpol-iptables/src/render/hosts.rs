@@ -4,10 +4,11 @@
 //! |---|---|---|
 //! | `NP-HOST-IN`, `NP-HOST-OUT` | below `NP-IN` and `NP-OUT`; always there | traffic of the host's processes |
 //! | `NP-HOST-FWD` | below `NP-FWD`; always there | what the host forwards |
+//! | `NP-ENCAP` | below `NP-IN` and `NP-FWD`; always there | what no workload may send |
 //! | `NP-RAW-IN`, `NP-RAW-OUT` | `PREROUTING` and `OUTPUT` of `raw`, only if a policy judges untracked packets | each packet |
 //! | `NP-DNAT` | `PREROUTING` of `mangle`, only if a policy judges before destination NAT | the first packet of each flow |
 //!
-//! The first five are lists of endpoints, which tell what workloads send and receive from the rest: that goes on to
+//! All but `NP-ENCAP` and `NP-DNAT` are lists of endpoints, which tell what workloads send and receive from the rest: that goes on to
 //! `NP-HOST-IN-POL`, `NP-HOST-OUT-POL`, `NP-HOST-FWD-FROM` and `NP-HOST-FWD-TO`, `NP-RAW-IN-POL`, `NP-RAW-OUT-POL`. Those have
 //! what no policy cuts, and then lead the packets of each interface to the chains of policy.
 //!
@@ -121,6 +122,7 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
             self.input(family);
             self.output(family);
             self.forward(family);
+            self.encapsulated(family);
             self.untracked(family);
             self.before_nat(family);
         }
@@ -182,6 +184,18 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
             false => [vec![jump(self.context.owner, Fixed::HostForwardFrom)], to].concat(),
         };
         self.list(family, OnAllow::Return, Fixed::HostForward, (End::Source, list, onward));
+    }
+
+    /// Packets that carry others are dropped where they come from an endpoint.
+    fn encapsulated(&mut self, family: Family) {
+        let drop_of_endpoints = self.context.owner.chain(Fixed::Endpoints);
+        let rule = |tunnel: &Tunnel| {
+            let action = Action::Verdict(Verdict::Jump(drop_of_endpoints.clone()));
+            commented("encapsulated", carried(*tunnel), action)
+        };
+        let denied = &self.program.hosts.settings.denied_encapsulation;
+        let rules = denied.iter().map(rule).collect();
+        self.insert(family, self.context.table, Fixed::Encapsulated, rules);
     }
 
     fn untracked(&mut self, family: Family) {
@@ -451,12 +465,6 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         }
         let Ok(set) = self.policies.exact(nodes, family) else { return Vec::new() };
         let rule = |tunnel: &Tunnel| {
-            let carried = match *tunnel {
-                Tunnel::IpInIp => vec![Match::Protocol(IP_IN_IP)],
-                Tunnel::Udp(port) => {
-                    vec![Match::Protocol(UDP), ports(Transport::Udp, End::Destination, port)]
-                }
-            };
             let is_node = |end| Match::Member {
                 end,
                 fields: Fields::Address,
@@ -464,9 +472,19 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
                 sense: Sense::In,
             };
             let ends = vec![is_node(End::Source), is_node(End::Destination)];
-            commented("tunnel", [carried, ends].concat(), returning())
+            commented("tunnel", [carried(*tunnel), ends].concat(), returning())
         };
         tunnels.iter().map(rule).collect()
+    }
+}
+
+/// Returns the conditions that a packet carries others in a way.
+fn carried(tunnel: Tunnel) -> Vec<Match> {
+    match tunnel {
+        Tunnel::IpInIp => vec![Match::Protocol(IP_IN_IP)],
+        Tunnel::Udp(port) => {
+            vec![Match::Protocol(UDP), ports(Transport::Udp, End::Destination, port)]
+        }
     }
 }
 

@@ -80,6 +80,9 @@ fn an_empty_program_changes_no_packets_fate() {
         NP-CUT
         -m comment --comment np:isolated:2262c2d1e7e6a552 -j DROP
         NP-EGRESS
+        NP-ENCAP
+        -p 4 -m comment --comment np:encapsulated:c4ad1039f8ed7b61 -j NP-ENDPOINTS
+        -p udp -m udp --dport 4789 -m comment --comment np:encapsulated:172a7bfa2e3447c6 -j NP-ENDPOINTS
         NP-ENDPOINTS
         NP-FWD
         -m comment --comment np:next:c3711214d3e27864 -j NP-ISO-FROM
@@ -88,6 +91,7 @@ fn an_empty_program_changes_no_packets_fate() {
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:cf0b0b9dd34fc5cf -j NP-RELATED
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:28c49bbdf17fbb63 -j RETURN
+        -m comment --comment np:next:6fe41b0502197f3c -j NP-ENCAP
         -m comment --comment np:next:eee9446ef2d5e7af -j NP-HOST-FWD
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
@@ -100,6 +104,7 @@ fn an_empty_program_changes_no_packets_fate() {
         -m conntrack --ctstate ESTABLISHED -m comment --comment np:established:4dd2b1cd8601ef5e -j RETURN
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:cf0b0b9dd34fc5cf -j NP-RELATED
         -p icmp -m conntrack --ctstate RELATED -m comment --comment np:related:28c49bbdf17fbb63 -j RETURN
+        -m comment --comment np:next:6fe41b0502197f3c -j NP-ENCAP
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:new:4883c5758ca4ae7a -g NP-HOST-IN
         NP-IN-OWN
@@ -129,6 +134,9 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m icmp6 --icmpv6-type 143 -s fe80::/10 -m comment --comment np:discovery:666a690f8b98ad0c -j RETURN
         -m comment --comment np:isolated:2262c2d1e7e6a552 -j DROP
         NP-EGRESS
+        NP-ENCAP
+        -p 4 -m comment --comment np:encapsulated:c4ad1039f8ed7b61 -j NP-ENDPOINTS
+        -p udp -m udp --dport 4789 -m comment --comment np:encapsulated:172a7bfa2e3447c6 -j NP-ENDPOINTS
         NP-ENDPOINTS
         NP-FWD
         -m comment --comment np:next:c3711214d3e27864 -j NP-ISO-FROM
@@ -138,6 +146,7 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:43afa83fbe8cfca0 -j NP-RELATED
         -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:675dbe0a5a9928fc -j RETURN
         -p ipv6-icmp -m comment --comment np:discovery:59de50cfa3bae5c9 -g NP-FWD-ND
+        -m comment --comment np:next:6fe41b0502197f3c -j NP-ENCAP
         -m comment --comment np:next:eee9446ef2d5e7af -j NP-HOST-FWD
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
@@ -153,6 +162,7 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m icmp6 --icmpv6-type 131 -s fe80::/10 -m comment --comment np:discovery:96e9c4722c54aabf -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 132 -s fe80::/10 -m comment --comment np:discovery:15b59894eac13624 -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 143 -s fe80::/10 -m comment --comment np:discovery:666a690f8b98ad0c -j RETURN
+        -m comment --comment np:next:6fe41b0502197f3c -j NP-ENCAP
         -m comment --comment np:next:eee9446ef2d5e7af -j NP-HOST-FWD
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:next:a524a0163a9f0b0b -j NP-INGRESS
@@ -166,6 +176,7 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:43afa83fbe8cfca0 -j NP-RELATED
         -p ipv6-icmp -m conntrack --ctstate RELATED -m comment --comment np:related:675dbe0a5a9928fc -j RETURN
         -p ipv6-icmp -m comment --comment np:discovery:fdb616f3aa254b05 -g NP-IN-ND
+        -m comment --comment np:next:6fe41b0502197f3c -j NP-ENCAP
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:new:4883c5758ca4ae7a -g NP-HOST-IN
         NP-IN-ND
@@ -180,6 +191,7 @@ fn an_empty_program_changes_no_packets_fate() {
         -p ipv6-icmp -m icmp6 --icmpv6-type 131 -s fe80::/10 -m comment --comment np:discovery:96e9c4722c54aabf -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 132 -s fe80::/10 -m comment --comment np:discovery:15b59894eac13624 -j RETURN
         -p ipv6-icmp -m icmp6 --icmpv6-type 143 -s fe80::/10 -m comment --comment np:discovery:666a690f8b98ad0c -j RETURN
+        -m comment --comment np:next:6fe41b0502197f3c -j NP-ENCAP
         -m comment --comment np:next:0c89da396f754ac1 -j NP-EGRESS
         -m comment --comment np:new:4883c5758ca4ae7a -g NP-HOST-IN
         NP-IN-OWN

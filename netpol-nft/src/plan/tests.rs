@@ -119,6 +119,7 @@ fn base_chains_come_last_where_there_was_nothing() {
             prepare: make set `np-s4-a-6`
             prepare: add 1 elements to set `np-s4-a-6`
             prepare: make chain `np-cut`
+            prepare: make chain `np-encap`
             prepare: make chain `np-host-fwd`
             prepare: make chain `np-host-in`
             prepare: make chain `np-host-out`

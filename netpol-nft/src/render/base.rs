@@ -12,7 +12,7 @@
 //!    link, and none at all.
 //! 4. Established flows pass, and ICMP errors that belong to one. Those that an endpoint sends must be about a flow of its
 //!    own, and are judged otherwise: conntrack asks only what an error is about, not who sends it.
-//! 5. Traffic between an endpoint and itself passes.
+//! 5. New packets of an endpoint that carry others are dropped (`np-encap`); traffic between an endpoint and itself passes.
 //! 6. The packet is judged by the sender's egress policy, then by the receiver's ingress policy. A chain that allows
 //!    returns, and so does the end of the base chain: other owners' chains still judge. In between, what has met no policy
 //!    because its interface is unknown is dropped.
@@ -49,7 +49,9 @@ const LISTENER_DISCOVERY: [(u8, u8); 2] = [(130, 132), (143, 143)];
 pub(super) const HOST_INPUT: &str = "np-host-in";
 pub(super) const HOST_OUTPUT: &str = "np-host-out";
 pub(super) const HOST_FORWARD: &str = "np-host-fwd";
-const HOSTS: [&str; 3] = [HOST_INPUT, HOST_OUTPUT, HOST_FORWARD];
+/// The chain of what no workload may send.
+pub(super) const ENCAPSULATED: &str = "np-encap";
+const FROM_SETTINGS: [&str; 4] = [HOST_INPUT, HOST_OUTPUT, HOST_FORWARD, ENCAPSULATED];
 
 /// The chain that drops packets to isolated endpoints.
 const CUT: &str = "np-cut";
@@ -187,7 +189,8 @@ pub(crate) fn skeleton(options: Options, unknown: &UnknownInterfaces) -> Ruleset
     let chain = |name: &str, hook: Hook, rules: Vec<Rule>| {
         (Name::new(name), Chain { base: Some(Base { hook, priority: options.priority }), rules })
     };
-    let of_hosts = HOSTS.map(|name| (Name::new(name), Chain { base: None, rules: Vec::new() }));
+    let of_hosts =
+        FROM_SETTINGS.map(|name| (Name::new(name), Chain { base: None, rules: Vec::new() }));
     let chains = [
         chain("np-forward", Hook::Forward, forward(unknown)),
         chain("np-input", Hook::Input, input(unknown)),
@@ -210,6 +213,7 @@ fn forward(unknown: &UnknownInterfaces) -> Vec<Rule> {
         unknown::closed(unknown, End::Destination, &Verdict::Drop),
         forged(Held::Forwarded),
         established_of_own(),
+        encapsulated(),
         self_traffic(),
         vec![to_hosts(HOST_FORWARD)],
         dispatch(Fixed::Egress, End::Source),
@@ -229,6 +233,7 @@ fn input(unknown: &UnknownInterfaces) -> Vec<Rule> {
         unknown::closed(unknown, End::Source, &Verdict::Drop),
         forged(Held::ToNode),
         established_of_own(),
+        encapsulated(),
         dispatch(Fixed::Egress, End::Source),
         unknown::sent(unknown),
         vec![to_hosts(HOST_INPUT)],
@@ -249,6 +254,12 @@ fn postrouting(unknown: &UnknownInterfaces) -> Vec<Rule> {
 fn cut() -> Vec<Rule> {
     let drop = base_rule("isolated", Vec::new(), Action::Verdict(Verdict::Drop));
     discovery().into_iter().chain([drop]).collect()
+}
+
+/// Returns the rule that leads to what no workload may send.
+fn encapsulated() -> Vec<Rule> {
+    let action = Action::Verdict(Verdict::Jump(Name::new(ENCAPSULATED)));
+    vec![base_rule("encapsulated", Vec::new(), action)]
 }
 
 /// Returns the rule that leads to the policy of host endpoints.

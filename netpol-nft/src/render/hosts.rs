@@ -3,6 +3,7 @@
 //! | chain | hook | what it has |
 //! |---|---|---|
 //! | `np-host-in`, `np-host-out`, `np-host-fwd` | entered from the base chains of all endpoints; always there | traffic of the host's processes, and what it forwards |
+//! | `np-encap` | the same | what no workload may send |
 //! | `np-raw-in`, `np-raw-out` | before conntrack, only if a policy judges untracked packets | each packet |
 //! | `np-dnat` | before destination NAT, only if a policy judges there | the first packet of each flow |
 //!
@@ -19,8 +20,8 @@ use netpol_core::net::Family;
 use netpol_core::program::{Denial, HostEndpoint, Interfaces, PolicySetId};
 
 use super::base::{
-    By, Fixed, HOST_FORWARD, HOST_INPUT, HOST_OUTPUT, commented, discovery, established, member,
-    not_member,
+    By, ENCAPSULATED, Fixed, HOST_FORWARD, HOST_INPUT, HOST_OUTPUT, commented, discovery,
+    established, member, not_member,
 };
 use super::policy::{OnAllow, PolicyRenderer, TCP};
 use super::unknown;
@@ -84,9 +85,9 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         let mut chains = BTreeMap::new();
         let input = self.hook(Bucket::Normal, Ingress);
         let own_host = match self.program.hosts.settings.workload_to_host {
-            WorkloadToHost::Deny => self.sent_by_workloads(&Action::Verdict(Verdict::Drop)),
+            WorkloadToHost::Deny => self.sent_by_workloads("own-host", &[], &Verdict::Drop),
             WorkloadToHost::Allow if !input.is_empty() => {
-                self.sent_by_workloads(&Action::Verdict(Verdict::Return))
+                self.sent_by_workloads("own-host", &[], &Verdict::Return)
             }
             WorkloadToHost::Allow | WorkloadToHost::Judge => Vec::new(),
         };
@@ -97,7 +98,13 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         }
         let forward =
             [self.hook(Bucket::Forward, Ingress), self.hook(Bucket::Forward, Egress)].concat();
-        for (name, rules) in [(HOST_INPUT, input), (HOST_OUTPUT, output), (HOST_FORWARD, forward)] {
+        let encapsulated = self.encapsulated();
+        for (name, rules) in [
+            (HOST_INPUT, input),
+            (HOST_OUTPUT, output),
+            (HOST_FORWARD, forward),
+            (ENCAPSULATED, encapsulated),
+        ] {
             chains.insert(Name::new(name), Chain { base: None, rules });
         }
         let (raw_in, raw_out) =
@@ -222,14 +229,23 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         matches
     }
 
-    /// Returns the rules that say what becomes of what workloads send to their own host, unknown ones too.
-    fn sent_by_workloads(&self, action: &Action) -> Vec<Rule> {
+    /// Returns the rules that drop packets of workloads that carry others.
+    fn encapsulated(&self) -> Vec<Rule> {
+        let denied = &self.program.hosts.settings.denied_encapsulation;
+        let rules = |it| self.sent_by_workloads("encapsulated", &carried(it), &Verdict::Drop);
+        denied.iter().copied().flat_map(rules).collect()
+    }
+
+    /// Returns the rules that say what becomes of packets of workloads that meet conditions, those of unknown ones too.
+    fn sent_by_workloads(&self, id: &str, conditions: &[Match], verdict: &Verdict) -> Vec<Rule> {
         let known = By::ALL.map(|by| {
             let it = member(Fixed::Endpoints, by, End::Source);
             by.guard().into_iter().chain([it]).collect()
         });
         let unknown = unknown::looks(&self.program.unknown, End::Source).map(|it| vec![it]);
-        let rule = |matches| commented("own-host", matches, action.clone());
+        let rule = |sender: Vec<Match>| {
+            commented(id, [conditions, &sender].concat(), Action::Verdict(verdict.clone()))
+        };
         known.into_iter().chain(unknown).map(rule).collect()
     }
 
@@ -312,21 +328,9 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
                 sense: Sense::In,
             };
             for tunnel in tunnels {
-                let carried = match *tunnel {
-                    Tunnel::IpInIp => vec![Match::Protocol(IP_IN_IP)],
-                    Tunnel::Udp(port) => vec![
-                        Match::Protocol(UDP),
-                        Match::Ports {
-                            end: End::Destination,
-                            first: port,
-                            last: port,
-                            sense: Sense::In,
-                        },
-                    ],
-                };
                 let ends =
                     vec![Match::Family(family), is_node(End::Source), is_node(End::Destination)];
-                let matches = [ends, carried].concat();
+                let matches = [ends, carried(*tunnel)].concat();
                 rules.push(commented("tunnel", matches, Action::Verdict(Verdict::Return)));
             }
         }
@@ -346,5 +350,17 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         matches.push(Match::Protocol(transport.protocol().number()));
         matches.push(Match::Ports { end, first: port, last: port, sense: Sense::In });
         commented("failsafe", matches, Action::Verdict(Verdict::Return))
+    }
+}
+
+/// Returns the conditions that a packet carries others in a way.
+fn carried(tunnel: Tunnel) -> Vec<Match> {
+    match tunnel {
+        Tunnel::IpInIp => vec![Match::Protocol(IP_IN_IP)],
+        Tunnel::Udp(port) => {
+            let to =
+                Match::Ports { end: End::Destination, first: port, last: port, sense: Sense::In };
+            vec![Match::Protocol(UDP), to]
+        }
     }
 }

@@ -88,6 +88,7 @@ fn an_empty_program_changes_no_packets_fate() {
             ct state related meta nfproto ipv6 meta l4proto 58 iifname . ct reply ip6 saddr @np-own-6 counter return comment "np:related b3e8c9510f684fe7"
             ct state related meta nfproto ipv6 meta l4proto 58 ip6 saddr . ct reply ip6 saddr @np-self-6 counter return comment "np:related 9536529b49f56abd"
             ct state related meta nfproto ipv6 meta l4proto 58 iifname != @np-own-if ip6 saddr != @np-ep-6 counter return comment "np:related 6b678c9fca7160c9"
+            counter jump np-encap comment "np:encapsulated 9ed0ef36a9482e17"
             iifname . oifname @np-self-if counter return comment "np:self 4505fda6fed483c1"
             meta nfproto ipv4 ip saddr . ip daddr @np-self-4 counter return comment "np:self 5a1e2923678efa5d"
             meta nfproto ipv6 ip6 saddr . ip6 daddr @np-self-6 counter return comment "np:self 73180f8e9ce574ad"
@@ -127,6 +128,7 @@ fn an_empty_program_changes_no_packets_fate() {
             ct state related meta nfproto ipv6 meta l4proto 58 iifname . ct reply ip6 saddr @np-own-6 counter return comment "np:related b3e8c9510f684fe7"
             ct state related meta nfproto ipv6 meta l4proto 58 ip6 saddr . ct reply ip6 saddr @np-self-6 counter return comment "np:related 9536529b49f56abd"
             ct state related meta nfproto ipv6 meta l4proto 58 iifname != @np-own-if ip6 saddr != @np-ep-6 counter return comment "np:related 6b678c9fca7160c9"
+            counter jump np-encap comment "np:encapsulated 9ed0ef36a9482e17"
             iifname vmap @np-eg-if comment "np:dispatch 6676fe7e2793bfe7"
             meta nfproto ipv4 ip saddr vmap @np-eg-4 comment "np:dispatch b87bd6c601610e55"
             meta nfproto ipv6 ip6 saddr vmap @np-eg-6 comment "np:dispatch ccbe515585e1da89"
@@ -266,6 +268,14 @@ fn endpoints_are_known_by_interface_or_address() {
             	size 4096;
             	elements = { "audited" . "audited", "by-if" . "by-if", "isolated" . "isolated", "open" . "open" }
             }
+            chain np-encap {
+            	meta l4proto 4 iifname @np-ep-if counter drop comment "np:encapsulated 5517cc441c41c19c"
+            	meta l4proto 4 meta nfproto ipv4 ip saddr @np-ep-4 counter drop comment "np:encapsulated f519c6dd4346316a"
+            	meta l4proto 4 meta nfproto ipv6 ip6 saddr @np-ep-6 counter drop comment "np:encapsulated 9a504bd8701ee349"
+            	meta l4proto 17 th dport 4789 iifname @np-ep-if counter drop comment "np:encapsulated 0ca8a7ade3e5c3f6"
+            	meta l4proto 17 th dport 4789 meta nfproto ipv4 ip saddr @np-ep-4 counter drop comment "np:encapsulated eba3e631606f218f"
+            	meta l4proto 17 th dport 4789 meta nfproto ipv6 ip6 saddr @np-ep-6 counter drop comment "np:encapsulated eb431d561422174e"
+            }
             chain np-in-e88201e5f94b2ae39ad5f438 {
             	counter drop comment "np:deny 8ce112c88649a28a"
             }
@@ -311,6 +321,14 @@ fn a_stage_passes_on_to_the_next_and_shares_what_is_equal() {
             chain np-eg-e051e5866f771e9038acb4ae {
             	counter return comment "np:030303030303030303030303 ba826610de4a857e"
             	counter drop comment "np:deny 8ce112c88649a28a"
+            }
+            chain np-encap {
+            	meta l4proto 4 iifname @np-ep-if counter drop comment "np:encapsulated 5517cc441c41c19c"
+            	meta l4proto 4 meta nfproto ipv4 ip saddr @np-ep-4 counter drop comment "np:encapsulated f519c6dd4346316a"
+            	meta l4proto 4 meta nfproto ipv6 ip6 saddr @np-ep-6 counter drop comment "np:encapsulated 9a504bd8701ee349"
+            	meta l4proto 17 th dport 4789 iifname @np-ep-if counter drop comment "np:encapsulated 0ca8a7ade3e5c3f6"
+            	meta l4proto 17 th dport 4789 meta nfproto ipv4 ip saddr @np-ep-4 counter drop comment "np:encapsulated eba3e631606f218f"
+            	meta l4proto 17 th dport 4789 meta nfproto ipv6 ip6 saddr @np-ep-6 counter drop comment "np:encapsulated eb431d561422174e"
             }
             chain np-in-e051e5866f771e9038acb4ae {
             	counter return comment "np:030303030303030303030303 ba826610de4a857e"
@@ -411,6 +429,14 @@ fn a_family_without_addresses_needs_no_rule() {
             	meta nfproto ipv4 ip daddr != @np-s4-95bb3792c32c830dff0435c5-6 counter return comment "np:010101010101010101010101 af079d3c2c391f08"
             	meta nfproto ipv6 counter return comment "np:010101010101010101010101 aca18ad1e2b9d2ad"
             	counter drop comment "np:deny 8ce112c88649a28a"
+            }
+            chain np-encap {
+            	meta l4proto 4 iifname @np-ep-if counter drop comment "np:encapsulated 5517cc441c41c19c"
+            	meta l4proto 4 meta nfproto ipv4 ip saddr @np-ep-4 counter drop comment "np:encapsulated f519c6dd4346316a"
+            	meta l4proto 4 meta nfproto ipv6 ip6 saddr @np-ep-6 counter drop comment "np:encapsulated 9a504bd8701ee349"
+            	meta l4proto 17 th dport 4789 iifname @np-ep-if counter drop comment "np:encapsulated 0ca8a7ade3e5c3f6"
+            	meta l4proto 17 th dport 4789 meta nfproto ipv4 ip saddr @np-ep-4 counter drop comment "np:encapsulated eba3e631606f218f"
+            	meta l4proto 17 th dport 4789 meta nfproto ipv6 ip6 saddr @np-ep-6 counter drop comment "np:encapsulated eb431d561422174e"
             }
             chain np-in-624a798fc94b68426f510cc7 {
             	meta nfproto ipv4 ip saddr @np-s4-95bb3792c32c830dff0435c5-6 counter return comment "np:010101010101010101010101 6078cd6ecb70a49b"
