@@ -94,6 +94,15 @@ fn reach_writes_a_table_of_classes() {
 }
 
 #[test]
+fn scenarios_can_be_asked_after_a_step() {
+    let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios/story");
+    let run = |step| run(&scenarios, &["reach", "story-db-test.yaml", "--step", step]);
+    let text = String::from_utf8(run("db-test").stdout).unwrap();
+    assert!(text.contains("[2] shop/mysql") && text.ends_with("    a TCP 3306\n\n"), "{text}");
+    assert_eq!(run("absent").status.code(), Some(2));
+}
+
+#[test]
 fn reach_explains_what_is_asked_for() {
     let folder = folder("asked", &[("shop.yaml", SHOP)]);
     check(

@@ -7,6 +7,7 @@
 //! - [`Dataplane`] puts updates in force; its documentation is the contract. [`MemoryDataplane`] is one without a kernel.
 //! - [`Program`] is all that a node must enforce, and [`Program::outcome`] what that does with a flow.
 //! - [`eval::Judge`] says what the policies mean for a flow of the whole cluster. It shares no code with the compiler.
+//! - [`analysis`] says who reaches whom in a whole cluster, what a change changes, and which rules do nothing.
 //! - [`api`] reads the objects of Kubernetes and Calico, and [`model`] is what they become.
 //!
 //! # What a policy means, and why

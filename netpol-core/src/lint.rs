@@ -1,7 +1,8 @@
 //! Lint: what policies say that their authors may not mean.
 //!
 //! Every finding is about valid objects, changes nothing, and is certain: where it is not plain that something is so,
-//! nothing is said. That a policy is harmless does not follow.
+//! nothing is said. That a policy is harmless does not follow. Which rules do nothing for the endpoints and addresses that
+//! there are, [`idle_rules`](crate::analysis::idle_rules) says.
 //!
 //! ```
 //! use netpol_core::lint::lint;

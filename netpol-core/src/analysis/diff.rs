@@ -58,6 +58,8 @@ pub struct Example {
 /// Addresses are compared, whoever has them: an endpoint with another address than before is two differences. To see what
 /// staged policies would change, compare with [`with_staged`].
 ///
+/// Cost: both states are compiled, as if one node had all endpoints, and all pairs of classes are compared.
+///
 /// # Errors
 ///
 /// [`AnalysisError`] if one of the states cannot be analysed. Nothing is left out.

@@ -35,6 +35,8 @@ pub struct Cell<'a> {
 
 /// Returns what the policies of a cluster allow between all addresses.
 ///
+/// Cost: the cluster is compiled, as if one node had all endpoints. Cells are put together when they are asked for.
+///
 /// ```
 /// use netpol_core::Capabilities;
 /// use netpol_core::analysis::reachability;
