@@ -4,6 +4,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/manifests.rs"]
+mod manifests;
 #[path = "support/services.rs"]
 mod services;
 
@@ -13,7 +15,7 @@ use netpol_core::eval::{Judge, Judgement};
 use netpol_core::flat::{self, Cell, Flat, Limits, TableKey, Then};
 use netpol_core::model::{
     self, Action, Inputs, L4Match, NamedPort, NetworkSet, Object, Peers, Policy, PolicyKey,
-    PortConstraint, PortMatch, Rule, RuleMatch, Tenancy,
+    PolicyKind, PortConstraint, PortMatch, Rule, RuleMatch, Tenancy,
 };
 use netpol_core::net::{Family, PortRange, Prefix, Protocol, Transport};
 use netpol_core::program::{Endpoint, Program};
@@ -22,6 +24,8 @@ use netpol_core::{
     Reason, Selector, Step, Verdict,
 };
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use self::cluster::{
     NODE, compiled, crowded, edge_addresses, flows, objects, payloads, with_single_addresses,
@@ -210,8 +214,44 @@ fn endpoints_that_selectors_cannot_tell_apart_can_differ() {
 fn any_objects() -> impl Strategy<Value = Vec<Object>> {
     prop_oneof![
         1 => objects().boxed(), 1 => crowded().boxed(), 1 => services::objects().boxed(),
-        1 => services::backends_apart().boxed(),
+        1 => services::backends_apart().boxed(), 1 => manifests::objects().boxed(),
     ]
+}
+
+/// Agreement on manifests means something only if policies of every API decide, for and against.
+#[test]
+fn policies_of_every_api_decide_in_clusters_of_manifests() {
+    let mut runner = TestRunner::deterministic();
+    let mut decided: BTreeMap<(PolicyKind, Verdict), usize> = BTreeMap::new();
+    let capabilities = Capabilities::all();
+    for seed in 0..200 {
+        let objects = manifests::objects().new_tree(&mut runner).unwrap().current();
+        let mut inputs = Inputs::default();
+        objects.iter().for_each(|object| inputs.upsert(object.clone()));
+        let judge = Judge::new(&inputs, &capabilities);
+        for flow in flows(&objects, seed) {
+            let Judgement { egress, ingress, .. } = judge.evaluate(&flow).enforced;
+            for half in [egress, ingress] {
+                if let Reason::Rule(rule) = half.reason {
+                    *decided.entry((rule.policy.kind, half.verdict)).or_default() += 1;
+                }
+            }
+        }
+    }
+    // Kubernetes policies have no rules that deny.
+    let kinds: Vec<_> = decided.iter().filter(|(_, count)| **count >= 5).map(|it| *it.0).collect();
+    let both = |kind| [(kind, Verdict::Allow), (kind, Verdict::Deny)];
+    let want = [
+        PolicyKind::KubernetesClusterNetworkPolicy,
+        PolicyKind::KubernetesAdminNetworkPolicy,
+        PolicyKind::KubernetesBaselineAdminNetworkPolicy,
+        PolicyKind::NetworkPolicy,
+        PolicyKind::GlobalNetworkPolicy,
+    ];
+    let want = [(PolicyKind::KubernetesNetworkPolicy, Verdict::Allow)]
+        .into_iter()
+        .chain(want.into_iter().flat_map(both));
+    assert_eq!(kinds, want.collect::<Vec<_>>(), "{decided:?}");
 }
 
 proptest! {
@@ -323,7 +363,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_inputs_does_not_matter(objects in prop_oneof![objects().boxed(), services::objects().boxed()], seed in any::<usize>(), view in services::destination_view()) {
+    fn the_order_of_inputs_does_not_matter(objects in any_objects(), seed in any::<usize>(), view in services::destination_view()) {
         // Names repeat, and the last object of a name counts: keep only that one, then shuffle.
         let mut last = BTreeMap::new();
         objects.iter().for_each(|object| { last.insert(object.key(), object.clone()); });
@@ -350,7 +390,7 @@ proptest! {
     }
 
     #[test]
-    fn programs_refer_to_what_they_hold_and_hold_nothing_else(objects in prop_oneof![objects().boxed(), services::objects().boxed()]) {
+    fn programs_refer_to_what_they_hold_and_hold_nothing_else(objects in any_objects()) {
         let program = compiled(&objects, &Capabilities::all());
         let mut policy_sets = BTreeSet::new();
         for endpoint in &program.endpoints {

@@ -113,6 +113,11 @@ fn ties_go_by_name() {
     };
     check(&[named("a", "Accept"), named("b", "Deny")], &[], &["c > a tcp/80"], &[]);
     check(&[named("b", "Accept"), named("a", "Deny")], &[], &[], &["c > a tcp/80"]);
+    // What is compared is `a//…` and `a-b//…`, as for all policies; a dot and a hyphen come before the slash.
+    for longer in ["a-b", "a.b"] {
+        check(&[named("a", "Accept"), named(longer, "Deny")], &[], &[], &["c > a tcp/80"]);
+        check(&[named("a", "Deny"), named(longer, "Accept")], &[], &["c > a tcp/80"], &[]);
+    }
 }
 
 #[test]
