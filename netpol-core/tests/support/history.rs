@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use netpol_core::model::{EndpointId, HostSettings, Object, ObjectKey};
-use netpol_core::program::{Members, PolicySetId, SetId};
+use netpol_core::program::{Denial, Members, PolicySetId, SetId};
 use netpol_core::{
     Applied, Capabilities, Change, Delta, Edit, EndpointChange, Engine, MembersChange, NodeConfig,
     Program, Update,
@@ -30,7 +30,10 @@ pub(crate) fn replay(
     settings: &HostSettings,
     mut apply: impl FnMut(Update, &Program) -> Result<Applied, TestCaseError>,
 ) -> Result<(), TestCaseError> {
-    let mut engine = Engine::new(NodeConfig::new(cluster::NODE), &Capabilities::all());
+    let mut config = NodeConfig::new(cluster::NODE);
+    // In every other history, what is denied is answered.
+    config.denial = if at_once % 2 == 0 { Denial::Reject } else { Denial::Drop };
+    let mut engine = Engine::new(config, &Capabilities::all());
     engine.force_settings(settings.clone()).unwrap();
     clusters[0].iter().for_each(|it| engine.upsert(it.clone()).unwrap());
     engine.inputs_complete();
