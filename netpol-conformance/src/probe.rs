@@ -161,6 +161,13 @@ impl Probe {
         Self { expected: names, ..self }
     }
 
+    /// Returns the same probe, whose packets have this source address, be it that of another host. Only what nobody answers
+    /// can be asked so.
+    #[must_use]
+    pub fn from_address(self, address: IpAddr) -> Self {
+        Self { source: Some(address), ..self }
+    }
+
     /// Makes one attempt.
     pub async fn attempt(&self, limit: Duration) -> Outcome {
         timeout(limit, self.ask()).await.unwrap_or(Outcome::Silent)

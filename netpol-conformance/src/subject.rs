@@ -34,8 +34,12 @@ pub trait Subject {
     /// What is observed of an attempt that cannot be made does not count. This default is that of subjects that judge
     /// packets: they cannot make HTTP requests.
     fn inability(&self, attempt: &Attempt) -> Option<String> {
-        attempt.http.is_some().then(|| "judges packets, no HTTP requests".to_owned())
+        no_requests(attempt)
     }
+}
+
+fn no_requests(attempt: &Attempt) -> Option<String> {
+    attempt.http.is_some().then(|| "judges packets, no HTTP requests".to_owned())
 }
 
 /// What came of an attempt.

@@ -150,6 +150,7 @@ impl File {
             "http" => field("http"),
             "vm" => kind(&["VirtualMachine"]),
             "settings" => self.has_settings,
+            "forged-sources" => field("sourceAddress"),
             "unknown-interfaces" => self.has_unknown,
             "pending" => field("pending"),
             "reasons" => field("reasons"),

@@ -84,6 +84,11 @@ impl Subject for Mutant {
         let verdict = |attempt: &Attempt| (self.verdict)(verdict(attempt));
         Ok(step.attempts.iter().map(|attempt| Observation::of(verdict(attempt), None)).collect())
     }
+
+    fn inability(&self, attempt: &Attempt) -> Option<String> {
+        let cannot = attempt.http.is_some() || attempt.forged.is_some();
+        cannot.then(|| "knows senders by their addresses, and no requests".to_owned())
+    }
 }
 
 impl Mutant {

@@ -107,6 +107,11 @@ fn sending(probe: &Probe, protocol: u8) -> impl FnOnce() -> io::Result<Socket> +
     move || {
         let socket = raw(destination, protocol)?;
         if let Some(source) = source {
+            // It may be the address of another host.
+            match source {
+                IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+                IpAddr::V6(_) => socket.set_freebind_v6(true)?,
+            }
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
         Ok(socket)

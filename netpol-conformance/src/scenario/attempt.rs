@@ -27,6 +27,8 @@ pub struct Attempt {
     pub port: ProbePort,
     /// The HTTP request that is made over the connection, if one is.
     pub http: Option<HttpRequest>,
+    /// The address in whose name the packet is sent, if it is not the source's own.
+    pub forged: Option<IpAddr>,
     /// What has to come of it.
     pub expect: Verdict,
     /// What would have to come of it if staged policies were enforced, if that is asked.
@@ -192,6 +194,7 @@ impl Attempt {
             to: to.written.clone(),
             port,
             http: None,
+            forged: None,
             expect,
             pending: None,
             reasons: Reasons::default(),
@@ -224,6 +227,9 @@ impl Attempt {
         if let Some(IcmpMessage { kind, code }) = self.port.message() {
             let _ = write!(text, " type {kind} code {code}");
         }
+        if let Some(address) = self.forged {
+            let _ = write!(text, " in the name of {address}");
+        }
         if let Some(request) = &self.http {
             let _ = write!(text, " {request}");
         }
@@ -236,12 +242,29 @@ impl Attempt {
             return Err(Problem::Http(probe.protocol));
         }
         let port = ProbePort::of(probe)?;
-        Ok(Self {
+        let attempt = Self {
             http: probe.http.clone(),
             pending: probe.pending,
             reasons: probe.reasons.clone(),
             ..Self::resolve(cluster, &probe.from, &probe.to, port, probe.expect)?
-        })
+        };
+        match probe.source_address {
+            Some(address) => attempt.in_the_name_of(address),
+            None => Ok(attempt),
+        }
+    }
+
+    /// Returns the same attempt with another source address. Whoever has that gets the answers, so only what needs none
+    /// can be sent so.
+    fn in_the_name_of(mut self, address: IpAddr) -> Result<Self, Problem> {
+        let needs_answer = self.flow.payload == Flow::ping(address, self.flow.destination).payload
+            || self.port.number().is_some();
+        let is_pod = matches!(self.source, Host::Pod(_));
+        if needs_answer || !is_pod || Family::of(address) != self.flow.family() {
+            return Err(Problem::Forged(address));
+        }
+        (self.forged, self.flow.source) = (Some(address), address);
+        Ok(self)
     }
 
     /// Returns the attempts that a matrix stands for: one per ordered pair of different pods with a network of their

@@ -169,6 +169,11 @@ pub enum Problem {
     /// A message of a protocol that has none.
     #[error("{0} with `icmp`, expected protocol ICMP")]
     Icmp(super::ProbeProtocol),
+    /// A source address that nothing can be sent from.
+    #[error(
+        "source address `{0}`, expected one of the destination's family, a pod that sends, and a packet that nobody answers"
+    )]
+    Forged(IpAddr),
     /// A request over a protocol that carries none.
     #[error("{0} with `http`, expected protocol TCP")]
     Http(super::ProbeProtocol),

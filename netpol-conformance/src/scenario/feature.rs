@@ -77,6 +77,8 @@ pub enum Feature {
     Vm,
     /// Settings of nodes.
     Settings,
+    /// Packets with a source address that is not the sender's.
+    ForgedSources,
     /// Pods behind a bridge of their node.
     Bridge,
     /// Pods that no dataplane is told of.
@@ -91,7 +93,7 @@ pub struct UnknownFeature(pub String);
 
 impl Feature {
     /// Everything that this harness has.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::Np,
         Self::Udp,
         Self::Sctp,
@@ -127,6 +129,7 @@ impl Feature {
         Self::Http,
         Self::Vm,
         Self::Settings,
+        Self::ForgedSources,
         Self::Bridge,
         Self::UnknownInterfaces,
     ];
@@ -170,6 +173,7 @@ impl Feature {
             Self::Http => "http",
             Self::Vm => "vm",
             Self::Settings => "settings",
+            Self::ForgedSources => "forged-sources",
             Self::Bridge => "bridge",
             Self::UnknownInterfaces => "unknown-interfaces",
         }

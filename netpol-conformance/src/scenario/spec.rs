@@ -183,6 +183,7 @@ pub(crate) struct ProbeSpec {
     pub(crate) protocol: ProbeProtocol,
     pub(crate) port: Option<Port>,
     pub(crate) source_port: Option<Port>,
+    pub(crate) source_address: Option<IpAddr>,
     pub(crate) icmp: Option<IcmpMessage>,
     #[serde(default, deserialize_with = "http_request")]
     pub(crate) http: Option<HttpRequest>,

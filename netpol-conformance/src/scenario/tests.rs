@@ -155,6 +155,28 @@ fn two_running_pods_cannot_share_an_address() {
     assert!(matches!(error.problem, Problem::SharedAddress { .. }), "{error}");
 }
 
+#[test]
+fn only_pods_send_in_the_name_of_others_and_only_what_nobody_answers() {
+    let probe = |fields: &str| {
+        let probe = format!("{{name: one, probes: [{{to: x/b, expect: deny, {fields}}}]}}");
+        load(&[pod("a", HTTP, ""), pod("b", HTTP, "")], &probe)
+    };
+    let plan = probe("from: x/a, protocol: 253, sourceAddress: 192.0.2.1").unwrap();
+    let attempt = &plan.steps[0].attempts[0];
+    assert_eq!(attempt.flow.source.to_string(), "192.0.2.1");
+    assert!(attempt.to_string().ends_with("253 in the name of 192.0.2.1"), "{attempt}");
+    for fields in [
+        "from: 'node:n2', protocol: 253, sourceAddress: 192.0.2.1",
+        "from: 192.0.2.2, protocol: 253, sourceAddress: 192.0.2.1",
+        "from: x/a, protocol: 253, sourceAddress: 'fd00::1'",
+        "from: x/a, protocol: ICMP, sourceAddress: 192.0.2.1",
+        "from: x/a, protocol: UDP, port: 80, sourceAddress: 192.0.2.1",
+    ] {
+        let error = probe(fields).unwrap_err();
+        assert!(matches!(error.problem, Problem::Forged(_)), "{fields}: {error}");
+    }
+}
+
 fn machine(more: &str) -> String {
     format!(
         "{{apiVersion: netpol.dev/v1, kind: VirtualMachine, metadata: {{name: a, namespace: x}}{more}}}"

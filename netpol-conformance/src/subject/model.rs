@@ -32,8 +32,8 @@ impl Subject for Model {
         Ok(step.attempts.iter().map(observe).collect())
     }
 
-    fn inability(&self, _attempt: &Attempt) -> Option<String> {
-        None
+    fn inability(&self, attempt: &Attempt) -> Option<String> {
+        knows_no_sender(attempt)
     }
 }
 
@@ -43,6 +43,11 @@ fn observe(evaluation: &Evaluation, inputs: &Inputs) -> Observation {
     let observed = Observation::of(enforced.verdict(), Some(reasons))
         .because(enforced.egress.reason, enforced.ingress.reason);
     Observation { pending: Some(pending.verdict()), ..observed }
+}
+
+/// Returns why nothing can be said of a packet that is sent in another's name by whoever knows senders by that alone.
+pub(super) fn knows_no_sender(attempt: &Attempt) -> Option<String> {
+    attempt.forged.is_some().then(|| "knows senders by their addresses".to_owned())
 }
 
 /// Returns what a dataplane can do at most: without an enforcer behind it that looks into connections.

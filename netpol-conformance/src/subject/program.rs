@@ -10,8 +10,8 @@ use netpol_core::{
 };
 
 use super::feed::Feed;
-use super::model::packets_only;
-use super::{Observation, Subject, SubjectError};
+use super::model::{knows_no_sender, packets_only};
+use super::{Observation, Subject, SubjectError, no_requests};
 use crate::cluster::{Cluster, Link, Pod, Receiver};
 use crate::explain::reasons;
 use crate::scenario::{Attempt, Step};
@@ -57,6 +57,10 @@ impl Subject for Programs {
         let inputs = step.cluster.inputs();
         let observe = |attempt| self.observe(&step.cluster, &inputs, attempt);
         Ok(step.attempts.iter().map(observe).collect())
+    }
+
+    fn inability(&self, attempt: &Attempt) -> Option<String> {
+        no_requests(attempt).or_else(|| knows_no_sender(attempt))
     }
 }
 

@@ -122,6 +122,10 @@ impl Hosts {
         if let Some(Receiver { host, flow, .. }) = attempt.receivers.first() {
             made = made.with_sentinel(probe(host, flow)?);
         }
+        let made = match attempt.forged {
+            Some(address) => made.from_address(address),
+            None => made,
+        };
         Ok(match (ports, attempt.port.source()) {
             (SourcePorts::Wanted, Some(port)) => made.from_port(port),
             _ => made,
