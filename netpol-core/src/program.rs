@@ -101,8 +101,8 @@ pub enum Established {
 /// What the sender of a packet hears that policy denies.
 ///
 /// It is about verdicts of policy sets, of endpoints and of host endpoints. All else is dropped silently: what isolated
-/// endpoints send and receive, forged sources, what nobody can read, and what policy of host endpoints denies before
-/// conntrack or before destination NAT, where nothing can be answered yet.
+/// endpoints send and receive, forged sources, packets that carry others, what nobody can read, and what policy of host
+/// endpoints denies before conntrack or before destination NAT, where nothing can be answered yet.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[expect(clippy::exhaustive_enums, reason = "a denied packet is answered or it is not")]
 pub enum Denial {

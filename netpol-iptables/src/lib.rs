@@ -43,14 +43,15 @@
 //! - What tenants name never reaches a command line, a script or the kernel. Log messages carry ids of rules ([`Logging`]).
 //! - What comes in on an endpoint's interface and does not carry one of its addresses is dropped, in every state of a flow.
 //!   ICMP errors that it sends are taken for a part of a flow only if it is an end of that flow.
-//! - What policy denies is dropped, or answered if the program wants that, in the table `filter`: TCP with a reset, all else with ICMP. What isolated
-//!   endpoints send, forged sources, and what policy of host endpoints denies before destination NAT are always dropped.
+//! - What policy denies is dropped, or answered if the program wants that, in the table `filter`: TCP with a reset, all
+//!   else with ICMP. What isolated endpoints send, forged sources, and what policy of host endpoints denies before
+//!   destination NAT are always dropped.
 //!
 //! # Limits
 //!
 //! - iptables 1.8 with `iptables-save` and `iptables-restore` of the flavour in use, ipset 7, and the kernel's set,
-//!   conntrack, multiport, limit and NFLOG matches. The legacy flavour needs `CAP_NET_RAW` beside `CAP_NET_ADMIN`, and
-//!   a writable `/run/xtables.lock`, or another file named by `XTABLES_LOCKFILE`.
+//!   conntrack, multiport, limit and NFLOG matches, and its `REJECT` if denials are answered. The legacy flavour needs
+//!   `CAP_NET_RAW` beside `CAP_NET_ADMIN`, and a writable `/run/xtables.lock`, or another file named by `XTABLES_LOCKFILE`.
 //! - IPv4 and IPv6 are two tables, which change one after the other. So are `raw` and `mangle`, where policy of host
 //!   endpoints judges untracked packets, and before destination NAT: while they change, a packet may meet one bucket of the
 //!   old policy and another one of the new. They are used only if there is such policy, and need the kernel's `CT` and `MARK`

@@ -94,7 +94,8 @@
 //!
 //! # Limits
 //!
-//! - Linux 5.10 or later, nf_tables with the `inet` family and conntrack; no more than 4096 endpoints.
+//! - Linux 5.10 or later, nf_tables with the `inet` family and conntrack; no more than 4096 endpoints. Log rules need the
+//!   kernel's `limit` and `log`, and denials that are answered its `reject` (`CONFIG_NFT_REJECT_INET`).
 //! - An endpoint that is known by its address can forge that of another one, and so get around its own policy. Its router
 //!   advertisements are dropped only if they carry an address of an endpoint.
 //! - What an endpoint that is known by its interface sends from addresses that are not its own is dropped; to the node
