@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netpol_core::SourceView;
 use netpol_core::api::Strictness;
 use netpol_core::api::k8s::Phase;
 use netpol_core::model::{
     self, Attachment, EndpointKind, HostSettings, Inputs, Interface, Object, ObjectKey, Treatment,
 };
 use netpol_core::net::{Family, Transport};
+use netpol_core::{DestinationView, SourceView};
 use serde_json::{Value, json};
 
 use self::addresses::Addresses;
@@ -63,6 +63,8 @@ pub(crate) struct Reading {
     pub(crate) pods: PodLinks,
     /// Which source ingress is judged on, if that matters.
     pub(crate) source_view: Option<SourceView>,
+    /// Which destination egress is judged on, if that matters.
+    pub(crate) destination_view: Option<DestinationView>,
     /// What becomes of packets at interfaces of pods that no dataplane is told of; `None` if nothing does.
     pub(crate) unknown_interfaces: Option<Treatment>,
 }
@@ -303,6 +305,11 @@ impl Cluster {
     /// Returns which source of packets the verdicts of the scenario depend on, if they do.
     pub(crate) const fn source_view(&self) -> Option<SourceView> {
         self.reading.source_view
+    }
+
+    /// Returns which destination of packets the verdicts of the scenario depend on, if they do.
+    pub(crate) const fn destination_view(&self) -> Option<DestinationView> {
+        self.reading.destination_view
     }
 
     fn owners(&self) -> Result<BTreeMap<IpAddr, Host>, Problem> {

@@ -112,6 +112,7 @@ fn empty(found: &[Found<'_>], taken: BTreeSet<IpAddr>) -> Cluster {
         nameless_hosts: NamelessHosts::Enforced,
         pods: PodLinks::default(),
         source_view: None,
+        destination_view: None,
         unknown_interfaces: None,
     };
     Cluster::new(name, taken, reading)

@@ -7,7 +7,9 @@ mod program;
 
 use std::io;
 
-use netpol_core::{DataplaneError, DataplaneErrorKind, EngineError, Reason, SourceView, Verdict};
+use netpol_core::{
+    DataplaneError, DataplaneErrorKind, DestinationView, EngineError, Reason, SourceView, Verdict,
+};
 
 pub use self::kernel::{Kernel, KnownBy, Open, OpenError};
 pub(crate) use self::model::Judges;
@@ -116,6 +118,12 @@ pub enum SubjectError {
         SourceView::AfterSourceNat => "after source NAT",
     })]
     SourceView(SourceView),
+    /// A scenario depends on which destination egress is judged on, and a dataplane has the other one.
+    #[error("judges egress on the destination {}", match .0 {
+        DestinationView::AfterDestinationNat => "after destination NAT",
+        DestinationView::BeforeDestinationNat => "before destination NAT",
+    })]
+    DestinationView(DestinationView),
     /// The hosts could not be made.
     #[error(transparent)]
     Topology(#[from] TopologyError),
@@ -139,6 +147,7 @@ impl SubjectError {
             }
             | Self::NoBridges
             | Self::SourceView(_)
+            | Self::DestinationView(_)
             | Self::Topology(TopologyError::NoBridgeNetfilter) => true,
             Self::Topology(TopologyError::Tool { source, .. }) => {
                 source.kind() == io::ErrorKind::NotFound
@@ -162,6 +171,7 @@ impl SubjectError {
             | Self::Isolated { .. }
             | Self::NoBridges
             | Self::SourceView(_)
+            | Self::DestinationView(_)
             | Self::Topology(_)
             | Self::Thread { .. } => false,
         }

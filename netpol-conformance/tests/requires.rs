@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use netpol_conformance::document::{files, read};
-use netpol_conformance::scenario::{Scenario, Step, parse};
-use netpol_core::Verdict;
+use netpol_conformance::scenario::{Attempt, Scenario, Step, load, parse};
+use netpol_core::eval::Judge;
+use netpol_core::{Capabilities, DestinationView, Verdict};
 use serde_json::Value;
 
 /// A scenario file, taken apart.
@@ -157,7 +158,9 @@ impl File {
             // Only the author knows what no API knows, and how pods are connected.
             "cnp-unknown-field" | "bridge" => self.requires.contains(feature),
             // See below.
-            "source-before-nat" | "source-after-nat" => self.requires.contains(feature),
+            "source-before-nat" | "source-after-nat" | "destination-after-nat" => {
+                self.requires.contains(feature)
+            }
             unknown => panic!("no rule for `{unknown}`"),
         }
     }
@@ -232,6 +235,31 @@ fn verdicts_depend_on_the_view_of_the_source_only_where_files_say_so() {
         if translates && !views.iter().any(|it| requires.contains(*it)) {
             let [before, after] = views.map(|view| verdicts(&path, view));
             assert_eq!(before, after, "{}", path.display());
+        }
+    }
+}
+
+/// Where egress is judged on the address of a Service, all backends are asked about in its place.
+#[test]
+fn verdicts_depend_on_the_view_of_the_destination_only_where_files_say_so() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut capabilities = Capabilities::all();
+    capabilities.http = false;
+    capabilities.destination_view = DestinationView::BeforeDestinationNat;
+    for path in files(&folder).unwrap() {
+        let Scenario::Plan(plan) = load(&path).unwrap() else { panic!("{}", path.display()) };
+        if plan.about.requires.contains(&"destination-after-nat".to_owned()) {
+            continue;
+        }
+        for step in &plan.steps {
+            let inputs = step.cluster.inputs();
+            let before = Judge::new(&inputs, &capabilities);
+            let translated = |it: &&Attempt| it.is_translated() && !it.receivers.is_empty();
+            for attempt in step.attempts.iter().filter(translated) {
+                let [before, after] = [before.evaluate(&attempt.flow), step.evaluate(attempt)]
+                    .map(|it| it.enforced.egress.verdict);
+                assert_eq!(before, after, "{}: `{}`, {attempt}", path.display(), step.name);
+            }
         }
     }
 }

@@ -95,8 +95,8 @@ impl Cluster {
             let rewrite = self.rewrite(&packet).filter(|it| !it.to.is_empty());
             let mut flow = packet.flow;
             let mut masqueraded = flow;
+            let meets_itself = flow.source == receiver.flow.destination;
             if let Some(rewrite) = rewrite {
-                let meets_itself = flow.source == receiver.flow.destination;
                 flow = with_destination(flow, &receiver.flow);
                 masqueraded = flow;
                 let own = self.nodes.get(&packet.node).and_then(|it| it.address(flow.family()));
@@ -111,8 +111,9 @@ impl Cluster {
                 _ => Origin::Endpoint,
             };
             let entering = match self.reading.source_view {
-                Some(SourceView::AfterSourceNat) => masqueraded,
-                None | Some(SourceView::BeforeSourceNat) => flow,
+                // What comes back to its sender is known to, whatever its source is by then.
+                Some(SourceView::AfterSourceNat) if !meets_itself => masqueraded,
+                _ => flow,
             };
             at = self.next(&packet, masqueraded);
             let Packet { node, input, flow: before_nat } = packet;

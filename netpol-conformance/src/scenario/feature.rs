@@ -61,6 +61,8 @@ pub enum Feature {
     SourceBeforeNat,
     /// Verdicts that depend on it that ingress is judged on the source after source NAT.
     SourceAfterNat,
+    /// Verdicts that depend on it that egress is judged on the destination after destination NAT.
+    DestinationAfterNat,
     /// ICMP messages other than echo requests.
     IcmpTypes,
     /// Probes from a given port.
@@ -121,6 +123,7 @@ impl Feature {
         Self::Portmap,
         Self::SourceBeforeNat,
         Self::SourceAfterNat,
+        Self::DestinationAfterNat,
         Self::IcmpTypes,
         Self::SourcePorts,
         Self::ProtocolNumbers,
@@ -165,6 +168,7 @@ impl Feature {
             Self::Portmap => "portmap",
             Self::SourceBeforeNat => "source-before-nat",
             Self::SourceAfterNat => "source-after-nat",
+            Self::DestinationAfterNat => "destination-after-nat",
             Self::IcmpTypes => "icmp-types",
             Self::SourcePorts => "source-ports",
             Self::ProtocolNumbers => "protocol-numbers",

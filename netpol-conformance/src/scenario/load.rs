@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use netpol_core::SourceView;
 use netpol_core::api::Strictness;
+use netpol_core::{DestinationView, SourceView};
 use serde_json::Value;
 
 use super::attempt::Attempt;
@@ -101,6 +101,8 @@ fn reading(spec: &Spec) -> Reading {
         } else {
             requires(Feature::SourceBeforeNat).then_some(SourceView::BeforeSourceNat)
         },
+        destination_view: requires(Feature::DestinationAfterNat)
+            .then_some(DestinationView::AfterDestinationNat),
         nameless_hosts: if requires(Feature::HostInterfaces) {
             NamelessHosts::Enforced
         } else {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpol_core::model::{Attachment, EndpointKind, Object};
-use netpol_core::{Dataplane, DataplaneErrorKind, Payload, Verdict};
+use netpol_core::{Capabilities, Dataplane, DataplaneErrorKind, Payload, Verdict};
 use tokio::runtime::{Builder, Runtime};
 
 use self::hosts::Hosts;
@@ -169,10 +169,7 @@ impl Kernel {
                 let opened = hosts.run_in(name, || open())?;
                 let dataplane =
                     opened.map_err(|source| SubjectError::Open { node: name.clone(), source })?;
-                let view = dataplane.capabilities().source_view;
-                if step.cluster.source_view().is_some_and(|wanted| wanted != view) {
-                    return Err(SubjectError::SourceView(view));
-                }
+                can_show(&step.cluster, dataplane.capabilities())?;
                 let feed = Feed::new(name, &step.cluster, dataplane.capabilities());
                 self.dataplanes.insert(name.clone(), Node { feed, dataplane });
             }
@@ -334,6 +331,18 @@ impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kernel").field("hosts", &self.hosts).finish_non_exhaustive()
     }
+}
+
+/// Finds out whether the verdicts of a scenario are those of a dataplane with these capabilities.
+fn can_show(cluster: &Cluster, capabilities: &Capabilities) -> Result<(), SubjectError> {
+    let (source, destination) = (capabilities.source_view, capabilities.destination_view);
+    if cluster.source_view().is_some_and(|wanted| wanted != source) {
+        return Err(SubjectError::SourceView(source));
+    }
+    if cluster.destination_view().is_some_and(|wanted| wanted != destination) {
+        return Err(SubjectError::DestinationView(destination));
+    }
+    Ok(())
 }
 
 /// Servers answer whatever connects, and look into no request.
