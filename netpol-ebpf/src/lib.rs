@@ -48,6 +48,10 @@
 //!   What others than Services translate is judged as it stands, and so are node ports of addresses that the Node object
 //!   does not list. Log rules are not supported, and denials are
 //!   silent.
+//! - Nothing judges traffic of the node's own interfaces: an engine refuses host endpoints of its node, and settings that keep
+//!   workloads from it, and a program that asks for either is an error ([`EbpfError::Hosts`]).
+//! - Workloads can be kept from [four UDP ports](netpol_core::model::HostSettings::denied_encapsulation) of tunnels at most. They are
+//!   asked about before a Service's address is translated, so a Service leads to its backends' port of a tunnel.
 //! - One process at a time for each owner and network namespace; [`EbpfDataplane::open`] refuses to be the second.
 //! - Fragments pass after the first one of their datagram only. Those that the node itself makes without a socket, as of
 //!   tunnels, are judged like those of others, because the kernel forgets where fragments came from.
