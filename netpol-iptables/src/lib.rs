@@ -35,8 +35,9 @@
 //!
 //! - The chains of a family change in one step. What they need is made before, what is left over is removed after. Every
 //!   step is idempotent.
-//! - Members of sets change in place where a packet meets one changed set at most; otherwise the sets are made anew and
-//!   switched together with the chains.
+//! - Members of sets change in place where a packet meets the old ones or the new ones; otherwise the sets are made anew and
+//!   switched together with the chains. A delta of members that can change in place is one run of `ipset`; any other is
+//!   applied as its whole program.
 //! - What fails before the sweep is taken back.
 //! - Names and comments of our objects are digests. A process that starts finds what an earlier one left, and changes
 //!   only what differs; packets are judged all the while. It waits for tools that outlive an earlier process.

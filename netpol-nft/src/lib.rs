@@ -83,7 +83,8 @@
 //! - An update is one transaction for everything that packets can meet; what it needs is made before, what it leaves is
 //!   removed after. One that is too large for the socket is made in several, each endpoint and direction within one.
 //! - A packet that is on its way during an update meets the old policy of an endpoint and direction or the new one: where
-//!   several sets that it can meet change, they are made anew and switched to.
+//!   sets that change could show it something else, they are made anew and switched to. What it may still meet is not
+//!   removed before it is gone, which takes 10 to 30 ms; after a delta nobody waits for that.
 //! - A delta costs what it names, not what there is: it is rendered alone, and nothing is read from the kernel.
 //! - Names and comments of our objects are digests. A process that starts finds what an earlier one left, and changes
 //!   only what differs; packets are judged all the while.

@@ -72,6 +72,15 @@ proptest! {
             prop_assert_eq!(differences, Vec::<String>::new());
             previous = program;
         }
+
+        // A process that dies leaves to the next one what it did not sweep.
+        let last = program(&seeds[1], &other);
+        let delta = Arc::new(difference(&previous, &last));
+        dataplane.apply(Update::new(3, Change::Delta(delta))).unwrap();
+        drop(dataplane);
+        let mut next = open(&fake);
+        next.apply(full(&last)).unwrap();
+        prop_assert_eq!(next.audit(&last).unwrap().differences, Vec::<String>::new());
     }
 }
 
