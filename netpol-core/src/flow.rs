@@ -68,7 +68,7 @@ pub enum Payload {
     Other(Protocol),
 }
 
-/// One attempt to communicate: the first packet of a connection, after destination NAT.
+/// One attempt to communicate: the first packet of a connection, after destination NAT where nothing else is said.
 ///
 /// Addresses are as in the packet: an IPv4-mapped IPv6 address here is not the IPv4 address.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use netpol_core::eval::Judge;
 use netpol_core::model::{
-    Action, Endpoint, EndpointSlice, L4Match, NamedPort, Node, Object, ObjectKey, Peers, Policy,
-    PolicyKey, PortConstraint, PortMatch, Rule, RuleMatch, Service, ServiceName, ServicePort,
+    Action, Endpoint, EndpointSlice, Inputs, L4Match, NamedPort, Node, Object, ObjectKey, Peers,
+    Policy, PolicyKey, PortConstraint, PortMatch, Rule, RuleMatch, Service, ServiceName,
+    ServicePort,
 };
-use netpol_core::net::Transport;
-use netpol_core::program::{Backend, Frontend};
+use netpol_core::net::{Prefix, Transport};
+use netpol_core::program::{Backend, Frontend, Passage};
 use netpol_core::{
     Applied, Capabilities, Change, Delta, DestinationView, Engine, Flow, NodeConfig, Program,
     Selector, Verdict,
@@ -185,6 +187,52 @@ fn program(engine: &mut Engine, is_delta: bool) -> Arc<Program> {
         Change::Full(program) if !is_delta => program,
         other => panic!("is it a delta? {is_delta}: {other:?}"),
     }
+}
+
+#[test]
+fn what_leaves_is_judged_before_translation_and_what_comes_in_after_it() {
+    let mut capabilities = Capabilities::all();
+    capabilities.destination_view = DestinationView::BeforeDestinationNat;
+    let mut inputs = Inputs::default();
+    let pod = |name: &str, address: IpAddr| {
+        let mut pod = Endpoint::pod("x", name).on_node("node-a").attached_to(name);
+        pod.addresses = vec![address];
+        pod.labels = [("app", name)].into_iter().collect();
+        pod
+    };
+    let mut policy = Policy::new(PolicyKey::kubernetes("x", "p"), "app == 'a'".parse().unwrap());
+    let mut matches = RuleMatch::default();
+    matches.destination.nets = Some([Prefix::host(backend(1))].into_iter().collect());
+    policy.egress = Some(vec![Rule::new(0, Action::Allow, matches)]);
+    let objects: [Object; 5] = [
+        pod("a", POD).into(),
+        pod("b", backend(1)).into(),
+        policy.into(),
+        service().into(),
+        slice("s-1", "s", &[1, 2], &[8080]).into(),
+    ];
+    let mut engine = Engine::new(NodeConfig::new("node-a"), &capabilities);
+    for object in objects {
+        inputs.upsert(object.clone());
+        engine.upsert(object).unwrap();
+    }
+    engine.inputs_complete();
+    let program = program(&mut engine, false);
+    let judge = Judge::new(&inputs, &capabilities);
+    let before_nat = Flow::to_port(POD, "10.96.0.1".parse().unwrap(), Transport::Tcp, 80);
+    let flow = Flow::to_port(POD, backend(1), Transport::Tcp, 8080);
+    let passage = Passage { input: Some("a"), output: Some("b"), flow, before_nat };
+    let judged = judge.evaluate_translated(&flow, &before_nat).enforced;
+    let outcome = program.outcome_of(&passage);
+    assert_eq!(outcome.egress.as_ref(), Some(&judged.egress));
+    assert_eq!(outcome.ingress.as_ref(), Some(&judged.ingress));
+    assert_eq!((judged.egress.verdict, judged.ingress.verdict), (Verdict::Deny, Verdict::Allow));
+    assert_eq!(
+        judged.egress.to_string(),
+        "asked about the Service's backend 198.51.100.2 port 8080; deny: no rule matched in tier `default`; asked: \
+         KubernetesNetworkPolicy x/p"
+    );
+    assert_eq!(judge.evaluate(&flow).enforced.verdict(), Verdict::Allow, "the backend itself");
 }
 
 /// A dataplane derives what frontends say from what their backends do, so a delta that names neither must leave it alone.

@@ -2,10 +2,12 @@
 
 use alloc::borrow::Cow;
 use alloc::collections::BTreeSet;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use super::report::{Path, Report};
 use crate::net::Prefix;
 
 /// Returns the address that `text` stands for, `None` if it is none. Octets of IPv4 addresses may begin with zeros and
@@ -14,6 +16,15 @@ use crate::net::Prefix;
 /// Source: `ParseIPSloppy` in `k8s.io/utils/net`; RFC 6943, section 3.1.1 on why others read such octets as octal.
 pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
     Some(Prefix::host(parse_verbatim(text)?).first())
+}
+
+/// Returns the address that the text at a place stands for; refuses the object if it is none.
+pub(super) fn read_address(at: &Path<'_>, text: &str, report: &mut Report) -> Option<IpAddr> {
+    let address = parse_address(text);
+    if address.is_none() {
+        report.refuse(at, format!("`{text}` is not an address, expected one of IPv4 or IPv6"));
+    }
+    address
 }
 
 /// Returns the block that `text` stands for, `None` if it is none. Host bits are masked; leading zeros and mapped

@@ -18,6 +18,10 @@ impl Program {
     #[must_use]
     pub fn outcome_of(&self, passage: &Passage<'_>) -> Outcome {
         let (mut outcome, unknown) = (self.outcome(&passage.flow), self.unknown_outcome(passage));
+        // Whoever knows frontends judges before the node translates.
+        if self.frontends.backends_for(&passage.before_nat).is_some() {
+            outcome.egress = self.outcome(&passage.before_nat).egress;
+        }
         outcome.egress = outcome.egress.or(unknown.egress);
         outcome.ingress = outcome.ingress.or(unknown.ingress);
         let to_own_host =

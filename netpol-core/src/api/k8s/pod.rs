@@ -259,11 +259,11 @@ impl Pod {
             let PodIp { ip, ignored: () } = item;
             let at = at.field("ip");
             let ip = report.required(&at, ip, "an address");
-            addresses.extend(ip.and_then(|text| read_address(&at, text, report)));
+            addresses.extend(ip.and_then(|text| address::read_address(&at, text, report)));
         });
         let at = at.field("podIP");
         let ip = optional_text(report, &at, pod_ip);
-        addresses.extend(ip.and_then(|text| read_address(&at, text, report)));
+        addresses.extend(ip.and_then(|text| address::read_address(&at, text, report)));
         let addresses = address::distinct(addresses);
         Status { phase, is_ready: conditions.values().any(Condition::is_network_ready), addresses }
     }
@@ -343,14 +343,6 @@ fn read_phase(at: &Path<'_>, text: &str, report: &mut Report) -> Phase {
             Phase::default()
         }
     }
-}
-
-fn read_address(at: &Path<'_>, text: &str, report: &mut Report) -> Option<IpAddr> {
-    let address = address::parse_address(text);
-    if address.is_none() {
-        report.refuse(at, format!("`{text}` is not an address, expected one of IPv4 or IPv6"));
-    }
-    address
 }
 
 fn endpoint(meta: Meta, spec: Spec, status: Status) -> Endpoint {

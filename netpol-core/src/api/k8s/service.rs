@@ -182,7 +182,7 @@ impl Service {
             let LoadBalancerAddress { ip, ip_mode, ignored: () } = item;
             let ip_at = at.field("ip");
             let ip = optional_text(report, &ip_at, ip);
-            let ip = ip.and_then(|text| read_address(&ip_at, text, report));
+            let ip = ip.and_then(|text| address::read_address(&ip_at, text, report));
             let mode_at = at.field("ipMode");
             match optional_text(report, &mode_at, ip_mode) {
                 None | Some("VIP") => read.extend(ip),
@@ -229,7 +229,7 @@ impl ServiceSpec {
         let has_own = !addresses.is_empty();
         let list_at = at.field("externalIPs");
         report.each_item(&list_at, external_ips, "an address", |report, at, text| {
-            addresses.extend(read_address(at, text, report));
+            addresses.extend(address::read_address(at, text, report));
         });
         let ports = read_service_ports(&at.field("ports"), ports, report);
         (has_own && !is_name).then_some((addresses, ports))
@@ -372,15 +372,7 @@ fn read_protocol(
 
 /// Reads an address of a Service in the cluster, which it need not have.
 fn read_own_address(at: &Path<'_>, text: &str, report: &mut Report) -> Option<IpAddr> {
-    if text == NO_ADDRESS { None } else { read_address(at, text, report) }
-}
-
-fn read_address(at: &Path<'_>, text: &str, report: &mut Report) -> Option<IpAddr> {
-    let address = address::parse_address(text);
-    if address.is_none() {
-        report.refuse(at, format!("`{text}` is not an address, expected one of IPv4 or IPv6"));
-    }
-    address
+    if text == NO_ADDRESS { None } else { address::read_address(at, text, report) }
 }
 
 fn read_address_of(
