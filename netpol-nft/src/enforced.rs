@@ -129,7 +129,8 @@ impl Enforced {
             part.after.sets.extend(self.entries(endpoints.iter().filter_map(|it| it.1))?);
         }
         for (name, before, after) in changes.in_place() {
-            if self.needed.contains_key(&name) {
+            // One that only new rules refer to is made with all its members.
+            if self.needed.contains_key(&name) && !part.after.sets.contains_key(&name) {
                 part.before.insert(name.clone(), before);
                 part.after.sets.insert(name, after);
             }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use netpol_core::model::{Action, HostSettings, Object};
+use netpol_core::model::{Action, HostSettings, Mode, Object};
 use netpol_core::program::{PolicySetId, SetId};
 use netpol_core::{Change, Dataplane, Program, Update};
 use nftnl_sys::libc;
@@ -203,6 +203,35 @@ fn a_member_costs_what_it_is_however_large_the_program() {
     });
     assert_eq!(costs, [(1, costs[0].1); 3]);
     assert!(costs[0].1 < 1000, "{costs:?}");
+}
+
+/// An endpoint that is audited needs no set, however its members change, and all of them when it is judged again.
+#[test]
+fn a_set_that_nothing_needed_for_a_while_is_made_with_all_members() {
+    let program = |mode: Mode, members: &[&str]| {
+        let mut builder = Builder::new();
+        let mut rule = rule(1, Action::Allow);
+        rule.remote = in_set(builder.addresses("set", members));
+        let mut pod = builder.endpoint("pod", &["10.1.0.1"]);
+        pod.ingress = builder.policy(deny_unless(vec![rule]));
+        pod.mode = mode;
+        builder.add(pod).build()
+    };
+    let steps = [
+        program(Mode::Enforce, &["10.0.0.1"]),
+        program(Mode::Audit, &["10.0.0.1", "10.0.0.2"]),
+        program(Mode::Enforce, &["10.0.0.1", "10.0.0.2", "10.0.0.3"]),
+    ];
+    let fake = Fake::default();
+    let mut dataplane = open(&fake);
+    dataplane.apply(full(&steps[0])).unwrap();
+    for pair in steps.windows(2) {
+        fake.take_observations();
+        let delta = Change::Delta(Arc::new(difference(&pair[0], &pair[1])));
+        dataplane.apply(Update::new(2, delta)).unwrap();
+        assert_eq!(fake.take_observations(), 0);
+        assert_eq!(dataplane.audit(&pair[1]).unwrap().differences, Vec::<String>::new());
+    }
 }
 
 #[test]
