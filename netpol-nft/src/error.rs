@@ -98,9 +98,9 @@ pub enum NftError {
         /// The system's error.
         source: io::Error,
     },
-    /// An endpoint's interface has no name that a kernel takes.
+    /// An endpoint's interface has no name that a rule can have so that `nft` lists it.
     #[error(
-        "interface `{interface}` is no name that the kernel takes, expected 1 to 15 printable characters"
+        "interface `{interface}` is no name that rules can have, expected 1 to 15 printable ASCII characters without quotes, `\\`, `*` and `/`"
     )]
     Interface {
         /// The name.

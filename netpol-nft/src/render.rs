@@ -36,8 +36,8 @@ mod unknown;
 
 use self::base::fixed_sets;
 pub(crate) use self::base::{Fixed, skeleton};
-use self::hosts::HostRenderer;
 pub(crate) use self::hosts::chain_names as host_chains;
+use self::hosts::{HostRenderer, check_hosts};
 #[cfg(test)]
 pub(crate) use self::policy::MAX_STAGES;
 pub(crate) use self::policy::{OnAllow, Policies, PolicyRenderer, target_key};
@@ -83,8 +83,10 @@ pub(crate) struct Rendered {
 ///
 /// # Errors
 ///
-/// [`NftError::TooManyEndpoints`] if the maps are too small. What concerns single endpoints isolates these.
+/// [`NftError::TooManyEndpoints`] if the maps are too small, [`NftError::Interface`] if packets of a host endpoint cannot be
+/// told from others, so that nothing could close it either. What concerns single other endpoints isolates these.
 pub(crate) fn render(program: &Program, context: &Context<'_>) -> Result<Rendered, NftError> {
+    check_hosts(program)?;
     let mut policies = PolicyRenderer::new(program, context);
     let mut entries = Entries::default();
     let mut isolated = Vec::new();

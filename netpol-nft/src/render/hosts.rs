@@ -55,6 +55,15 @@ const IP_IN_IP: u8 = 4;
 /// Endpoints that are closed, and why.
 type Closed = Vec<(EndpointId, Arc<NftError>)>;
 
+/// Refuses host endpoints on interfaces whose names no rule can have.
+pub(super) fn check_hosts(program: &Program) -> Result<(), NftError> {
+    let mut names = program.hosts.endpoints.iter().filter_map(named).flatten();
+    match names.find(|name| Interface::new(name).is_none()) {
+        Some(name) => Err(NftError::Interface { interface: name.clone() }),
+        None => Ok(()),
+    }
+}
+
 /// Renders the host endpoints of a program.
 pub(super) struct HostRenderer<'r, 'a> {
     program: &'a Program,
@@ -285,10 +294,6 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
     }
 
     fn named(&self) -> BTreeSet<&'a String> {
-        let named = |it: &'a HostEndpoint| match &it.interfaces {
-            Interfaces::Named(names) => Some(names),
-            Interfaces::Other => None,
-        };
         self.program.hosts.endpoints.iter().filter_map(named).flatten().collect()
     }
 
@@ -350,6 +355,13 @@ impl<'r, 'a> HostRenderer<'r, 'a> {
         matches.push(Match::Protocol(transport.protocol().number()));
         matches.push(Match::Ports { end, first: port, last: port, sense: Sense::In });
         commented("failsafe", matches, Action::Verdict(Verdict::Return))
+    }
+}
+
+fn named(endpoint: &HostEndpoint) -> Option<&BTreeSet<String>> {
+    match &endpoint.interfaces {
+        Interfaces::Named(names) => Some(names),
+        Interfaces::Other => None,
     }
 }
 

@@ -734,7 +734,7 @@ fn endpoints_that_cannot_be_told_apart_are_isolated() {
     expect![[r#"
         a: endpoint EndpointId { kind: Workload, namespace: Some("ns"), name: "b", uid: "" } claims `"veth0"` too, so that their packets cannot be told apart
         b: endpoint EndpointId { kind: Workload, namespace: Some("ns"), name: "a", uid: "" } claims `"veth0"` too, so that their packets cannot be told apart
-        c: interface `no such/interface` is no name that the kernel takes, expected 1 to 15 printable characters
+        c: interface `no such/interface` is no name that rules can have, expected 1 to 15 printable ASCII characters without quotes, `\`, `*` and `/`
     "#]].assert_eq(&(names.join("\n") + "\n"));
     assert_eq!(rendered.ruleset.sets[&Name::new("np-iso-if")].elements.to_string(), "\"veth0\"");
     assert_eq!(rendered.ruleset.sets[&Name::new("np-iso-4")].elements.to_string(), "10.0.0.1");

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
-use netpol_core::model::{HostSettings, Object};
+use netpol_core::model::{Attachment, Endpoint, HostSettings, Object};
 use netpol_core::net::Protocol;
 use netpol_core::program::{Passage, Program};
 use netpol_core::{Flow, Origin, Payload, Verdict};
@@ -12,6 +12,7 @@ use super::cluster::flows;
 use super::hosts::{compiled_with, node, objects, passage, settings};
 use super::meaning::{Packet, Walked, walk};
 use super::unknown::{compiled_half, half_known};
+use crate::error::NftError;
 use crate::name::Name;
 use crate::render::{Context, Options, render};
 use crate::ruleset::{Interface, Ruleset};
@@ -130,5 +131,30 @@ proptest! {
     #[test]
     fn chains_mean_the_same_where_interfaces_are_unknown(it in half_known(), settings in settings(), seed in 0..1000_usize) {
         check(&compiled_half(&it, &settings), &it.all, seed)?;
+    }
+}
+
+/// Its policy would stand nowhere, and nobody would hear of it.
+#[test]
+fn host_endpoints_on_interfaces_that_no_rule_can_name_are_refused() {
+    for (name, is_refused) in
+        [("eth0", false), ("eth+0", false), ("eth*0", true), ("eth\"0", true), ("\u{e9}th0", true)]
+    {
+        let attachment = Attachment::Interface(name.to_owned());
+        let host = Object::Endpoint(Endpoint::host("host", node().name, attachment));
+        let program = compiled_with(&[host], &HostSettings::default());
+        let (places, refused) = Default::default();
+        let options = Options { priority: -5, logging: Logging::DEFAULT, mark: 16 };
+        match render(&program, &Context { options, places: &places, refused: &refused }) {
+            Ok(rendered) => {
+                assert!(!is_refused, "{name}");
+                assert!(rendered.ruleset.to_string().contains(&format!("iifname \"{name}\"")));
+            }
+            Err(error) => {
+                let of_it =
+                    matches!(&error, NftError::Interface { interface } if interface == name);
+                assert!(is_refused && of_it, "{name}: {error}");
+            }
+        }
     }
 }
