@@ -118,21 +118,26 @@ impl<const DIRECTION: u32, const V6: bool> Judge<'_, DIRECTION, V6> {
             return Err(Reason::Isolated.into());
         }
         // The kernel takes one tag away before the programs see the packet, and more of them later, if they are of no
-        // network: then a packet comes out whose source nobody has looked at.
+        // network: then a packet comes out whose source nobody has looked at, and which may carry others.
         let is_tagged = matches!(protocol, CUSTOMER_TAG | SERVICE_TAG);
-        if DIRECTION == EGRESS && is_tagged && self.has(CHECK_SOURCE) {
+        let is_looked_at = self.has(CHECK_SOURCE | NO_IP_IN_IP | NO_TUNNELS);
+        if DIRECTION == EGRESS && is_tagged && is_looked_at {
             return Err(Reason::EtherType.into());
         }
         self.unjudged(Reason::EtherType)
     }
 
     /// Returns the verdict on what policy cannot be asked about: it passes only where everything does. Of a datagram whose
-    /// first fragment was dropped, the others may pass: nobody can put it together.
+    /// first fragment was dropped, the others may pass: nobody can put it together. One that does not hold all headers is
+    /// malformed.
     #[inline(always)]
     fn unjudged(&self, reason: Reason) -> Verdict {
         let may_carry = DIRECTION == EGRESS
             && self.has(NO_IP_IN_IP | NO_TUNNELS)
-            && matches!(reason, Reason::ExtensionHeaders | Reason::SourceRoute);
+            && matches!(
+                reason,
+                Reason::ExtensionHeaders | Reason::SourceRoute | Reason::Malformed
+            );
         let is_open = policy::table(self.endpoint, DIRECTION) == OPEN;
         if is_open && !may_carry { Ok(()) } else { Err(reason.into()) }
     }

@@ -8,8 +8,12 @@ use netpol_core::program::{Established, Program};
 use netpol_core::{Direction, Verdict};
 
 use super::packet::{Packet, SYN};
-use super::world::{Node, address, in_namespace, objects, objects_in, policy, program, to_nets};
-use crate::{DenialReason, EbpfError};
+use super::world::{
+    DROPPED, Node, PASSED, address, config, in_namespace, index, objects, objects_in, policy,
+    program, to_nets,
+};
+use crate::programs::Side;
+use crate::{DenialReason, EbpfConfig, EbpfDataplane, EbpfError, ForeignSources};
 
 use Verdict::{Allow, Deny};
 
@@ -74,12 +78,39 @@ fn nothing_hides_that_a_packet_carries_others() {
         let (pod, stranger) = pairs()[1];
         let mut long = Packet::udp((pod, 1), (stranger, 4789));
         long.extensions = vec![(60, vec![0, 1, 4, 0, 0, 0, 0]); 9];
-        for packet in [&routed, &first, &long] {
+        // A first fragment that ends before its headers do.
+        let mut cut = Packet::udp((pod, 1), (stranger, 4789));
+        let options = [vec![1, 1, 12], vec![0; 12]].concat();
+        cut.extensions = vec![(44, vec![0, 0, 1, 0, 0, 0, 77]), (60, options)];
+        cut.length = Some(14 + 40 + 8 + 8);
+        for packet in [&routed, &first, &long, &cut] {
             assert_eq!(node.sends(packet), Deny, "{packet:?}");
         }
         node.enforce(&denying(program(&objects(Vec::new())), &[]));
-        for packet in [&routed, &first, &long] {
+        for packet in [&routed, &first, &long, &cut] {
             assert_eq!(node.sends(packet), Allow, "{packet:?}");
+        }
+    });
+}
+
+/// The kernel takes tags of no network away after the programs have seen the packet.
+#[test]
+fn nothing_that_carries_others_hides_behind_tags() {
+    in_namespace(|| {
+        let Node { dataplane, pins } = Node::new(Vec::new());
+        drop(dataplane);
+        let foreign_sources = ForeignSources::Judge;
+        let config = EbpfConfig { foreign_sources, ..config(&pins) };
+        let mut node = Node { dataplane: EbpfDataplane::open(config).unwrap(), pins };
+        let (pod, stranger) = pairs()[0];
+        let bytes = ip_in_ip(pod, stranger).bytes();
+        let tagged = [&bytes[..12], &[0x81, 0, 0, 0], &bytes[12..]].concat();
+        let np0 = index("np0");
+        for (tunnels, want) in [(&[Tunnel::IpInIp][..], DROPPED), (&[], PASSED)] {
+            node.enforce(&denying(program(&objects(Vec::new())), tunnels));
+            let [sent, received] = [Side::From, Side::To]
+                .map(|side| node.state().programs.run(side, &tagged, np0, 1, 1).0);
+            assert_eq!((sent, received), (want, PASSED), "{tunnels:?}");
         }
     });
 }

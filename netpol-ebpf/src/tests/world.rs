@@ -23,8 +23,8 @@ use crate::state::State;
 use crate::{Capacity, EbpfConfig, EbpfDataplane, PrivateBpfFs};
 
 /// What the programs return (`TC_ACT_SHOT`, `TC_ACT_UNSPEC`).
-const DROPPED: u32 = 2;
-const PASSED: u32 = u32::MAX;
+pub(super) const DROPPED: u32 = 2;
+pub(super) const PASSED: u32 = u32::MAX;
 
 /// Runs `body` in a new network namespace.
 pub(crate) fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
