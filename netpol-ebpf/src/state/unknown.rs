@@ -78,10 +78,28 @@ impl State {
         failed
     }
 
-    /// Treats the unknown interfaces that are new, and forgets those that are gone. Returns how many are new.
+    /// Treats the unknown interfaces that are new, and forgets those that are gone. Where an endpoint has a new one of the same
+    /// name, the endpoint is put in force there. Returns how many are new.
     pub(super) fn treat_new(&mut self, memory: &mut Memory) -> Result<usize, EbpfError> {
         let Memory { live, in_force, indexes, .. } = memory;
         let mut found = self.unknown.list()?;
+        let mut new = 0;
+        for (&index, name) in &found {
+            // An endpoint's interface may have been made anew.
+            let before = indexes.get(name).copied().filter(|before| *before != index);
+            let (Some(before), Some(desired)) = (before, live.endpoints.get(name)) else {
+                continue;
+            };
+            self.leave(before, in_force)?;
+            match self.switch(name, desired, in_force, &mut live.ids) {
+                Err(error) if index_of(name).is_ok() => return Err(error),
+                Err(_) => {}
+                Ok(()) => {
+                    indexes.insert(name.clone(), index);
+                    new += 1;
+                }
+            }
+        }
         found.retain(|_, name| !live.endpoints.contains_key(name));
         let endpoints: BTreeSet<u32> = indexes.values().copied().collect();
         let treated: BTreeSet<u32> = found.keys().copied().collect();
@@ -90,7 +108,6 @@ impl State {
                 self.leave(index, in_force)?;
             }
         }
-        let mut new = 0;
         for (index, name) in found {
             if !self.is_treated(index, &name, in_force) {
                 match self.treat(&name, in_force, &mut live.ids) {

@@ -161,6 +161,32 @@ fn an_interface_that_appears_is_drift_until_it_is_closed() {
 }
 
 #[test]
+fn an_endpoint_is_judged_where_its_interface_is_made_anew() {
+    in_namespace(|| {
+        let mut world = World::new(Treatment::Closed);
+        let mut isolated = pod(1);
+        isolated.mode = Mode::Isolate;
+        world.add(isolated);
+        for by_update in [false, true] {
+            for number in [1, 2] {
+                ip(&format!("link del np{number}"));
+                interface(number);
+                assert!(!world.guards(&format!("np{number}")));
+            }
+            if by_update {
+                world.remove(0);
+            } else {
+                assert_eq!(world.node.dataplane.close_unknown().unwrap(), 2);
+            }
+            assert_eq!((world.opens(1), world.opens(2)), ([Deny; 3], [Allow; 3]));
+            assert_eq!(world.differences(), Vec::<String>::new());
+            assert_eq!(world.node.dataplane.close_unknown().unwrap(), 0);
+        }
+        assert_eq!(world.node.state().full_updates(), 1, "deltas suffice");
+    });
+}
+
+#[test]
 fn it_may_open_flows_and_keeps_them_when_it_is_known() {
     in_namespace(|| {
         let mut world = World::new(Treatment::EgressTracked);
