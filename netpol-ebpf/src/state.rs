@@ -58,6 +58,9 @@ struct InForce {
     taken: BTreeSet<u32>,
     /// Every number below this is taken.
     first_free: u32,
+    /// The last generation that a record got. All records count together, so that one of an endpoint that comes to another
+    /// interface is none that judged flows before.
+    generation: u32,
     /// Interfaces that this update wants.
     wanted: BTreeSet<u32>,
     /// Addresses of endpoints that have several.
@@ -222,6 +225,10 @@ impl State {
                 isolated.push(failed(error));
             }
         }
+        if in_force.switched {
+            self.fence.replaced();
+            self.fence.begin();
+        }
         Ok(isolated)
     }
 
@@ -332,8 +339,10 @@ impl State {
             records.insert(interface, (number, self.maps.record(number)?));
         }
         let taken = records.values().map(|(number, _)| *number).collect();
+        let generation = records.values().map(|(_, record)| record.generation).max();
+        let generation = generation.unwrap_or_default();
         let (wanted, own) = (BTreeSet::new(), BTreeSet::new());
-        Ok(InForce { records, taken, first_free: 1, wanted, own, switched: false })
+        Ok(InForce { records, taken, first_free: 1, generation, wanted, own, switched: false })
     }
 
     /// Puts in force what is desired for an endpoint, and sees to it that programs are attached. If that fails, nothing
@@ -370,8 +379,8 @@ impl State {
         in_force.own.extend(desired.more.iter().map(|address| (id, *address)));
         let wanted = abi::Endpoint { id, generation: 1, interface: index, ..desired.record };
         if !now.is_some_and(|now| now.id == id && is_same(&now, &wanted)) {
-            let generation = now.map_or(0, |now| now.generation).wrapping_add(1);
-            let record = abi::Endpoint { generation, ..wanted };
+            in_force.generation = in_force.generation.wrapping_add(1);
+            let record = abi::Endpoint { generation: in_force.generation, ..wanted };
             let number = free_record(in_force, self.config.capacity.records())?;
             self.maps.publish(index, number, &record)?;
             in_force.taken.insert(number);
@@ -418,14 +427,16 @@ impl State {
         let mut is_clean = true;
         let attached = self.programs.attached().unwrap_or_default();
         let unwanted = |interface: &&u32| !in_force.wanted.contains(interface);
+        let mut switched = in_force.switched;
         for interface in attached.iter().chain(in_force.records.keys()).filter(unwanted) {
+            switched = true;
             if self.programs.detach(*interface).is_ok() {
                 is_clean &= self.maps.withdraw(*interface).is_ok();
             } else {
                 is_clean = false;
             }
         }
-        if in_force.switched {
+        if switched {
             wait_for_programs();
         }
         let after = in_force.wanted_holders();

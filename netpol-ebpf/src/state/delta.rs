@@ -71,8 +71,15 @@ impl Fence {
         self.removed.insert(map, self.grace.next());
     }
 
+    /// Notes that records were replaced, and returns when nobody reads them.
+    pub(super) fn replaced(&mut self) -> Period {
+        let period = self.grace.next();
+        self.replaced = Some(period);
+        period
+    }
+
     /// Has the time begin after which nobody waits.
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         if let Some(last) = self.removed.values().copied().chain(self.replaced).max() {
             self.grace.begin(last);
         }
@@ -127,8 +134,7 @@ impl State {
             memory.live.ids.forget(Kind::Endpoint, Digest::of(id));
         }
         if std::mem::take(&mut memory.in_force.switched) || !steps.dead.is_empty() {
-            let after = self.fence.grace.next();
-            self.fence.replaced = Some(after);
+            let after = self.fence.replaced();
             memory.graves.push(Grave { after, objects: steps.dead, ids });
         }
         let revoked = self.end_flows(&memory.in_force).ok()?;

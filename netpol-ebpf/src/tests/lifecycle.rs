@@ -7,18 +7,20 @@ use std::thread;
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use netpol_core::model::{Mode, Object};
+use netpol_core::model::{Mode, Object, Policy};
 use netpol_core::net::Transport;
+use netpol_core::program::Established;
 use netpol_core::{Change, Dataplane, DataplaneErrorKind, Direction, Update, Verdict};
 use netpol_ebpf_abi as abi;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 
-use super::packet::{Packet, SYN};
+use super::packet::{ACK, Packet, SYN};
 use super::world::{
-    Node, address, config, full, in_namespace, index, interfaces, ip, listing, objects, objects_in,
-    pod, policy, program, to_nets, to_ports,
+    Node, address, config, full, in_namespace, index, interface, interfaces, ip, listing, objects,
+    objects_in, pod, policy, program, to_nets, to_ports,
 };
+use crate::programs::Side;
 use crate::{Capacity, EbpfConfig, EbpfDataplane, EbpfError, Hook, PrivateBpfFs};
 
 use Verdict::{Allow, Deny};
@@ -80,7 +82,7 @@ fn before_all_is_known_only_newcomers_are_closed() {
         assert!(applied.isolated.is_empty());
         assert!(is_web(&mut node));
         let probe = Packet::tcp((address(1, false), 9), (address(3, false), 80), SYN);
-        let np3 = |node: &mut Node| node.judges(crate::programs::Side::To, "np3", &probe, 1);
+        let np3 = |node: &mut Node| node.judges(Side::To, "np3", &probe, 1);
         assert_eq!(np3(&mut node), Deny);
         node.apply(&all);
         assert_eq!(np3(&mut node), Allow);
@@ -214,7 +216,7 @@ fn interfaces_may_share_a_word() {
         node.apply(&all);
         assert!(is_web(&mut node));
         let probe = Packet::tcp((address(1, false), 9), (address(3, false), 81), SYN);
-        assert_eq!(node.judges(crate::programs::Side::To, "np3", &probe, 1), Allow);
+        assert_eq!(node.judges(Side::To, "np3", &probe, 1), Allow);
         assert!(node.dataplane.audit(&program(&all)).unwrap().is_none());
         node.apply(&web());
         assert!(is_web(&mut node));
@@ -429,6 +431,41 @@ fn an_address_that_changes_hands_ends_its_flows() {
 }
 
 #[test]
+fn revoked_flows_stop_at_another_interface_too() {
+    in_namespace(|| {
+        let mut node = Node::new(vec![]);
+        let program = |policies: Vec<Policy>, interface: &str| {
+            let mut objects = objects(policies);
+            if let Some(Object::Endpoint(pod)) = objects.first_mut() {
+                *pod = pod.clone().attached_to(interface);
+            }
+            let mut program = program(&objects);
+            program.established = Established::Reevaluate;
+            program
+        };
+        let denying = || vec![policy("in", Direction::Ingress, vec![])];
+        let syn = Packet::tcp((address(1, false), 9), (address(0, false), 80), SYN);
+        let next = syn.clone().with_flags(ACK);
+        interface(3);
+        for (before, after) in [("np0", "np0"), ("np0", "np3")] {
+            ip("link del np0");
+            interface(0);
+            node.enforce(&program(vec![], before));
+            let [first, second] = [&syn, &next].map(|it| node.judges(Side::To, before, it, 1));
+            assert_eq!((first, second), (Allow, Allow));
+            // Its packets are not seen by then.
+            node.enforce(&program(denying(), before));
+            if before == after {
+                ip("link del np0");
+                interface(0);
+            }
+            node.enforce(&program(denying(), after));
+            assert_eq!(node.judges(Side::To, after, &next, 1), Deny, "from {before} to {after}");
+        }
+    });
+}
+
+#[test]
 fn a_newcomer_at_a_known_interface_is_closed() {
     in_namespace(|| {
         let mut node = Node::new(vec![]);
@@ -500,7 +537,7 @@ fn what_others_detach_is_seen_and_attached_again() {
             match hook {
                 Hook::Clsact => tc("qdisc del dev np0 clsact"),
                 _ => {
-                    let pin = node.state().pins.link(np0, crate::programs::Side::To);
+                    let pin = node.state().pins.link(np0, Side::To);
                     crate::sys::detach_link(&pin).unwrap();
                 }
             }
@@ -602,7 +639,7 @@ fn an_interface_with_the_index_of_one_that_is_gone_is_closed() {
         node.dataplane.apply(Update::new(1, Change::Isolate(endpoints))).unwrap();
         assert!(node.state().programs.guard(np1));
         let probe = Packet::tcp((address(2, false), 9), (address(1, false), 80), SYN);
-        let to_np1 = |node: &mut Node| node.judges(crate::programs::Side::To, "np1", &probe, 1);
+        let to_np1 = |node: &mut Node| node.judges(Side::To, "np1", &probe, 1);
         assert_eq!(to_np1(&mut node), Deny);
         assert!(is_web(&mut node));
         node.apply(&web());
