@@ -4,6 +4,7 @@ mod policy;
 mod ports;
 mod space;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -383,6 +384,16 @@ pub(crate) const fn mapped(address: u32) -> [u32; 4] {
 /// Returns the ids of everything that an image uses, endpoints excepted.
 pub(crate) fn used(image: &Image) -> BTreeSet<(Kind, u32)> {
     image.objects.keys().copied().collect()
+}
+
+/// Returns objects in an order in which each comes after all that it refers to: counters, lists, tables. Lists refer to lists
+/// of source ports, which got their ids before them.
+pub(crate) fn in_order<T>(
+    objects: &BTreeMap<(Kind, u32), T>,
+) -> impl Iterator<Item = (&(Kind, u32), &T)> {
+    let mut objects: Vec<_> = objects.iter().collect();
+    objects.sort_by_key(|((kind, id), _)| (Reverse(*kind), *id));
+    objects.into_iter()
 }
 
 #[cfg(test)]

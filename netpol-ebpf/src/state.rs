@@ -317,7 +317,7 @@ impl State {
             ids.id(Kind::Endpoint, Digest::of(&desired.id)).map_err(|_| EbpfError::Ids)?;
         }
         self.maps.note_last(ids.last())?;
-        for ((kind, id), object) in &image.objects {
+        for ((kind, id), object) in render::in_order(&image.objects) {
             if before.known().get(&(*kind, object.digest)) != Some(id) {
                 self.maps.write(*kind, *id, object)?;
             }

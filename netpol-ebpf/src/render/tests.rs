@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
 
 use netpol_core::flat::{Limits, classify};
-use netpol_core::model::{Mode, Object};
-use netpol_core::net::Transport;
+use netpol_core::model::{L4Match, Mode, Object, PortMatch};
+use netpol_core::net::{PortRange, Transport};
 use netpol_core::{Direction, Program};
 use netpol_ebpf_abi::{Row, RowKey};
 use zerocopy::FromBytes;
@@ -85,6 +85,30 @@ fn short_rows_hold_their_ranges_and_long_ones_refer_to_a_list() {
         "{long:?}"
     );
     assert!(kinds.contains(&Kind::List));
+}
+
+/// Whatever a process has written when it is killed, what has a name is as its successor wants it.
+#[test]
+fn objects_come_after_all_that_they_refer_to() {
+    let mut by_source = to_ports(Transport::Tcp, &[(1, 1), (3, 3), (5, 5), (7, 7), (9, 9)]);
+    if let L4Match::Ports { source, .. } = &mut by_source.l4 {
+        let numbers = [PortRange::new(1000, 2000).unwrap()].into_iter().collect();
+        source.any_of = Some(PortMatch { numbers, ..PortMatch::default() });
+    }
+    let rules = vec![by_source, to_ports(Transport::Udp, &[(53, 53)])];
+    let program = program(&objects(vec![policy("in", Direction::Ingress, rules)]));
+    let mut ids = ids();
+    let whole = render_with(&program, &mut ids);
+    let lists = whole.objects.keys().filter(|(kind, _)| *kind == Kind::List);
+    assert_eq!(lists.count(), 2, "one of them of source ports");
+    for count in 0..=whole.objects.len() {
+        let written: Vec<_> = in_order(&whole.objects).take(count).collect();
+        let names = written.iter().map(|((kind, id), it)| ((*kind, it.digest), *id)).collect();
+        let after = render_with(&program, &mut Ids::new(names, ids.last(), 100));
+        for (name, object) in written {
+            assert_eq!(after.objects.get(name), Some(object), "{name:?} after {count}");
+        }
+    }
 }
 
 #[test]

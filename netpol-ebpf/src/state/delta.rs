@@ -165,7 +165,8 @@ impl State {
         for ((kind, id), digest) in &steps.renamed {
             self.maps.name(*kind, *id, *digest)?;
         }
-        for (name, object) in &steps.new {
+        let new: BTreeMap<_, _> = steps.new.iter().map(|(name, object)| (*name, object)).collect();
+        for (name, object) in render::in_order(&new) {
             // What is wanted again is still there.
             let mut graves = memory.graves.iter_mut();
             if !graves.any(|grave| grave.objects.remove(name).is_some()) {
