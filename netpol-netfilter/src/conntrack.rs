@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::grace::wait_for_packets;
 use crate::local::LocalAddresses;
 use crate::message::{ACKNOWLEDGE, Answer, DUMP, NESTED, REQUEST, answers, find, message};
 
@@ -77,10 +78,17 @@ impl Conntrack {
 
     /// Forgets all tracked flows of these addresses: opened by them, or opened to them. Returns how many those were.
     ///
+    /// The policy that ends them must be in force. A packet that the one before let pass may confirm its flow later than
+    /// that, so this [waits](wait_for_packets) first.
+    ///
     /// # Errors
     ///
     /// The system's. Some flows may have been forgotten; it can be tried again.
     pub fn forget(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<u64> {
+        if addresses.is_empty() {
+            return Ok(0);
+        }
+        wait_for_packets();
         let mut forgotten = 0;
         for family in Family::BOTH {
             if addresses.iter().any(|&it| Family::of(it) == family) {

@@ -126,7 +126,7 @@ impl NftDataplane {
         &mut self,
         program: &Program,
     ) -> Result<Vec<(EndpointId, DataplaneError)>, NftError> {
-        (self.enforced, self.unswept) = (None, None);
+        self.forget_enforced();
         let mut refused = BTreeMap::new();
         let mut conflicts = 0;
         loop {
@@ -198,6 +198,12 @@ impl NftDataplane {
         Some(())
     }
 
+    /// Begins anew with what the kernel has. What a delta left must be out of every packet's sight before it is used again.
+    fn forget_enforced(&mut self) {
+        self.enforced = None;
+        self.sweep_rest(Wait::Yes);
+    }
+
     /// Sweeps what a delta left, when no packet can meet it any more.
     fn sweep_rest(&mut self, wait: Wait) -> Left {
         match self.unswept.take() {
@@ -248,7 +254,7 @@ impl NftDataplane {
 
     /// Isolates the endpoints that the table does not know, and changes nothing else.
     fn isolate(&mut self, endpoints: &[Endpoint]) -> Result<(), NftError> {
-        (self.enforced, self.unswept) = (None, None);
+        self.forget_enforced();
         let mut conflicts = 0;
         loop {
             let observed = self.kernel.observe(Depth::All)?;
