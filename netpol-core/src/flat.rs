@@ -22,34 +22,44 @@
 //! is not flattened at all: [`Flat::unclassified`] says so, and whoever enforces the flat form enforces its stages
 //! otherwise or closes the endpoint. Nothing is ever approximated or left out.
 //!
+//! **Deltas.** [`Flat::advance`] has a flat form follow its program. What has an id keeps it, and rows never change, so that
+//! whoever enforces the form writes only what is new, and what addresses lead to. It says the same as a form that is made
+//! anew.
+//!
 //! **Size.** [`size_bound`] says how many entries are needed before a row is made. [`classify`] refuses what is over the
 //! [`Limits`]: a policy set that is over its share is [`Unclassified`], and where the whole is too large there is no
 //! flat form, but a [`CapacityError`] that names the policy set to look at.
 
+mod advance;
 mod features;
 mod interp;
 mod line;
 mod paint;
 mod plan;
 mod pool;
+mod ranges;
 mod regions;
 mod rows;
+mod same;
 mod served;
 mod size;
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
-use self::plan::Plan;
+pub use self::advance::Changes;
+use self::features::{FeatureId, Features};
+use self::plan::{Answers, Plan};
 use self::pool::Pool;
-pub use self::regions::{Class, ClassId};
+pub use self::regions::{Class, ClassId, Move};
 use self::regions::{Regions, Served};
 pub use self::size::{CapacityError, Limits, Resource, Size, SizeBound};
 use crate::flow::Direction;
 use crate::net::{Family, Prefix, Protocol};
-use crate::program::{Digest, PolicySetId, Program, RuleId, digest_of};
+use crate::program::{Digest, Frontends, PolicySetId, Program, RuleId, digest_of};
 use crate::verdict::{Reason, RuleRef, Verdict};
 
 /// Returns the flat form of a program.
@@ -87,25 +97,27 @@ use crate::verdict::{Reason, RuleRef, Verdict};
 pub fn classify(program: &Program, limits: &Limits) -> Result<Flat, CapacityError> {
     let mut plan = Plan::of(program);
     plan.check(limits)?;
-    let mut pool = Pool::default();
+    let Plan { features, regions, mut pool, sets, mut unclassified } = plan;
     let mut tables = BTreeMap::new();
-    for set in &plan.sets {
+    for set in &sets {
         let before = pool.mark();
-        match rows::table(set, &plan.regions, &mut pool, limits) {
+        match rows::table(set, &regions, &mut pool, limits) {
             Ok(table) => {
                 tables.insert(set.key, table);
             }
             Err(too_large) if too_large.resource == Resource::RangesOfRow => {
                 pool.roll_back(before);
-                plan.unclassified.insert(set.key, Unclassified::Capacity(too_large));
+                unclassified.insert(set.key, Unclassified::Capacity(too_large));
             }
             Err(too_large) => return Err(too_large),
         }
     }
-    let (rows, sources, leaves, counters) = pool.into_parts();
-    let digests = plan.features.digests();
-    let (regions, unclassified) = (plan.regions, plan.unclassified);
-    Ok(Flat { regions, digests, tables, unclassified, rows, sources, leaves, counters })
+    let frontends = Arc::clone(&program.frontends);
+    let (built, left_over) = (0, 0);
+    let mut flat =
+        Flat { features, regions, frontends, tables, unclassified, pool, built, left_over };
+    flat.built = flat.weight();
+    Ok(flat)
 }
 
 /// Returns how large the flat form of a program can be, without making it.
@@ -116,19 +128,21 @@ pub fn size_bound(program: &Program) -> SizeBound {
 
 /// A program in flat form.
 ///
-/// Invariants: every id leads to something, and no two classes, rows, leaves or counters are equal. Everything is led to by
-/// something, but for the classes that addresses of frontends would have otherwise.
+/// Invariants: every id leads to something, no two classes, rows, leaves or counters are equal, and every table has a row
+/// for each class. As [`classify`] makes it, everything is also led to by something, but for the classes that addresses of frontends
+/// would have otherwise.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Flat {
+    features: Features,
     regions: Regions,
-    /// What the features of classes stand for.
-    digests: Vec<Digest>,
+    frontends: Arc<Frontends>,
     tables: BTreeMap<TableKey, Table>,
     unclassified: BTreeMap<TableKey, Unclassified>,
-    rows: Vec<Row>,
-    sources: Vec<Vec<SourceRange>>,
-    leaves: Vec<Leaf>,
-    counters: Vec<Counter>,
+    pool: Pool,
+    /// How much there was of classes, rows and so on when it was made.
+    built: usize,
+    /// How many members sets had that are gone since.
+    left_over: usize,
 }
 
 /// Which table judges a flow: that of a policy set, in the direction in which it judges.
@@ -154,6 +168,14 @@ pub struct Table {
     entries: Vec<(ClassId, RowId)>,
     /// The rows of the classes `other`, IPv4 and IPv6.
     others: [RowId; 2],
+    /// What the policy set asks of remote addresses, sorted.
+    questions: Vec<FeatureId>,
+    /// The rows of all answers that classes give.
+    known: BTreeMap<Answers, RowId>,
+    /// How many classes answer otherwise than `other`.
+    told_apart: usize,
+    /// A rule asks for the endpoint's own address, so the rows are those of the endpoints that there were.
+    is_local: bool,
 }
 
 impl Table {
@@ -171,6 +193,13 @@ impl Table {
             Family::V4 => v4,
             Family::V6 => v6,
         }
+    }
+
+    /// Returns the row of a class of a family.
+    fn row(&self, class: ClassId, family: Family) -> RowId {
+        let found = self.entries.binary_search_by(|(it, _)| it.cmp(&class));
+        let entry = found.ok().and_then(|at| self.entries.get(at));
+        entry.map_or_else(|| self.other(family), |(_, row)| *row)
     }
 }
 
@@ -307,8 +336,10 @@ pub enum Counter {
 impl Flat {
     /// Returns the single addresses that are not in the class of the longest prefix that holds them, sorted.
     #[must_use]
-    pub fn addresses(&self) -> &[(IpAddr, ClassId)] {
-        self.regions.addresses()
+    pub fn addresses(&self) -> Vec<(IpAddr, ClassId)> {
+        let mut addresses: Vec<_> = self.regions.addresses().collect();
+        addresses.sort_unstable();
+        addresses
     }
 
     /// Returns the prefixes and their classes, sorted; the longest that holds an address counts. None holds all
@@ -342,8 +373,9 @@ impl Flat {
             }
             return Some(digest_of(&("served", self.class_key(*around)?, content)));
         }
-        let features = class.features.iter().filter_map(|&it| self.digests.get(pool::index(it)));
-        let mut features: Vec<Digest> = features.copied().collect();
+        let features = class.features.iter().filter(|it| !self.features.is_gone(**it));
+        let mut features: Vec<Digest> =
+            features.filter_map(|it| self.features.digest(*it)).collect();
         features.sort_unstable();
         Some(digest_of(&("class", class.family, features)))
     }
@@ -363,42 +395,44 @@ impl Flat {
     /// Returns the rows, by id.
     #[must_use]
     pub fn rows(&self) -> &[Row] {
-        &self.rows
+        self.pool.rows()
     }
 
     /// Returns the lists of source port ranges, by id.
     #[must_use]
     pub fn sources(&self) -> &[Vec<SourceRange>] {
-        &self.sources
+        self.pool.sources()
     }
 
     /// Returns the leaves, by id.
     #[must_use]
     pub fn leaves(&self) -> &[Leaf] {
-        &self.leaves
+        self.pool.leaves()
     }
 
     /// Returns the counters, by id.
     #[must_use]
     pub fn counters(&self) -> &[Counter] {
-        &self.counters
+        self.pool.counters()
     }
 
     /// Returns how large the flat form is.
     #[must_use]
     pub fn size(&self) -> Size {
-        let cells = self.rows.iter().map(|row| row.cells.len());
-        let sources = self.sources.iter().map(Vec::len);
         Size {
-            addresses: size::by_family(self.addresses().iter().map(|(it, _)| Family::of(*it))),
+            addresses: size::by_family(self.regions.addresses().map(|(it, _)| Family::of(it))),
             prefixes: size::by_family(self.prefixes().map(|(it, _)| it.family())),
             classes: self.classes().len(),
-            entries: self.tables.values().map(|it| it.entries.len() + it.others.len()).sum(),
-            rows: self.rows.len(),
-            ranges: cells.chain(sources).sum(),
-            leaves: self.leaves.len(),
-            counters: self.counters.len(),
+            entries: self.entries(),
+            rows: self.rows().len(),
+            ranges: self.pool.ranges(),
+            leaves: self.leaves().len(),
+            counters: self.counters().len(),
         }
+    }
+
+    fn entries(&self) -> usize {
+        self.tables.values().map(|it| it.entries.len() + it.others.len()).sum()
     }
 }
 

@@ -46,10 +46,11 @@ pub enum Hook {
     #[default]
     Detected,
     /// TCX with pinned links. Nobody removes such a program by accident. Where an update finds many new interfaces, most of
-    /// them get filters as with [`Self::Clsact`] first, because links take long, and links with later updates.
+    /// them get filters as with [`Self::Clsact`] first, because links take long, and links with later updates that bring or
+    /// take endpoints.
     Tcx,
-    /// A filter of priority 50 of the clsact queueing discipline. Whoever may change filters can remove it; the next update
-    /// puts it back.
+    /// A filter of priority 50 of the clsact queueing discipline. Whoever may change filters can remove it; the next full
+    /// update puts it back.
     Clsact,
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct Exhausted;
 pub(crate) struct Ids {
     known: BTreeMap<(Kind, Digest), u32>,
     counters: BTreeSet<u32>,
+    /// Every counter below this is taken.
+    first_counter: u32,
     /// The numbers of everything but counters.
     taken: BTreeSet<u32>,
     /// The last number that was given to anything but a counter.
@@ -72,7 +74,8 @@ impl Ids {
             let numbers = if kind.is_counter() { &mut counters } else { &mut taken };
             numbers.insert(*id);
         }
-        Self { known, counters, taken, last, counter_limit }
+        let first_counter = Leaf::NO_COUNTER + 1;
+        Self { known, counters, first_counter, taken, last, counter_limit }
     }
 
     /// Returns the id of something, a new one if it has none.
@@ -111,8 +114,12 @@ impl Ids {
     /// Forgets something that is gone.
     pub(crate) fn forget(&mut self, kind: Kind, name: Digest) {
         if let Some(id) = self.known.remove(&(kind, name)) {
-            let numbers = if kind.is_counter() { &mut self.counters } else { &mut self.taken };
-            numbers.remove(&id);
+            if kind.is_counter() {
+                self.counters.remove(&id);
+                self.first_counter = self.first_counter.min(id);
+            } else {
+                self.taken.remove(&id);
+            }
         }
     }
 
@@ -146,13 +153,14 @@ impl Ids {
     }
 
     fn free_counter(&mut self) -> Result<u32, Exhausted> {
-        let mut first = Leaf::NO_COUNTER + 1;
+        let mut first = self.first_counter;
         for used in self.counters.range(first..) {
             if *used != first {
                 break;
             }
             first += 1;
         }
+        self.first_counter = first;
         if first >= self.counter_limit {
             return Err(Exhausted);
         }

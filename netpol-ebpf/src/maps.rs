@@ -135,10 +135,10 @@ impl Maps {
         Ok(())
     }
 
-    /// Writes rows that no class leads to yet: table, class and row.
-    pub(crate) fn set_rows(&self, rows: &[(u32, u32, abi::Row)]) -> Result<(), EbpfError> {
-        for (table, class, row) in rows {
-            let key = abi::RowKey { table: *table, class: *class };
+    /// Writes rows that no class leads to yet, by table and class.
+    pub(crate) fn set_rows(&self, rows: &BTreeMap<(u32, u32), abi::Row>) -> Result<(), EbpfError> {
+        for (&(table, class), row) in rows {
+            let key = abi::RowKey { table, class };
             let set = self.part(Map::Rows)?.set(key.as_bytes(), row.as_bytes());
             set.map_err(|source| writing(maps::ROWS, source))?;
         }

@@ -1,6 +1,6 @@
 //! The network namespace of a dataplane.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
@@ -23,8 +23,7 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// Returns the namespace of the calling thread.
     pub(crate) fn of_thread() -> io::Result<Self> {
-        let file = File::open(OF_THREAD)?;
-        let inode = file.metadata()?.ino();
+        let (file, inode) = (File::open(OF_THREAD)?, inode_of_thread()?);
         // Before Linux 5.14 there is only a number that a later namespace may have again.
         let number = namespace_cookie().unwrap_or(inode);
         Ok(Self { file, inode, number })
@@ -37,7 +36,7 @@ impl Namespace {
 
     /// Runs something within the namespace: at once if the calling thread is there, else on a thread of its own.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-        if Self::of_thread()?.inode == self.inode {
+        if inode_of_thread()? == self.inode {
             return Ok(work());
         }
         let within = || {
@@ -47,4 +46,8 @@ impl Namespace {
         thread::scope(|scope| scope.spawn(within).join())
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
+}
+
+fn inode_of_thread() -> io::Result<u64> {
+    Ok(fs::metadata(OF_THREAD)?.ino())
 }

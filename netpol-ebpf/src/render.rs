@@ -17,7 +17,7 @@ use netpol_core::{Direction, Program};
 use netpol_ebpf_abi as abi;
 use netpol_ebpf_abi::maps;
 
-pub(crate) use self::policy::rows;
+pub(crate) use self::policy::{Rows, is_open};
 pub(crate) use self::space::{Space, entries as space_entries, entry};
 use crate::error::EbpfError;
 use crate::ids::{Ids, Kind};
@@ -99,30 +99,24 @@ impl Entries {
     }
 }
 
+/// Objects, by kind and id.
+pub(crate) type Objects = BTreeMap<(Kind, u32), Object>;
+
 /// What a program is in maps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Image {
     /// The objects and their entries.
-    pub(crate) objects: BTreeMap<(Kind, u32), Object>,
+    pub(crate) objects: Objects,
     /// What is to be in force, by interface.
     pub(crate) endpoints: BTreeMap<String, Desired>,
     /// Endpoints that cannot be enforced as they are.
     pub(crate) isolated: Vec<(EndpointId, Arc<EbpfError>)>,
     /// The space of all endpoints.
     pub(crate) space: Space,
-    /// The tables, those in which everything passes included.
-    pub(crate) tables: BTreeMap<TableKey, RenderedTable>,
-}
-
-/// The rows of a table.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct RenderedTable {
-    /// The table's id; [`abi::OPEN`] if everything passes without asking a rule.
-    pub(crate) id: u32,
-    /// The rows of the classes `other`, IPv4 and IPv6.
-    pub(crate) others: [abi::Row; 2],
-    /// The rows of other classes.
-    pub(crate) rows: BTreeMap<u32, abi::Row>,
+    /// The rows of tables.
+    pub(crate) rows: Rows,
+    /// The ids of tables; [`abi::OPEN`] if everything passes without asking a rule.
+    pub(crate) tables: BTreeMap<TableKey, u32>,
 }
 
 /// An object and its entries.
@@ -207,9 +201,9 @@ pub(crate) fn render(
     let settings = Settings::of(program)?;
     let mut image = Image::default();
     let space = space::render(flat, ids, &mut image)?;
-    policy::render(flat, &space, ids, &mut image)?;
     image.space = space;
-    let ports = entries(&image, Map::Ports);
+    policy::render(flat, ids, &mut image)?;
+    let ports = ports(&image.objects);
     if ports > options.ports as usize {
         return Err(EbpfError::Ports { needed: ports, limit: options.ports });
     }
@@ -223,7 +217,7 @@ pub(crate) fn render(
                 continue;
             }
         };
-        let tables = |key: TableKey| image.tables.get(&key).map(|table| table.id);
+        let tables = |key: TableKey| image.tables.get(&key).copied();
         let judged = judged(endpoint, settings, &space, options, tables);
         let mut desired = match judged {
             Ok(desired) => desired,
@@ -295,10 +289,10 @@ pub(crate) fn isolate(record: &mut abi::Endpoint) {
     record.space = 0;
 }
 
-/// Returns how many entries of a map the objects have.
-fn entries(image: &Image, map: Map) -> usize {
-    let values = image.objects.values().filter_map(|object| object.entries.get(&map));
-    values.map(|entries| entries.values.len() / size_of::<u32>()).sum()
+/// Returns how many entries the lists of ports among some objects have.
+pub(crate) fn ports(objects: &Objects) -> usize {
+    let lists = objects.values().filter_map(|object| object.entries.get(&Map::Ports));
+    lists.map(|it| it.values.len() / Map::Ports.value_size()).sum()
 }
 
 fn desired(endpoint: &Endpoint, space: u32, options: Options) -> Desired {

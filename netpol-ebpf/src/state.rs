@@ -184,7 +184,7 @@ impl State {
         let (revoked, is_clean) = self.sweep(&image, &in_force, &before);
         self.before.clear();
         if is_clean && isolated.is_empty() && treated.is_ok() {
-            let live = Live::of(program, &flat, &image, ids, self.options(), &self.config.capacity);
+            let live = Live::of(program, flat, image, ids, self.options(), &self.config.capacity);
             self.remember(live, in_force);
         }
         // An interface that cannot have links yet keeps its filters.
@@ -283,10 +283,11 @@ impl State {
         };
         let mut ids = live.ids.clone();
         let (image, flat) = self.render(program, &mut ids)?;
-        let fresh = Live::of(program, &flat, &image, ids, self.options(), &self.config.capacity);
-        Ok(match fresh {
-            Some(fresh) => (live.image(), live.differences(&fresh)),
-            None => (image, Vec::new()),
+        let fresh =
+            Live::of(program, flat, image.clone(), ids, self.options(), &self.config.capacity);
+        Ok(match (fresh, live.image()) {
+            (Some(fresh), Ok(wanted)) => (wanted, live.differences(&fresh)),
+            _ => (image, Vec::new()),
         })
     }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "bench code")]
 
 use std::thread;
+use std::time::Duration;
 
 use criterion::Criterion;
 use netpol_iptables::{Flavour, IptablesConfig, IptablesDataplane};
@@ -20,7 +21,8 @@ fn main() {
                 let mut config = IptablesConfig::default();
                 config.flavour = Some(flavour);
                 let dataplane = IptablesDataplane::open(config).unwrap();
-                node::updates(&mut criterion, &format!("{flavour}/"), members, dataplane);
+                let prefix = format!("{flavour}/");
+                node::updates(&mut criterion, &prefix, members, Duration::ZERO, dataplane);
             }
         }
         criterion.final_summary();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "bench code")]
 
 use std::thread;
+use std::time::Duration;
 
 use criterion::Criterion;
 use netpol_nft::{NftConfig, NftDataplane};
@@ -17,7 +18,7 @@ fn main() {
         let mut criterion = Criterion::default().sample_size(20).configure_from_args();
         for members in [100, 1_000] {
             let dataplane = NftDataplane::open(NftConfig::default()).unwrap();
-            node::updates(&mut criterion, "", members, dataplane);
+            node::updates(&mut criterion, "", members, Duration::ZERO, dataplane);
         }
         criterion.final_summary();
     });

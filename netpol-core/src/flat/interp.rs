@@ -18,12 +18,8 @@ impl Flat {
     /// Returns the row of a class in a table, `None` if there is no such table.
     #[must_use]
     pub fn row(&self, table: TableKey, class: ClassId) -> Option<&Row> {
-        let table = self.tables.get(&table)?;
-        let row = match table.entries.binary_search_by(|(it, _)| it.cmp(&class)) {
-            Ok(found) => table.entries.get(found)?.1,
-            Err(_) => table.other(self.regions.class(class)?.family),
-        };
-        self.rows.get(super::pool::index(row.0))
+        let row = self.tables.get(&table)?.row(class, self.regions.class(class)?.family);
+        self.rows().get(super::pool::index(row.0))
     }
 
     /// Returns what a policy set says of a new flow.
@@ -46,7 +42,7 @@ impl Flat {
             Then::Leaf(leaf) => leaf,
             Then::BySource(list) => self.by_source(list, source)?,
         };
-        self.leaves.get(super::pool::index(leaf.0))
+        self.leaves().get(super::pool::index(leaf.0))
     }
 
     /// Returns the same as an explanation. Its steps are the Log rules only: which tiers were passed is not kept.
@@ -58,7 +54,7 @@ impl Flat {
     }
 
     fn by_source(&self, list: SourceId, port: u16) -> Option<LeafId> {
-        let list = self.sources.get(super::pool::index(list.0))?;
+        let list = self.sources().get(super::pool::index(list.0))?;
         let found = list.partition_point(|range| range.last < port);
         list.get(found).map(|range| range.leaf)
     }

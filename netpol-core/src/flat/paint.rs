@@ -59,7 +59,7 @@ impl Plane {
         family: Family,
         stages: &[StageHits<'_>],
         default: Verdict,
-        pool: &mut Pool<'_>,
+        pool: &mut Pool,
     ) -> Result<Self, TooManyRanges> {
         let mut plane = Self { line: Line::new(Line::new(State::Open(NO_LOGS))) };
         for stage in stages {
@@ -97,13 +97,7 @@ impl Plane {
         }
     }
 
-    fn paint(
-        &mut self,
-        hit: &Hit<'_>,
-        source: &[Range],
-        destination: &[Range],
-        pool: &mut Pool<'_>,
-    ) {
+    fn paint(&mut self, hit: &Hit<'_>, source: &[Range], destination: &[Range], pool: &mut Pool) {
         let mut change = |state: &mut State| {
             let State::Open(logs) = *state else { return };
             let ended =

@@ -4,25 +4,27 @@ mod local;
 mod rule;
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use self::local::unclassifiable;
+pub(super) use self::local::unclassifiable;
 pub(super) use self::rule::{Cover, RulePlan};
 use super::features::{FeatureId, Features};
-use super::pool::{Numbered, index};
+use super::pool::{Numbered, Pool};
 use super::regions::{ClassId, Regions};
 use super::size::{CapacityError, Limits, Resource, SizeBound, by_family, check};
 use super::{TableKey, Unclassified};
 use crate::flow::Direction;
 use crate::net::Family;
-use crate::program::{Endpoint, Program, Stage};
+use crate::program::{Endpoint, PolicySet, Program, StageEnd};
 use crate::verdict::Verdict;
 
 /// All that is known before a row is made.
 #[derive(Debug)]
 pub(super) struct Plan<'p> {
-    pub(super) features: Features<'p>,
+    pub(super) features: Features,
     pub(super) regions: Regions,
+    pub(super) pool: Pool,
     pub(super) sets: Vec<SetPlan<'p>>,
     pub(super) unclassified: BTreeMap<TableKey, Unclassified>,
 }
@@ -33,7 +35,11 @@ pub(super) struct SetPlan<'p> {
     pub(super) key: TableKey,
     pub(super) stages: Vec<StagePlan<'p>>,
     pub(super) default: Verdict,
-    /// The different answers that addresses give to the questions of this policy set.
+    /// What it asks of remote addresses, sorted.
+    pub(super) questions: Vec<FeatureId>,
+    /// Whether a rule asks for the endpoint's own address.
+    pub(super) is_local: bool,
+    /// The different answers that addresses give to its questions.
     pub(super) answers: Vec<Answers>,
     /// The answers of the classes `other`, IPv4 and IPv6, by number.
     pub(super) others: [u32; 2],
@@ -46,8 +52,14 @@ pub(super) struct SetPlan<'p> {
 /// A stage, with those of its rules that can match something.
 #[derive(Debug)]
 pub(super) struct StagePlan<'p> {
-    pub(super) stage: &'p Stage,
-    pub(super) rules: Vec<RulePlan<'p>>,
+    /// Its number in the pool.
+    pub(super) number: u32,
+    pub(super) end: StageEnd,
+    rules: Vec<RulePlan<'p>>,
+    /// The rules that match only addresses that answer a question with yes, by that question.
+    asking: BTreeMap<FeatureId, Vec<usize>>,
+    /// The others.
+    plain: Vec<usize>,
 }
 
 /// A family, and the questions to which addresses of it answer yes, sorted.
@@ -55,7 +67,7 @@ pub(super) type Answers = (Family, Vec<FeatureId>);
 
 impl<'p> Plan<'p> {
     pub(super) fn of(program: &'p Program) -> Self {
-        let mut features = Features::new(program);
+        let (mut features, mut pool) = (Features::default(), Pool::default());
         let (mut sets, mut unclassified) = (Vec::new(), BTreeMap::new());
         for (key, users) in users(program) {
             let Some(set) = program.policy_sets.get(&key.policy_set) else { continue };
@@ -63,28 +75,16 @@ impl<'p> Plan<'p> {
                 unclassified.insert(key, reason);
                 continue;
             }
-            let mut stage = |stage: &'p Stage| {
-                let rules = stage.rules.iter().filter_map(|rule| {
-                    let families = local::families(program, rule, &users);
-                    RulePlan::of(rule, families, &mut features)
-                });
-                StagePlan { stage, rules: rules.collect() }
-            };
-            let stages = set.stages.iter().map(&mut stage).collect();
-            let (answers, others, classes) = (Vec::new(), [0, 0], Vec::new());
-            let (default, served) = (set.default, Vec::new());
-            sets.push(SetPlan { key, stages, default, answers, others, classes, served });
+            sets.push(SetPlan::of(program, key, set, &users, &mut features, &mut pool));
         }
-        let mut regions = Regions::of(&features);
-        let holders = holders(&features, &regions);
-        sets.iter_mut().for_each(|set| set.tell_apart(&regions, &holders));
+        let mut regions = Regions::of(&features, program);
         regions.serve(&program.frontends);
-        sets.iter_mut().for_each(|set| set.serve(&regions));
-        Self { features, regions, sets, unclassified }
+        sets.iter_mut().for_each(|set| set.tell_apart(&regions));
+        Self { features, regions, pool, sets, unclassified }
     }
 
     pub(super) fn bound(&self) -> SizeBound {
-        let addresses = self.regions.addresses().iter().map(|(it, _)| Family::of(*it));
+        let addresses = self.regions.addresses().map(|(it, _)| Family::of(it));
         SizeBound {
             addresses: by_family(addresses),
             prefixes: by_family(self.regions.prefixes().map(|(it, _)| it.family())),
@@ -102,18 +102,13 @@ impl<'p> Plan<'p> {
             check(resource, None, count(&bound.addresses), limits.addresses)?;
             check(Resource::Prefixes(family), None, count(&bound.prefixes), limits.prefixes)?;
         }
-        let share = |set: &SetPlan<'_>| {
-            let resource = Resource::EntriesOfPolicySet;
-            check(resource, Some(set.key), set.entries(), limits.entries_per_policy_set)
-        };
-        let (unclassified, too_large) =
-            (&mut self.unclassified, |set: &SetPlan<'p>| share(set).err());
-        self.sets.retain(|set| match too_large(set) {
-            Some(error) => {
+        let unclassified = &mut self.unclassified;
+        self.sets.retain(|set| match set.check(limits) {
+            Err(error) => {
                 unclassified.insert(set.key, Unclassified::Capacity(error));
                 false
             }
-            None => true,
+            Ok(()) => true,
         });
         let total = self.sets.iter().map(SetPlan::entries).sum();
         let largest = self.sets.iter().max_by_key(|set| set.entries()).map(|set| set.key);
@@ -122,7 +117,7 @@ impl<'p> Plan<'p> {
 }
 
 /// Returns the policy sets that are in force in some direction, each with the endpoints that it judges.
-fn users(program: &Program) -> BTreeMap<TableKey, Vec<&Endpoint>> {
+pub(super) fn users(program: &Program) -> BTreeMap<TableKey, Vec<&Endpoint>> {
     let mut users: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for endpoint in &program.endpoints {
         for direction in Direction::BOTH {
@@ -133,31 +128,47 @@ fn users(program: &Program) -> BTreeMap<TableKey, Vec<&Endpoint>> {
     users
 }
 
-/// Returns for each feature the classes that have it.
-fn holders(features: &Features<'_>, regions: &Regions) -> Vec<Vec<ClassId>> {
-    let mut holders: Vec<Vec<ClassId>> = Vec::new();
-    holders.resize_with(features.len(), Vec::new);
-    for (number, class) in regions.classes().iter().enumerate() {
-        for &feature in &class.features {
-            if let Some(classes) = holders.get_mut(index(feature)) {
-                classes.push(ClassId(super::pool::id_of(number)));
-            }
+impl<'p> SetPlan<'p> {
+    /// Returns the plan of a policy set, which has no conditions on the endpoint's own side that its users leave open. No
+    /// class is told apart yet.
+    pub(super) fn of(
+        program: &Program,
+        key: TableKey,
+        set: &'p Arc<PolicySet>,
+        users: &[&Endpoint],
+        features: &mut Features,
+        pool: &mut Pool,
+    ) -> Self {
+        let mut stages = Vec::with_capacity(set.stages.len());
+        for (number, stage) in set.stages.iter().enumerate() {
+            let rules = stage.rules.iter().filter_map(|rule| {
+                let families = local::families(program, rule, users);
+                RulePlan::of(program, rule, families, features, pool)
+            });
+            let rules: Vec<_> = rules.collect();
+            stages.push(StagePlan::of(pool.stage(set, number), stage.end, rules));
+        }
+        let rules = stages.iter().flat_map(|stage| &stage.rules);
+        let mut questions: Vec<FeatureId> = rules.flat_map(RulePlan::questions).collect();
+        questions.sort_unstable();
+        questions.dedup();
+        let mut rules = set.stages.iter().flat_map(|stage| &stage.rules);
+        Self {
+            key,
+            stages,
+            default: set.default,
+            questions,
+            is_local: rules.any(|rule| rule.local.is_some()),
+            answers: Vec::new(),
+            others: [0, 0],
+            classes: Vec::new(),
+            served: Vec::new(),
         }
     }
-    holders
-}
 
-impl SetPlan<'_> {
     /// Returns how many entries the table has at most, those of the classes `other` included.
     pub(super) fn entries(&self) -> usize {
         self.classes.len() + self.others.len() + self.served.len()
-    }
-
-    /// Finds the classes of frontends.
-    fn serve(&mut self, regions: &Regions) {
-        let classes = (0..).map(ClassId).zip(regions.classes());
-        let served = classes.filter(|(_, class)| class.served.is_some());
-        self.served = served.map(|(id, _)| id).collect();
     }
 
     /// Returns whether backends are asked about in the place of frontends.
@@ -165,16 +176,17 @@ impl SetPlan<'_> {
         self.key.direction == Direction::Egress && !self.stages.is_empty()
     }
 
-    /// Finds the classes that this policy set tells from `other`.
-    fn tell_apart(&mut self, regions: &Regions, holders: &[Vec<ClassId>]) {
-        let rules = self.stages.iter().flat_map(|stage| &stage.rules);
-        let mut questions: Vec<FeatureId> = rules.flat_map(RulePlan::questions).collect();
-        questions.sort_unstable();
-        questions.dedup();
+    /// Checks that the table is within the share of a policy set.
+    pub(super) fn check(&self, limits: &Limits) -> Result<(), CapacityError> {
+        let resource = Resource::EntriesOfPolicySet;
+        check(resource, Some(self.key), self.entries(), limits.entries_per_policy_set)
+    }
+
+    /// Finds the classes that this policy set tells from `other`, and those of frontends.
+    pub(super) fn tell_apart(&mut self, regions: &Regions) {
         let mut yes: Vec<(ClassId, FeatureId)> = Vec::new();
-        for &question in &questions {
-            let classes = holders.get(index(question)).into_iter().flatten();
-            yes.extend(classes.map(|&class| (class, question)));
+        for &question in &self.questions {
+            yes.extend(regions.holders(question).iter().map(|&class| (class, question)));
         }
         yes.sort();
         let mut answers = Numbered::default();
@@ -196,5 +208,27 @@ impl SetPlan<'_> {
             }
         }
         self.answers = answers.into_things();
+        self.served = regions.served().to_vec();
+    }
+}
+
+impl<'p> StagePlan<'p> {
+    fn of(number: u32, end: StageEnd, rules: Vec<RulePlan<'p>>) -> Self {
+        let (mut asking, mut plain): (BTreeMap<_, Vec<_>>, _) = (BTreeMap::new(), Vec::new());
+        for (at, rule) in rules.iter().enumerate() {
+            match rule.first_question() {
+                Some(question) => asking.entry(question).or_default().push(at),
+                None => plain.push(at),
+            }
+        }
+        Self { number, end, rules, asking, plain }
+    }
+
+    /// Returns the rules that can match addresses that answer these questions with yes, in order.
+    pub(super) fn rules(&self, yes: &[FeatureId]) -> impl Iterator<Item = &RulePlan<'p>> {
+        let asking = yes.iter().filter_map(|question| self.asking.get(question));
+        let mut found: Vec<usize> = asking.chain([&self.plain]).flatten().copied().collect();
+        found.sort_unstable();
+        found.into_iter().filter_map(|at| self.rules.get(at))
     }
 }

@@ -3,25 +3,23 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::pool::{Cause, End, NO_LOGS, Pool};
+use super::pool::{Cause, End, NO_LOGS, Pool, index};
 use super::regions::{Class, Served};
-use super::{Cell, ClassId, LeafId, Row, RowId, SourceRange, Table, Then};
+use super::{Cell, LeafId, Row, RowId, SourceRange, Table, Then};
 use crate::net::Protocol;
 
 /// Returns the row of a class of frontends in a table that has those of all other classes. If the policy set does not look
 /// behind frontends, it is the one that their addresses would have otherwise.
-pub(super) fn row(table: &Table, class: &Class, looks_behind: bool, pool: &mut Pool<'_>) -> RowId {
-    let row_of = |id: ClassId| match table.entries.binary_search_by_key(&id, |(it, _)| *it) {
-        Ok(found) => table.entries.get(found).map(|(_, row)| *row),
-        Err(_) => None,
-    };
-    let row_of = |id| row_of(id).unwrap_or_else(|| table.other(class.family));
+pub(super) fn row(table: &Table, class: &Class, looks_behind: bool, pool: &mut Pool) -> RowId {
+    let row_of = |id| table.row(id, class.family);
     let Some((around, ports)) = &class.served else { return table.other(class.family) };
     let around = row_of(*around);
     if !looks_behind {
         return around;
     }
-    let Some(Row { default, mut cells }) = pool.row_of(around).cloned() else { return around };
+    let Some(Row { default, mut cells }) = pool.rows().get(index(around.0)).cloned() else {
+        return around;
+    };
     for Served { transport, port, backends } in ports {
         let protocol = transport.protocol();
         let answers =
@@ -35,16 +33,16 @@ pub(super) fn row(table: &Table, class: &Class, looks_behind: bool, pool: &mut P
 }
 
 /// Returns what a row says of a port.
-fn answer(row: RowId, protocol: Protocol, port: u16, pool: &Pool<'_>) -> Then {
+fn answer(row: RowId, protocol: Protocol, port: u16, pool: &Pool) -> Then {
     // Rows that are referred to are there.
-    let Some(row) = pool.row_of(row) else { return Then::Leaf(LeafId(u32::MAX)) };
+    let Some(row) = pool.rows().get(index(row.0)) else { return Then::Leaf(LeafId(u32::MAX)) };
     let cell =
         row.cells.iter().find(|it| it.protocol == protocol && (it.first..=it.last).contains(&port));
     cell.map_or(Then::Leaf(row.default), |cell| cell.then)
 }
 
 /// Returns what holds if all of these must allow: the first that denies, or the first one. It may depend on the source port.
-fn of_all(answers: &[Then], pool: &mut Pool<'_>) -> Then {
+fn of_all(answers: &[Then], pool: &mut Pool) -> Then {
     if answers.is_empty() {
         return Then::Leaf(pool.leaf(End { cause: Cause::NoBackends, logs: NO_LOGS }));
     }
@@ -71,10 +69,10 @@ fn of_all(answers: &[Then], pool: &mut Pool<'_>) -> Then {
 }
 
 /// Returns what holds for each source port.
-fn by_source(then: Then, pool: &Pool<'_>) -> Vec<SourceRange> {
+fn by_source(then: Then, pool: &Pool) -> Vec<SourceRange> {
     match then {
         Then::Leaf(leaf) => Vec::from([SourceRange { first: 0, last: u16::MAX, leaf }]),
-        Then::BySource(list) => pool.source_of(list).map(<[_]>::to_vec).unwrap_or_default(),
+        Then::BySource(list) => pool.sources().get(index(list.0)).cloned().unwrap_or_default(),
     }
 }
 

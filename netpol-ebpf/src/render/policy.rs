@@ -13,79 +13,136 @@ use zerocopy::IntoBytes;
 
 use super::ports;
 use super::space::Space;
-use super::{Image, Map, Object, RenderedTable};
+use super::{Entries, Image, Map, Object, Objects};
 use crate::error::EbpfError;
 use crate::ids::{Ids, Kind};
 
-pub(super) fn render(
-    flat: &Flat,
-    space: &Space,
-    ids: &mut Ids,
-    image: &mut Image,
-) -> Result<(), EbpfError> {
-    let mut renderer = Renderer::of(flat, ids, image)?;
-    for (key, table) in flat.tables() {
-        let id = renderer.table(table, space)?;
-        let row = |RowId(row)| at(&renderer.rows, row).map(|(row, _)| *row);
-        let others = [row(table.other(Family::V4))?, row(table.other(Family::V6))?];
-        let rows = table.entries().iter().map(|(class, id)| Ok((class.0, row(*id)?)));
-        let rows = rows.collect::<Result<_, EbpfError>>()?;
-        renderer.image.tables.insert(*key, RenderedTable { id, others, rows });
-    }
-    Ok(())
-}
-
-/// Returns the rows of a flat form, by id. What they refer to goes into an image.
-pub(crate) fn rows(
-    flat: &Flat,
-    ids: &mut Ids,
-    image: &mut Image,
-) -> Result<Vec<abi::Row>, EbpfError> {
-    Ok(Renderer::of(flat, ids, image)?.rows.into_iter().map(|(row, _)| row).collect())
-}
-
-/// Rows, leaves and lists by their index in the flat form, each with the digest of its content.
-struct Renderer<'a> {
-    flat: &'a Flat,
-    ids: &'a mut Ids,
-    image: &'a mut Image,
+/// The rows of a flat form and what they refer to, by their index there, each with the digest of its content.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rows {
+    counters: Vec<(u32, Digest)>,
     leaves: Vec<(Leaf, Digest)>,
     sources: Vec<(u32, Digest)>,
     rows: Vec<(abi::Row, Digest)>,
 }
 
-impl<'a> Renderer<'a> {
-    fn of(flat: &'a Flat, ids: &'a mut Ids, image: &'a mut Image) -> Result<Self, EbpfError> {
-        let (leaves, sources, rows) = (Vec::new(), Vec::new(), Vec::new());
-        let mut renderer = Self { flat, ids, image, leaves, sources, rows };
+impl Rows {
+    /// Renders what a flat form has more than before. Lists and counters go to the objects.
+    pub(crate) fn follow(
+        &mut self,
+        flat: &Flat,
+        ids: &mut Ids,
+        objects: &mut Objects,
+    ) -> Result<(), EbpfError> {
+        let mut renderer = Renderer { flat, ids, objects, known: self };
+        renderer.counters()?;
         renderer.leaves()?;
         renderer.sources()?;
-        renderer.rows()?;
-        Ok(renderer)
+        renderer.rows()
+    }
+
+    /// Returns a row.
+    pub(crate) fn row(&self, RowId(row): RowId) -> Result<abi::Row, EbpfError> {
+        Ok(at(&self.rows, row)?.0)
+    }
+
+    /// Returns what a table is in maps, under an id.
+    pub(crate) fn table(
+        &self,
+        id: u32,
+        table: &Table,
+    ) -> Result<BTreeMap<Map, Entries>, EbpfError> {
+        let mut entries = Entries::default();
+        for (class, row) in classes(table) {
+            let key = RowKey { table: id, class };
+            entries.push(&[key.as_bytes()], self.row(row)?.as_bytes());
+        }
+        Ok(BTreeMap::from([(Map::Rows, entries)]))
+    }
+
+    /// Returns what identifies the content of a table in a space.
+    fn digest(&self, table: &Table, space: &Space) -> Result<Digest, EbpfError> {
+        let mut content = Vec::new();
+        for (class, RowId(row)) in classes(table) {
+            content.push((class, at(&self.rows, row)?.1));
+        }
+        Ok(Digest::of(&("table", space.digest, content)))
+    }
+}
+
+/// Puts the tables of a flat form into an image, and notes their ids.
+pub(super) fn render(flat: &Flat, ids: &mut Ids, image: &mut Image) -> Result<(), EbpfError> {
+    image.rows.follow(flat, ids, &mut image.objects)?;
+    for (key, table) in flat.tables() {
+        if is_open(flat, table) {
+            image.tables.insert(*key, abi::OPEN);
+            continue;
+        }
+        let digest = image.rows.digest(table, &image.space)?;
+        let id = ids.id(Kind::Table, digest).map_err(|_| EbpfError::Ids)?;
+        let entries = image.rows.table(id, table)?;
+        image.objects.insert((Kind::Table, id), Object { digest, entries });
+        image.tables.insert(*key, id);
+    }
+    Ok(())
+}
+
+/// Returns whether a table allows everything by the default verdict: then there is nothing to count, and no rule is asked.
+pub(crate) fn is_open(flat: &Flat, table: &Table) -> bool {
+    let is_open = |family| {
+        let RowId(row) = table.other(family);
+        let row = at(flat.rows(), row).ok().filter(|row| row.cells.is_empty());
+        let leaf = row.and_then(|row| at(flat.leaves(), row.default.0).ok());
+        leaf.is_some_and(|leaf| {
+            leaf.verdict == Verdict::Allow
+                && leaf.reason == Reason::DefaultVerdict
+                && leaf.logs.is_empty()
+        })
+    };
+    table.entries().is_empty() && Family::BOTH.into_iter().all(is_open)
+}
+
+/// Returns the rows of a table by class.
+fn classes(table: &Table) -> impl Iterator<Item = (u32, RowId)> {
+    let others = Family::BOTH.map(|it| (class_of_others(it == Family::V6), table.other(it)));
+    let entries = table.entries().iter().map(|(class, row)| (class.0, *row));
+    others.into_iter().chain(entries)
+}
+
+/// Renders what is not yet known.
+struct Renderer<'a> {
+    flat: &'a Flat,
+    ids: &'a mut Ids,
+    objects: &'a mut Objects,
+    known: &'a mut Rows,
+}
+
+impl Renderer<'_> {
+    fn counters(&mut self) -> Result<(), EbpfError> {
+        for counter in self.flat.counters().iter().skip(self.known.counters.len()) {
+            let (kind, digest) = name(counter);
+            let id = self.ids.id(kind, digest).map_err(|_| EbpfError::Ids)?;
+            self.objects.insert((kind, id), Object { digest, entries: BTreeMap::new() });
+            self.known.counters.push((id, digest));
+        }
+        Ok(())
     }
 
     fn leaves(&mut self) -> Result<(), EbpfError> {
-        let mut counters = Vec::new();
-        for counter in self.flat.counters() {
-            let (kind, digest) = name(counter);
-            let id = self.ids.id(kind, digest).map_err(|_| EbpfError::Ids)?;
-            self.image.objects.insert((kind, id), Object { digest, entries: BTreeMap::new() });
-            counters.push((id, digest));
-        }
-        for leaf in self.flat.leaves() {
+        for leaf in self.flat.leaves().iter().skip(self.known.leaves.len()) {
             let CounterId(counter) = leaf.counter;
-            let (id, digest) = *at(&counters, counter)?;
+            let (id, digest) = *at(&self.known.counters, counter)?;
             let encoded = match leaf.verdict {
                 Verdict::Allow => Leaf::allow(id),
                 Verdict::Deny => Leaf::deny(id),
             };
-            self.leaves.push((encoded, Digest::of(&("leaf", leaf.verdict, digest))));
+            self.known.leaves.push((encoded, Digest::of(&("leaf", leaf.verdict, digest))));
         }
         Ok(())
     }
 
     fn sources(&mut self) -> Result<(), EbpfError> {
-        for list in self.flat.sources() {
+        for list in self.flat.sources().iter().skip(self.known.sources.len()) {
             let mut ranges = Vec::new();
             let mut content = Vec::new();
             for range in list {
@@ -95,15 +152,15 @@ impl<'a> Renderer<'a> {
             }
             let digest = Digest::of(&("sources", content));
             let id = self.list(digest, &ranges)?;
-            self.sources.push((id, digest));
+            self.known.sources.push((id, digest));
         }
         Ok(())
     }
 
     fn rows(&mut self) -> Result<(), EbpfError> {
-        for row in self.flat.rows() {
+        for row in self.flat.rows().iter().skip(self.known.rows.len()) {
             let rendered = self.row(row)?;
-            self.rows.push(rendered);
+            self.known.rows.push(rendered);
         }
         Ok(())
     }
@@ -134,62 +191,21 @@ impl<'a> Renderer<'a> {
         match cell.then {
             Then::Leaf(leaf) => self.leaf(leaf),
             Then::BySource(SourceId(source)) => {
-                let (list, digest) = *at(&self.sources, source)?;
+                let (list, digest) = *at(&self.known.sources, source)?;
                 Ok((Leaf::by_source(list), digest))
             }
         }
     }
 
     fn leaf(&self, LeafId(leaf): LeafId) -> Result<(Leaf, Digest), EbpfError> {
-        at(&self.leaves, leaf).copied()
+        at(&self.known.leaves, leaf).copied()
     }
 
     fn list(&mut self, digest: Digest, ranges: &[(u16, u16, u16, Leaf)]) -> Result<u32, EbpfError> {
         let id = self.ids.id(Kind::List, digest).map_err(|_| EbpfError::Ids)?;
         let entries = BTreeMap::from([(Map::Ports, ports::list(id, ranges))]);
-        self.image.objects.insert((Kind::List, id), Object { digest, entries });
+        self.objects.insert((Kind::List, id), Object { digest, entries });
         Ok(id)
-    }
-
-    /// Returns the id of the table of a policy set; [`abi::OPEN`] if everything passes without asking a rule.
-    fn table(&mut self, table: &Table, space: &Space) -> Result<u32, EbpfError> {
-        let others =
-            Family::BOTH.map(|family| (class_of_others(family == Family::V6), table.other(family)));
-        let rows: Vec<(u32, RowId)> = others
-            .into_iter()
-            .chain(table.entries().iter().map(|(class, row)| (class.0, *row)))
-            .collect();
-        if table.entries().is_empty() && self.is_open(table) {
-            return Ok(abi::OPEN);
-        }
-        let mut content = Vec::with_capacity(rows.len());
-        for &(class, RowId(row)) in &rows {
-            content.push((class, at(&self.rows, row)?.1));
-        }
-        let digest = Digest::of(&("table", space.digest, content));
-        let id = self.ids.id(Kind::Table, digest).map_err(|_| EbpfError::Ids)?;
-        let mut object = Object { digest, entries: BTreeMap::new() };
-        let entries = object.entries.entry(Map::Rows).or_default();
-        for (class, RowId(row)) in rows {
-            entries
-                .push(&[RowKey { table: id, class }.as_bytes()], at(&self.rows, row)?.0.as_bytes());
-        }
-        self.image.objects.insert((Kind::Table, id), object);
-        Ok(id)
-    }
-
-    /// Returns whether a table without entries allows everything by the default verdict: then there is nothing to count.
-    fn is_open(&self, table: &Table) -> bool {
-        Family::BOTH.into_iter().all(|family| {
-            let RowId(row) = table.other(family);
-            let row = at(self.flat.rows(), row).ok().filter(|row| row.cells.is_empty());
-            let leaf = row.and_then(|row| at(self.flat.leaves(), row.default.0).ok());
-            leaf.is_some_and(|leaf| {
-                leaf.verdict == Verdict::Allow
-                    && leaf.reason == Reason::DefaultVerdict
-                    && leaf.logs.is_empty()
-            })
-        })
     }
 }
 

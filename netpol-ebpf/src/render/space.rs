@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use netpol_core::flat::Flat;
-use netpol_core::net::{Family, Prefix};
+use netpol_core::flat::{ClassId, Flat};
+use netpol_core::net::Family;
 use netpol_core::program::Digest;
 use netpol_ebpf_abi::{self as abi, AddressKey4, AddressKey6};
 use zerocopy::IntoBytes;
@@ -29,9 +29,6 @@ pub(super) fn render(flat: &Flat, ids: &mut Ids, image: &mut Image) -> Result<Sp
     let prefixes: Vec<_> = flat.prefixes().collect();
     let digest = Digest::of(&("space", flat.addresses(), &prefixes));
     let id = ids.id(Kind::Space, digest).map_err(|_| EbpfError::Ids)?;
-    let addresses = flat.addresses().iter().map(|&(address, class)| (address, class.0));
-    let blocks = prefixes.iter().map(|&(prefix, class)| (prefix, class.0));
-    let entries = entries(id, addresses, blocks);
     let flags = prefixes.iter().fold(0, |flags, (prefix, _)| {
         flags
             | match prefix.family() {
@@ -39,22 +36,18 @@ pub(super) fn render(flat: &Flat, ids: &mut Ids, image: &mut Image) -> Result<Sp
                 Family::V6 => abi::PREFIXES_V6,
             }
     });
-    image.objects.insert((Kind::Space, id), Object { digest, entries });
+    image.objects.insert((Kind::Space, id), Object { digest, entries: entries(id, flat) });
     Ok(Space { id, digest: Some(digest), flags })
 }
 
-/// Returns what a space is in maps.
-pub(crate) fn entries(
-    space: u32,
-    addresses: impl Iterator<Item = (IpAddr, u32)>,
-    prefixes: impl Iterator<Item = (Prefix, u32)>,
-) -> BTreeMap<Map, Entries> {
+/// Returns what the classes of a flat form are in maps, as a space.
+pub(crate) fn entries(space: u32, flat: &Flat) -> BTreeMap<Map, Entries> {
     let mut entries: BTreeMap<Map, Entries> = BTreeMap::new();
-    for (address, class) in addresses {
+    for (address, ClassId(class)) in flat.addresses() {
         let (map, key) = entry(space, address);
         entries.entry(map).or_default().push(&[&key], class.as_bytes());
     }
-    for (prefix, class) in prefixes {
+    for (prefix, ClassId(class)) in flat.prefixes() {
         let bits = BITS_BEFORE_ADDRESS + u32::from(prefix.len());
         let (map, key) = entry(space, prefix.first());
         let map = if map == Map::Addresses4 { Map::Prefixes4 } else { Map::Prefixes6 };

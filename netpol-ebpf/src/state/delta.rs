@@ -19,7 +19,7 @@ use crate::error::EbpfError;
 use crate::ids::Kind;
 use crate::live::{Live, Steps};
 use crate::programs::index_of;
-use crate::render::{self, Map, Object};
+use crate::render::{self, Map, Objects};
 use crate::sys::wait_for_programs;
 
 /// What is in force, and where. There is none where a delta could not be applied.
@@ -36,7 +36,7 @@ pub(super) struct Memory {
 struct Grave {
     /// When they have ended.
     after: Period,
-    objects: BTreeMap<(Kind, u32), Object>,
+    tables: Objects,
     /// Ids of endpoints that were in force.
     ids: BTreeSet<u32>,
 }
@@ -80,8 +80,9 @@ impl Fence {
 
     /// Has the time begin after which nobody waits.
     pub(super) fn begin(&mut self) {
-        if let Some(last) = self.removed.values().copied().chain(self.replaced).max() {
-            self.grace.begin(last);
+        let last = self.removed.values().copied().chain(self.replaced).max();
+        if last.is_some_and(|last| last >= self.grace.next()) {
+            self.grace.begin();
         }
     }
 }
@@ -126,7 +127,7 @@ impl State {
         }
         self.bury(&mut memory).ok()?;
         let steps = memory.live.advance(delta).ok()?;
-        self.write(&mut memory, &steps).ok()?;
+        self.write(&memory.live, &steps).ok()?;
         self.move_addresses(&memory.live, &steps).ok()?;
         let ids = self.switch_all(&mut memory, &steps)?;
         self.treat_new(&mut memory).ok()?;
@@ -135,11 +136,14 @@ impl State {
         }
         if std::mem::take(&mut memory.in_force.switched) || !steps.dead.is_empty() {
             let after = self.fence.replaced();
-            memory.graves.push(Grave { after, objects: steps.dead, ids });
+            memory.graves.push(Grave { after, tables: steps.dead, ids });
         }
         let revoked = self.end_flows(&memory.in_force).ok()?;
-        // An interface that cannot have links yet keeps its filters.
-        drop(self.programs.link_more());
+        // Links take long, so only whoever waits for an endpoint anyway waits for them.
+        if !delta.removed_endpoints.is_empty() || delta.endpoints.iter().any(|it| it.old.is_none())
+        {
+            drop(self.programs.link_more());
+        }
         self.fence.begin();
         self.before.clear();
         self.memory = Some(memory);
@@ -158,20 +162,15 @@ impl State {
     }
 
     /// Writes what nothing refers to yet.
-    fn write(&mut self, memory: &mut Memory, steps: &Steps) -> Result<(), EbpfError> {
+    fn write(&mut self, live: &Live, steps: &Steps) -> Result<(), EbpfError> {
         if !steps.new.is_empty() {
-            self.maps.note_last(memory.live.ids.last())?;
+            self.maps.note_last(live.ids.last())?;
         }
         for ((kind, id), digest) in &steps.renamed {
             self.maps.name(*kind, *id, *digest)?;
         }
-        let new: BTreeMap<_, _> = steps.new.iter().map(|(name, object)| (*name, object)).collect();
-        for (name, object) in render::in_order(&new) {
-            // What is wanted again is still there.
-            let mut graves = memory.graves.iter_mut();
-            if !graves.any(|grave| grave.objects.remove(name).is_some()) {
-                self.maps.write(name.0, name.1, object)?;
-            }
+        for ((kind, id), object) in render::in_order(&steps.new) {
+            self.maps.write(*kind, *id, object)?;
         }
         self.maps.set_rows(&steps.rows)
     }
@@ -222,7 +221,14 @@ impl State {
             }
             old.extend(id_at(in_force, &index));
             let desired = live.endpoints.get(interface)?.clone();
-            self.switch(interface, &desired, in_force, &mut live.ids).ok()?;
+            let is_attached = self.programs.is_current(index);
+            if is_attached && in_force.records.contains_key(&index) {
+                in_force.wanted.insert(index);
+                let place = (interface.as_str(), index);
+                self.switch_record(place, &desired, in_force, &mut live.ids).ok()?;
+            } else {
+                self.switch(interface, &desired, in_force, &mut live.ids).ok()?;
+            }
         }
         Some(old)
     }
@@ -246,7 +252,7 @@ impl State {
         }
         let used: BTreeSet<u32> = in_force.records.values().map(|(_, record)| record.id).collect();
         for grave in graves.drain(..count) {
-            for ((kind, id), object) in &grave.objects {
+            for ((kind, id), object) in &grave.tables {
                 self.maps.remove(*kind, *id, object)?;
                 live.ids.forget(*kind, object.digest);
             }
@@ -293,15 +299,9 @@ impl Memory {
     /// force.
     fn is_crowded(&self, capacity: &Capacity, delta: &Delta) -> bool {
         let records = self.in_force.taken.len() + delta.endpoints.len();
-        let objects = self.graves.iter().flat_map(|grave| &grave.objects);
-        let size = |map: Map| {
-            let entries = objects.clone().filter_map(move |(_, object)| object.entries.get(&map));
-            entries.map(|it| it.values.len() / map.value_size()).sum::<usize>()
-        };
-        let counters = objects.clone().filter(|((kind, _), _)| kind.is_counter()).count();
-        records >= capacity.records() as usize
-            || counters > capacity.counters as usize / 2
-            || size(Map::Rows) > capacity.rows as usize / 2
-            || size(Map::Ports) > capacity.ports as usize / 2
+        let tables = self.graves.iter().flat_map(|grave| grave.tables.values());
+        let rows = tables.filter_map(|table| table.entries.get(&Map::Rows));
+        let rows: usize = rows.map(|it| it.values.len() / Map::Rows.value_size()).sum();
+        records >= capacity.records() as usize || rows > capacity.rows as usize / 2
     }
 }

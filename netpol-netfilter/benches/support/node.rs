@@ -3,7 +3,8 @@
 //! Each pod has a policy of its own with five rules, each of which allows one port to one of 40 selectors; each selector
 //! has as many addresses of other nodes. `first`: from nothing to everything in force. `again`: the whole program, of which
 //! everything is in force. The others are deltas: a pod of another node joins or leaves, which one or five selectors select;
-//! the policy of one pod gets another port, a while after the last time.
+//! the policy of one pod gets another port, a while after the last time. Nothing happens for a `pause` before a pod joins or
+//! leaves.
 
 #![expect(clippy::unwrap_used, reason = "bench code")]
 
@@ -19,7 +20,7 @@ use netpol_core::model::{
 use netpol_core::net::{PortRange, Transport};
 use netpol_core::{Dataplane, Engine, NodeConfig, Selector};
 
-const PODS: u32 = 110;
+pub(crate) const PODS: u32 = 110;
 const RULES: u32 = 5;
 const SELECTORS: u32 = 40;
 
@@ -34,6 +35,7 @@ pub(crate) fn updates(
     criterion: &mut Criterion,
     prefix: &str,
     members: u32,
+    pause: Duration,
     dataplane: impl Dataplane + 'static,
 ) {
     let label = format!("{PODS}_pods_{RULES}_rules_{SELECTORS}_selectors_{members}_members");
@@ -56,10 +58,12 @@ pub(crate) fn updates(
         let pod = pod(SELECTORS * members, (0..selectors).collect());
         bench(&format!("join_{selectors}"), u64::MAX, &mut || {
             node.leaves(&pod);
+            thread::sleep(pause);
             node.joins(&pod)
         });
         bench(&format!("leave_{selectors}"), u64::MAX, &mut || {
             node.joins(&pod);
+            thread::sleep(pause);
             node.leaves(&pod)
         });
     }

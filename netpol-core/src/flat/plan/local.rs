@@ -10,7 +10,7 @@ use crate::net::Family;
 use crate::program::{Address, Endpoint, PolicySet, Program, Rule};
 
 /// Returns why a policy set cannot have a table, `None` if it can.
-pub(super) fn unclassifiable(
+pub(in super::super) fn unclassifiable(
     program: &Program,
     set: &PolicySet,
     direction: Direction,

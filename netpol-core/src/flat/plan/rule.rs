@@ -1,18 +1,22 @@
 //! Rules in terms of the features of remote addresses.
 
 use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::super::features::{FeatureId, Features};
 use super::super::line::{ALL, Range, Ranges, difference, of_ports, union};
-use crate::model::{L4Match, PortConstraint};
+use super::super::pool::Pool;
+use crate::model::{Action, L4Match, PortConstraint};
 use crate::net::{Family, IcmpMatch, Protocol, Transport};
-use crate::program::{Address, Ports, Rule};
+use crate::program::{Address, Ports, Program, Rule};
 
 /// A rule that can match something.
 #[derive(Debug)]
 pub(in super::super) struct RulePlan<'p> {
-    pub(in super::super) rule: &'p Rule,
+    /// Its number in the pool.
+    pub(in super::super) number: u32,
+    pub(in super::super) action: Action,
     /// Whether it can match IPv4, and IPv6.
     families: [bool; 2],
     /// The questions to which the remote address must answer yes.
@@ -61,23 +65,27 @@ pub(in super::super) enum Cover<'a> {
 impl<'p> RulePlan<'p> {
     /// Returns the plan of a rule in these families, `None` if it can match nothing.
     pub(super) fn of(
-        rule: &'p Rule,
+        program: &Program,
+        rule: &'p Arc<Rule>,
         families: [bool; 2],
-        features: &mut Features<'p>,
+        features: &mut Features,
+        pool: &mut Pool,
     ) -> Option<Self> {
         let Address { in_set, not_in_set, nets, not_nets } = &rule.remote;
         let mut all_of = Vec::new();
         let mut none_of = Vec::new();
         if let Some(id) = in_set {
-            all_of.push(features.set(*id)?);
+            all_of.push(features.set(program, *id)?);
         }
-        none_of.extend(not_in_set.as_ref().and_then(|id| features.set(*id)));
+        none_of.extend(not_in_set.as_ref().and_then(|id| features.set(program, *id)));
         all_of.extend(nets.as_ref().map(|nets| features.nets(nets)));
         if !not_nets.is_empty() {
             none_of.push(features.nets(not_nets));
         }
-        let l4 = L4Plan::of(&rule.l4, features);
-        families.contains(&true).then_some(Self { rule, families, all_of, none_of, l4 })
+        let l4 = L4Plan::of(program, &rule.l4, features);
+        let (number, action) = (pool.rule(rule), rule.action);
+        let plan = Self { number, action, families, all_of, none_of, l4 };
+        families.contains(&true).then_some(plan)
     }
 
     /// Returns what the rule asks of remote addresses, in no order and with repetitions.
@@ -88,6 +96,11 @@ impl<'p> RulePlan<'p> {
         };
         let named = ports.into_iter().flatten().flat_map(PortPlan::questions);
         self.all_of.iter().chain(&self.none_of).copied().chain(named)
+    }
+
+    /// Returns a question that every remote address that it matches answers with yes, if it asks one.
+    pub(in super::super) fn first_question(&self) -> Option<FeatureId> {
+        self.all_of.first().copied()
     }
 
     /// Returns what the rule covers of the flows of a family whose remote address answers so, `None` if nothing.
@@ -116,15 +129,15 @@ impl<'p> RulePlan<'p> {
 }
 
 impl<'p> L4Plan<'p> {
-    fn of(condition: &'p L4Match<Ports>, features: &mut Features<'_>) -> Self {
+    fn of(program: &Program, condition: &'p L4Match<Ports>, features: &mut Features) -> Self {
         match condition {
             L4Match::Any => Self::Any,
             L4Match::Is(protocol) => Self::Is(*protocol),
             L4Match::IsNot(protocols) => Self::IsNot(protocols),
             L4Match::Ports { transport, source, destination } => Self::Ports {
                 transport: *transport,
-                source: PortPlan::of(source, features),
-                destination: PortPlan::of(destination, features),
+                source: PortPlan::of(program, source, features),
+                destination: PortPlan::of(program, destination, features),
             },
             L4Match::Icmp { family, is, is_not } => {
                 let wanted = is.map_or((0, u16::MAX), messages);
@@ -143,10 +156,11 @@ fn messages(of: IcmpMatch) -> Range {
 }
 
 impl PortPlan {
-    fn of(constraint: &PortConstraint<Ports>, features: &mut Features<'_>) -> Self {
+    fn of(program: &Program, constraint: &PortConstraint<Ports>, features: &mut Features) -> Self {
         let mut listed = |ports: &Ports| {
             let numbers = of_ports(&ports.numbers).collect();
-            let named = ports.sets.iter().flat_map(|id| features.ports(*id).to_vec()).collect();
+            let sets = ports.sets.iter();
+            let named = sets.flat_map(|id| features.ports(program, *id).to_vec()).collect();
             Listed { numbers, named }
         };
         let any_of = constraint.any_of.as_ref().map(&mut listed);

@@ -8,7 +8,8 @@ fn regions(program: &Program) -> Vec<String> {
     let table = ingress(program);
     let verdict = |class| leaf(&flat, flat.row(table, class).unwrap().default);
     let prefixes = flat.prefixes().map(|(it, class)| format!("{it} {}", verdict(class)));
-    let addresses = flat.addresses().iter().map(|(it, class)| format!("{it} {}", verdict(*class)));
+    let addresses =
+        flat.addresses().into_iter().map(|(it, class)| format!("{it} {}", verdict(class)));
     prefixes.chain(addresses).collect()
 }
 
